@@ -1,0 +1,25 @@
+"""Errors that a user can mend: one line each, naming what was found, what was expected and a value that works."""
+
+
+class UserError(Exception):
+    """Wrong input. ``main.py`` prints its text as one line and exits with status 2."""
+
+
+class OptionError(UserError):
+    """An option has a wrong value, contradicts another one, or asks for what this program cannot do."""
+
+
+class DataError(UserError):
+    """A data set, an image or a label on disk is missing, damaged or not of the expected form."""
+
+
+class WeightsError(UserError):
+    """A weight file is missing, unsafe, damaged or of another network."""
+
+
+class CheckpointError(UserError):
+    """A training cannot be resumed from what the save folder holds."""
+
+
+class TrainingError(UserError):
+    """A training cannot go on, for example since its loss is no longer a number."""
