@@ -1,0 +1,21 @@
+"""What is computed: backbones, memory, local attention, fusion and the video network made of them.
+
+The names below are loaded on first use, so that ``models.config`` can be read without importing torch.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "LMANetConfig": "models.config",
+    "LMANet": "models.lmanet",
+    "Memory": "models.memory",
+    "build_lmanet": "models.lmanet",
+    "load_weights": "models.weights",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

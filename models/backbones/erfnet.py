@@ -1,0 +1,133 @@
+"""ERFNet (Romera et al., *ERFNet: Efficient Residual Factorized ConvNet for Real-time Semantic Segmentation*, 2018).
+
+Modules carry the names of the published weight files, so that these load as they are.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH_NORM_EPS = 1e-3
+ENCODER_DILATIONS = (2, 4, 8, 16, 2, 4, 8, 16)
+
+
+class OptionalBatchNorm(nn.BatchNorm2d):
+    """Batch norm that can be left out of the computation and still be in the weight file, as published files are."""
+
+    def __init__(self, channels: int, applied: bool):
+        super().__init__(channels, eps=BATCH_NORM_EPS)
+        self.applied = applied
+        if not applied:
+            self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.applied else x
+
+
+class Downsampler(nn.Module):
+    """Halves the size: a stride-2 convolution beside a max-pooling, concatenated."""
+
+    def __init__(self, channels_in: int, channels_out: int, batch_norm: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out - channels_in, 3, stride=2, padding=1)
+        self.bn = OptionalBatchNorm(channels_out, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' H/2 W/2
+        return F.relu(self.bn(torch.cat([self.conv(x), F.max_pool2d(x, 2)], dim=1)))
+
+
+class Upsampler(nn.Module):
+    """Doubles the size by a transposed convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int, batch_norm: bool):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+        self.bn = OptionalBatchNorm(channels_out, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' 2H 2W
+        return F.relu(self.bn(self.conv(x)))
+
+
+class NonBottleneck1D(nn.Module):
+    """Residual block of two 3x3 convolutions, each factorised into 3x1 and 1x3; the second pair is dilated."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float, batch_norm: bool):
+        super().__init__()
+        self.conv3x1_1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        self.conv1x3_1 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
+        self.bn1 = OptionalBatchNorm(channels, batch_norm)
+        self.conv3x1_2 = nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+        self.conv1x3_2 = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
+        self.bn2 = OptionalBatchNorm(channels, batch_norm)
+        self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C H W
+        y = F.relu(self.conv3x1_1(x))
+        y = F.relu(self.bn1(self.conv1x3_1(y)))
+        y = F.relu(self.conv3x1_2(y))
+        y = self.bn2(self.conv1x3_2(y))
+        return F.relu(self.dropout(y) + x)
+
+
+class Encoder(nn.Module):
+    """B 3 H W, sides multiples of 8 -> B 128 H/8 W/8."""
+
+    def __init__(self, batch_norm: bool = True):
+        super().__init__()
+        self.initial_block = Downsampler(3, 16, batch_norm)
+        self.layers = nn.Sequential(
+            Downsampler(16, 64, batch_norm),
+            *(NonBottleneck1D(64, 1, 0.03, batch_norm) for _ in range(5)),
+            Downsampler(64, 128, batch_norm),
+            *(NonBottleneck1D(128, dilation, 0.3, batch_norm) for dilation in ENCODER_DILATIONS),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(self.initial_block(x))
+
+
+class Decoder(nn.Module):
+    """B C H/8 W/8 -> logits B K H W."""
+
+    def __init__(self, channels: int, num_classes: int, batch_norm: bool = True):
+        super().__init__()
+        middle = channels // 2
+        self.layers = nn.Sequential(
+            Upsampler(channels, middle, batch_norm),
+            *(NonBottleneck1D(middle, 1, 0.0, batch_norm) for _ in range(2)),
+            Upsampler(middle, 16, batch_norm),
+            *(NonBottleneck1D(16, 1, 0.0, batch_norm) for _ in range(2)),
+        )
+        self.output_conv = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.output_conv(self.layers(features))
+
+
+class ShallowDecoder(nn.Module):
+    """B C H/8 W/8 -> logits B K H/8 W/8, by one 1x1 convolution."""
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.classifier(features)
+
+
+@dataclass(frozen=True)
+class ErfNet:
+    """Makes ERFNet's two halves; with ``batch_norm=False`` its batch norms are held, but not applied."""
+
+    batch_norm: bool = True
+
+    def make_encoder(self) -> nn.Module:
+        return Encoder(self.batch_norm)
+
+    def make_decoder(self, channels: int, num_classes: int) -> nn.Module:
+        return Decoder(channels, num_classes, self.batch_norm)
+
+    def make_shallow_decoder(self, channels: int, num_classes: int) -> nn.Module:
+        return ShallowDecoder(channels, num_classes)

@@ -1,0 +1,81 @@
+"""Fusion of what was read from the memory with the value of the current frame: one entry of ``FUSIONS`` a strategy."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH_NORM_EPS = 1e-3
+
+
+class PreparedInput(nn.Sequential):
+    """Batch norm, channel dropout, ReLU of one input."""
+
+    def __init__(self, channels: int, dropout: float):
+        super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout), nn.ReLU())
+
+
+class GatedFusion(nn.Module):
+    """Gated sum of features of both inputs: B D h w twice -> B 2D h w (paper, section III-C).
+
+    ``prepare_dropout`` is the dropout rate of the prepared inputs, ``None`` where inputs are taken as they are;
+    ``gate_activation`` acts on the gates; with ``one_gate`` both inputs share a gate.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        prepare_dropout: float | None = None,
+        gate_activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+        one_gate: bool = False,
+    ):
+        super().__init__()
+        wide = 2 * channels
+        self.prepare_query, self.prepare_read = (
+            nn.Identity() if prepare_dropout is None else PreparedInput(channels, prepare_dropout) for _ in range(2)
+        )
+        self.features_query = nn.Conv2d(channels, wide, 3, padding=1)
+        self.features_read = nn.Conv2d(channels, wide, 3, padding=1)
+        self.gate_query = nn.Conv2d(wide, wide, 3, padding=1)
+        if not one_gate:
+            self.gate_read = nn.Conv2d(wide, wide, 3, padding=1)
+        self.one_gate = one_gate
+        self.gate_activation = gate_activation
+        self.norm = nn.BatchNorm2d(wide, eps=BATCH_NORM_EPS)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        query, read = self.prepare_query(query), self.prepare_read(read)
+        both = torch.cat([query, read], dim=1)
+        gate_query = self.gate_activation(self.gate_query(both))
+        gate_read = gate_query if self.one_gate else self.gate_activation(self.gate_read(both))
+        fused = gate_query * self.features_query(query) + gate_read * self.features_read(read)
+        return F.relu(self.norm(fused))
+
+
+class ConcatFusion(nn.Module):
+    """Both prepared inputs, concatenated: B D h w twice -> B 2D h w."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.prepare_query = PreparedInput(channels, 0.3)
+        self.prepare_read = PreparedInput(channels, 0.3)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        return torch.cat([self.prepare_query(query), self.prepare_read(read)], dim=1)
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+FUSIONS: dict[str, Callable[[int], nn.Module]] = {
+    "sigmoid-do1": partial(GatedFusion, prepare_dropout=0.3),
+    "sigmoid-do2": partial(GatedFusion, prepare_dropout=0.0),
+    "sigmoid-do3": partial(GatedFusion, prepare_dropout=0.3, one_gate=True),
+    "sigmoid": GatedFusion,
+    "linear": partial(GatedFusion, gate_activation=unchanged),
+    "simple-sigmoid": partial(GatedFusion, one_gate=True),
+    "concat": ConcatFusion,
+}

@@ -1,0 +1,159 @@
+"""LMANet: encode a frame, read the memory, fuse, decode, remember (Paul et al., IROS 2021).
+
+The network keeps no state: whoever plays a video holds its memory. A clip and a stream go through the same step.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones import build_backbone
+from models.config import LMANetConfig
+from models.fusion import FUSIONS
+from models.local_attention import global_attention, local_attention
+from models.memory import KeyValueHead, Memory, pushed
+
+
+class LMANet(nn.Module):
+    """A single-frame network with a memory between its encoder and its decoder; see ``LMANetConfig``."""
+
+    def __init__(self, config: LMANetConfig):
+        super().__init__()
+        self.config = config
+        traits, backbone = config.traits, build_backbone(config)
+        make_decoder = backbone.make_shallow_decoder if config.shallow_decoder else backbone.make_decoder
+        self.encoder = backbone.make_encoder()
+        self.decoder = make_decoder(traits.features, config.num_classes)
+        if config.baseline:
+            return
+        value_channels = None if traits.value_is_features else traits.value_channels
+        self.memory_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
+        self.query_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
+        if config.align_weights:
+            self.query_head.key.load_state_dict(self.memory_head.key.state_dict())
+        self.fusion = FUSIONS[config.fusion](traits.value_channels)
+        if config.learnable_constant:
+            self.attention_constant = nn.Parameter(torch.zeros(1))
+        if config.structure == "original_kv_fusion":
+            self.init_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
+        if config.structure in ("mem_only", "aux_mem_loss"):
+            self.memory_decoder = make_decoder(traits.value_channels, config.num_classes)
+        if config.structure == "mem_only":
+            # Published files hold a fusion all the same.
+            self.fusion.requires_grad_(False)
+
+    def forward(self, clip: Tensor, selected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits of the last frame of each clip, or of every processed frame with ``always_decode``.
+
+        ``clip`` is ``B S 3 H W``, normalised as the backbone wants it; ``B 1 K H W`` (``B S' K H W``) come out,
+        at the features' size with the shallow decoder. The memory strategy picks the frames; ``selected`` says that
+        the clip holds the picked ones already. In training the structure ``aux_mem_loss`` gives a pair: the logits,
+        and those of the last frame decoded from what was read alone.
+
+        Raises ``ValueError`` for a clip that is not ``B S 3 H W`` with at least one frame.
+        """
+        if clip.dim() != 5 or clip.shape[1] < 1:
+            raise ValueError(f"clip has shape {tuple(clip.shape)}: expected B S 3 H W with S of 1 or more")
+        frames = clip.unbind(1)
+        if not selected:
+            frames = [frames[position] for position in self._picked_positions(len(frames))]
+        memory, all_logits, aux_logits = None, [], None
+        for position, frame in enumerate(frames):
+            last = position == len(frames) - 1
+            decode = last or self.config.always_decode
+            logits, aux_logits, memory = self._advance(frame, memory, decode=decode, remember=not last)
+            if decode:
+                all_logits.append(logits)
+        stacked = torch.stack(all_logits, dim=1)
+        if self.training and self.config.structure == "aux_mem_loss" and aux_logits is not None:
+            return stacked, aux_logits.unsqueeze(1)
+        return stacked
+
+    def step(self, frame: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Logits of one frame of a stream, and the memory for the next one.
+
+        ``frame`` is ``B 3 H W``, ``memory`` is ``None`` for the first frame and what the last call gave after that;
+        logits are ``B K H W``. Stepping through a clip ends in the logits of ``model(clip)``. In baseline mode there
+        is no memory, and ``None`` comes out.
+
+        Raises ``ValueError`` where frame and memory do not go together.
+        """
+        if frame.dim() != 4:
+            raise ValueError(f"frame has shape {tuple(frame.shape)}: expected B 3 H W")
+        logits, _, memory = self._advance(frame, memory, decode=True, remember=True)
+        return logits, memory
+
+    def _advance(
+        self, frame: Tensor, memory: Memory | None, decode: bool, remember: bool
+    ) -> tuple[Tensor | None, Tensor | None, Memory | None]:
+        """One frame: its logits, the auxiliary logits where the structure has them, and the memory after it."""
+        config, size = self.config, tuple(frame.shape[-2:])
+        self._check_sides(size)
+        features = self.encoder(frame)  # B F h w
+        if config.baseline:
+            return (self.decoder(features, size) if decode else None), None, None
+
+        if config.memorize_first:
+            memory = self._remembered(features, memory)
+        read, fused = None, features
+        if memory is not None and (decode or config.structure == "original_kv_fusion"):
+            key, value = self.query_head(features)  # B C h w, B D h w
+            read = self.read(key, memory)  # B D h w
+            if config.structure != "mem_only":
+                fused = self.fusion(value, read)  # B F h w
+        logits = aux_logits = None
+        if decode:
+            logits, aux_logits = self._decoded(fused, read, size)
+        if remember and not config.memorize_first:
+            memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
+        return logits, aux_logits, memory
+
+    def read(self, key: Tensor, memory: Memory) -> Tensor:
+        """What the attention reads from the memory for query keys ``B C h w``: values ``B D h w``."""
+        if memory.keys.shape[0] != key.shape[0] or memory.keys.shape[-2:] != key.shape[-2:]:
+            raise ValueError(
+                f"the memory holds {memory.keys.shape[0]} videos with features of {tuple(memory.keys.shape[-2:])}, "
+                f"the frame has {key.shape[0]} with {tuple(key.shape[-2:])}: start the memory anew with None"
+            )
+        sink = self.attention_constant if self.config.learnable_constant else None
+        if not self.config.local:
+            return global_attention(key, memory.keys, memory.values, sink=sink)
+        return local_attention(
+            key,
+            memory.keys,
+            memory.values,
+            window=self.config.corr_size,
+            sink=sink,
+            backend=self.config.attention_backend,
+        )
+
+    def _decoded(self, fused: Tensor, read: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        structure = self.config.structure
+        if structure == "mem_only" and read is not None:
+            return self.memory_decoder(read, size), None
+        wants_aux = structure == "aux_mem_loss" and self.training and read is not None
+        return self.decoder(fused, size), self.memory_decoder(read, size) if wants_aux else None
+
+    def _remembered(self, features: Tensor, memory: Memory | None) -> Memory:
+        starts_fused_memory = self.config.structure == "original_kv_fusion" and memory is None
+        head = self.init_head if starts_fused_memory else self.memory_head
+        key, value = head(features)
+        return pushed(memory, key, value, self.config.memory_size)
+
+    def _picked_positions(self, window: int) -> list[int]:
+        positions = self.config.frame_positions(window)
+        if positions is not None:
+            return positions
+        past = torch.randperm(window - 1)[: self.config.memory_size].sort().values.tolist()
+        return [*past, window - 1]
+
+    def _check_sides(self, size: tuple[int, int]):
+        for name, side in zip(("height", "width"), size, strict=True):
+            nearest = self.config.traits.nearest_sides(side)
+            if side not in nearest:
+                choices = " or ".join(str(allowed) for allowed in nearest)
+                raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
+
+
+def build_lmanet(config: LMANetConfig) -> LMANet:
+    """The network that a configuration describes, with fresh weights."""
+    return LMANet(config)

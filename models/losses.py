@@ -1,0 +1,29 @@
+"""The training loss: cross-entropy with class weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class WeightedCrossEntropy(nn.Module):
+    """Mean cross-entropy of the last frame's pixels, each weighted by its class; ``ignored`` pixels do not count.
+
+    Called with logits ``B S K H W`` (the last of S counts) or a pair of such, whose losses are averaged, and labels
+    ``B H W``. Where every pixel is ignored the loss is 0, and its gradient too.
+    """
+
+    def __init__(self, class_weights: Sequence[float], ignored: int):
+        super().__init__()
+        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
+        self.ignored = ignored
+
+    def forward(self, logits: Tensor | tuple[Tensor, Tensor], label: Tensor) -> Tensor:
+        if isinstance(logits, tuple):
+            return torch.stack([self.forward(each, label) for each in logits]).mean()
+        label = label.long()
+        last = logits[:, -1].float()
+        total = F.cross_entropy(last, label, self.class_weights, ignore_index=self.ignored, reduction="sum")
+        weight = self.class_weights[label][label != self.ignored].sum()
+        return total / weight.clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,0 +1,43 @@
+"""The memory of past frames and the heads that make its keys and values."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class KeyValueHead(nn.Module):
+    """Makes a key and a value of an encoder's features, each by a 3x3 convolution (paper, section III-B).
+
+    Where ``value_channels`` is ``None`` the features themselves are the value.
+    """
+
+    def __init__(self, features: int, key_channels: int, value_channels: int | None):
+        super().__init__()
+        self.key = nn.Conv2d(features, key_channels, 3, padding=1)
+        self.value = nn.Identity() if value_channels is None else nn.Conv2d(features, value_channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # B F h w -> B C h w, B D h w
+        return self.key(features), self.value(features)
+
+
+class Memory(NamedTuple):
+    """Keys ``B C T h w`` and values ``B D T h w`` of the last frames, oldest first. It belongs to the caller."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def pushed(memory: Memory | None, key: Tensor, value: Tensor, capacity: int) -> Memory:
+    """The memory with one more frame; where ``capacity`` frames are in it already, without its oldest.
+
+    ``key`` is ``B C h w``, ``value`` is ``B D h w``; ``memory`` itself stays as it is.
+    """
+    key, value = key.unsqueeze(2), value.unsqueeze(2)
+    if memory is None:
+        return Memory(key, value)
+    kept = max(0, memory.keys.shape[2] - capacity + 1)
+    return Memory(
+        torch.cat([memory.keys[:, :, kept:], key], dim=2),
+        torch.cat([memory.values[:, :, kept:], value], dim=2),
+    )

@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written beside, synced, renamed."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from utils.errors import OptionError
+
+
+@contextmanager
+def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
+    """A file to write to that takes its name only once all is written and on disk; on an error nothing changes."""
+    path = Path(path)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replaces a text file in one step."""
+    with written_whole(path, "w") as file:
+        file.write(text)
+
+
+def write_with(path: str | Path, write: Callable[[IO], None]) -> None:
+    """Replaces a binary file in one step by what ``write`` puts into it."""
+    with written_whole(path) as file:
+        write(file)
+
+
+def writable_folder(path: str | Path, option: str) -> Path:
+    """The folder, made where it is absent. Raises ``OptionError`` naming ``option`` where it cannot be written to."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"{option} {path}: cannot be written to ({error.strerror}): expected a folder of yours, "
+            "for example save/my_run"
+        ) from error
+    return folder
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
