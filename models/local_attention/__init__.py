@@ -1,0 +1,103 @@
+"""Windowed cross-frame attention: one public function over backends that can each say why they cannot serve a call.
+
+``reference`` judges, ``portable`` runs everywhere and can be exported. ``auto`` takes the fastest that can serve.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.local_attention.checks import (
+    BackendError,
+    check_inputs,
+    check_window,
+    promoted_under_autocast,
+    without_autocast,
+)
+from models.local_attention.dense import global_attention
+from models.local_attention.portable import portable_attention
+from models.local_attention.reference import reference_attention
+
+__all__ = ["BACKENDS", "BackendError", "global_attention", "local_attention", "why_not"]
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], Tensor]
+
+
+class _Backend(NamedTuple):
+    run: Run
+    why_not: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], str | None]
+
+
+def _serves_all(*_: object) -> None:
+    return None
+
+
+# From the fastest to the slowest: the order in which "auto" asks. The reference is never picked before portable.
+_REGISTRY: dict[str, _Backend] = {
+    "portable": _Backend(portable_attention, _serves_all),
+    "reference": _Backend(reference_attention, _serves_all),
+}
+BACKENDS = ("auto", *_REGISTRY)
+
+_logged: set[tuple[str, str]] = set()
+
+
+def local_attention(
+    query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None, backend: str = "auto"
+) -> Tensor:
+    """What every query reads from the ``window x window`` neighbours around it in each of the T frames.
+
+    query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, sink None or one element -> ``B D h w``, all floating
+    point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are plain dot
+    products, softmax runs over all ``T n n`` of a query jointly; neighbours outside of the frame take part with score 0
+    and value 0, the sink is one more score without a value. Gradients flow to all four, once (not twice). NaN comes out
+    as NaN where a window holds it, and maybe at queries close by. Source: Paul et al. 2021, section 3.2.
+
+    Raises TypeError or ValueError for tensors that do not go together or an even window, BackendError (a ValueError and
+    an OptionError) for a backend that does not exist or cannot serve this call.
+    """
+    check_window(window)
+    if isinstance(query, Tensor) and isinstance(keys, Tensor) and isinstance(values, Tensor):
+        query, keys, values = promoted_under_autocast(query, keys, values)
+    check_inputs(query, keys, values, sink)
+    name = _picked(backend, query, keys, values, window, sink)
+    with without_autocast(query):
+        return _REGISTRY[name].run(query, keys, values, window, sink)
+
+
+def why_not(
+    backend: str, query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None
+) -> str | None:
+    """Why a backend cannot serve a call, as a phrase; None if it can. Raises BackendError for an unknown name."""
+    if backend == "auto":
+        return None
+    if backend not in _REGISTRY:
+        raise BackendError(f"attention backend {backend!r} is unknown, expected one of {', '.join(BACKENDS)}")
+    return _REGISTRY[backend].why_not(query, keys, values, window, sink)
+
+
+def _picked(backend: str, query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> str:
+    call = (query, keys, values, window, sink)
+    if backend != "auto":
+        reason = why_not(backend, *call)
+        if reason is not None:
+            able = ", ".join(name for name in _REGISTRY if why_not(name, *call) is None)
+            raise BackendError(f"attention backend {backend!r} cannot serve this call: {reason}; these can: {able}")
+        return backend
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "portable"  # the only one whose graph holds nothing but PyTorch's own operators
+    name = next(name for name in _REGISTRY if why_not(name, *call) is None)
+    if not torch.compiler.is_compiling():
+        _log_once(name, query.device.type)
+    return name
+
+
+def _log_once(name: str, device: str) -> None:
+    if (name, device) not in _logged:
+        _logged.add((name, device))
+        logger.info("local attention on %s: backend %s", device, name)
