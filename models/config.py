@@ -138,6 +138,11 @@ class LMANetConfig:
     def traits(self) -> BackboneTraits:
         return BACKBONES[self.backbone]
 
+    @property
+    def picks_by_chance(self) -> bool:
+        """Whether the processed frames of a window are drawn anew for each clip."""
+        return self.memory_strategy == "random"
+
     def smallest_window(self) -> int:
         """Frames that a clip must have at least for the memory strategy to find one past frame, or T for ``random``."""
         if self.baseline:
@@ -146,6 +151,10 @@ class LMANetConfig:
             return self.memory_size + 1
         return _stride_of(self.memory_strategy) + 1
 
+    def window_that_fills_the_memory(self) -> int:
+        """Frames of the shortest clip with T past frames that the memory strategy takes."""
+        return 1 + self.memory_size * _stride_of(self.memory_strategy)
+
     def frame_positions(self, window: int) -> list[int] | None:
         """Positions of a ``window`` of frames that are processed, oldest first; ``None`` where chance decides.
 
@@ -153,7 +162,7 @@ class LMANetConfig:
         """
         if self.baseline and not self.always_decode:
             return [window - 1]
-        if self.memory_strategy == "random":
+        if self.picks_by_chance:
             return None
         return list(range(window - 1, -1, -_stride_of(self.memory_strategy)))[::-1]
 

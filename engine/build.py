@@ -1,0 +1,134 @@
+"""From options to objects: the only place that reads the parsed options."""
+
+import argparse
+import signal
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from datasets.cache import FrameCache
+from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_roots
+from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW
+from datasets.sampling import EpochSampler
+from datasets.transforms import Augmentation
+from engine.options import CROP, NO_WEIGHTS, network_config
+from engine.run_folder import RunFolder
+from engine.train import Training, TrainSettings
+from models.lmanet import LMANet, build_lmanet
+from models.losses import WeightedCrossEntropy
+from models.weights import load_weights
+from utils.files import writable_folder
+
+SYNTHETIC_ROOT = "data/synthetic"
+PLATEAU_FLOOR = 1e-9
+POW_B_EPOCHS = 50
+
+
+def run_folder(options: argparse.Namespace) -> RunFolder:
+    return RunFolder(options.savedir, options.shallow_dec)
+
+
+def model_with_weights(options: argparse.Namespace, device: torch.device) -> LMANet:
+    """The network on its device, with the weights that were asked for and the parts frozen that are not trained."""
+    model = build_lmanet(network_config(options))
+    if options.weights != NO_WEIGHTS and not options.resume:
+        load_weights(model, options.weights)
+    if not options.train_encoder:
+        model.encoder.requires_grad_(False)
+    if not (options.train_decoder or options.train_erfnet_shallow_dec):
+        model.decoder.requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def loss_function(options: argparse.Namespace, device: torch.device) -> nn.Module:
+    class_weights = LOSS_WEIGHTS_SHALLOW if options.shallow_dec else LOSS_WEIGHTS
+    return WeightedCrossEntropy(class_weights, IGNORED).to(device)
+
+
+def data_roots(options: argparse.Namespace) -> Roots:
+    """Where the data set is; synthetic clips are drawn first where they are not there yet."""
+    if options.dataset == "Cityscapes":
+        return resolve_roots(options.data_root)
+    from datasets.synthetic import ensure_dataset  # draws with OpenCV, which a real data set has no need of
+
+    root = options.data_root or SYNTHETIC_ROOT
+    ensure_dataset(Path(root))
+    return resolve_roots(root)
+
+
+def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
+    """The clips of a split, augmented where it is the one that is trained on."""
+    config, trains = network_config(options), split == "train"
+    augmentation = Augmentation(flip=True, shift=2, crop=CROP if options.random_crop else None) if trains else None
+    positions = config.frame_positions(options.win_size)
+    return CityscapesClips(
+        find_clips(data_roots(options), split, options.win_size, positions),
+        options.work_size,
+        augmentation=augmentation,
+        cache=FrameCache(writable_folder(options.cache, "--cache")) if options.cache else None,
+        seed=options.seed,
+        original_labels=options.use_orig_res and not trains,
+        label_divisor=config.traits.stride if config.shallow_decoder else 1,
+    )
+
+
+def loader_of(
+    options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
+) -> tuple[DataLoader, EpochSampler]:
+    """A loader and the sampler that decides its order; validation goes through the clips as they lie."""
+    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains)
+    loader = DataLoader(
+        clips,
+        batch_size=options.batch_size if trains else 1,
+        sampler=sampler,
+        num_workers=min(options.num_workers, len(clips)),
+        pin_memory=device.type == "cuda",
+        persistent_workers=trains and options.num_workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        # Of its own, so that loading never moves the random numbers of the training.
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    return loader, sampler
+
+
+def training_of(options: argparse.Namespace, model: LMANet, device: torch.device) -> Training:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = Adam(trained, lr=options.lr_start, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
+    schedule = schedule_of(options.lr_strategy, optimizer, options.num_epochs)
+    return Training(model, optimizer, schedule, loss_function(options, device), device)
+
+
+def train_settings(options: argparse.Namespace) -> TrainSettings:
+    return TrainSettings(
+        num_epochs=options.num_epochs,
+        steps_loss=options.steps_loss,
+        epochs_save=options.epochs_save,
+        train_iou=options.iouTrain,
+        val_iou=options.iouVal,
+        encoder_eval_mode=options.encoder_eval_mode,
+        decoder_eval_mode=options.decoder_eval_mode,
+    )
+
+
+def schedule_of(strategy: str, optimizer: Optimizer, num_epochs: int) -> LRScheduler | ReduceLROnPlateau:
+    """The learning rate's schedule, stepped once an epoch.
+
+    ``plateau_0X``: times 0.X when the mean training loss stalls (PyTorch's patience of 10 epochs), not below 1e-9.
+    ``pow_0X``: ``(1 - epoch / num_epochs) ** 0.X`` from epoch 0 on. ``pow_09_b``: the same over 50 epochs; the rate of
+    the 50th is kept after it.
+    """
+    kind, digits, *rest = strategy.split("_")
+    power = int(digits) / 10
+    if kind == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=power, min_lr=PLATEAU_FLOOR)
+    length = POW_B_EPOCHS if rest else num_epochs
+    return LambdaLR(optimizer, lambda epoch: (1 - min(epoch, length - 1) / length) ** power)
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; only the main process answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,134 @@
+"""Runs the mode that was asked for, on the device that is there."""
+
+import argparse
+import logging
+import random
+import sys
+
+import torch
+
+from datasets.images import image_size
+from engine import build
+from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
+from engine.report import iou_table, percent, read_report, scores
+from engine.run_folder import RunFolder
+from engine.train import resume, train
+from models.lmanet import LMANet
+from utils.errors import OptionError
+
+log = logging.getLogger(__name__)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains or evaluates. Raises a ``UserError`` for anything a user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    device = pick_device(options.device)
+    folder = build.run_folder(options)
+    if options.gpus > 1:
+        log.info("--gpus %d: one process runs, several are not there yet", options.gpus)
+    random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    try:
+        if options.training:
+            run_training(options, device, folder)
+        else:
+            run_evaluation(options, device, folder)
+    except torch.OutOfMemoryError as error:
+        raise OptionError(
+            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
+        ) from error
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``auto``: CUDA, then MPS, then the CPU. Raises ``OptionError`` for an absent one."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, present in available.items() if present)
+    elif not available[name]:
+        present = ", ".join(kind for kind, there in available.items() if there)
+        raise OptionError(
+            f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {present}"
+        )
+    return torch.device(name)
+
+
+def run_training(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
+    train_clips, val_clips = build.clips_of(options, "train"), build.clips_of(options, "val")
+    checkpoint = folder.read_checkpoint() if options.resume else None
+    model = build.model_with_weights(options, device)
+    training = build.training_of(options, model, device)
+    if checkpoint is not None:
+        resume(training, checkpoint, folder.checkpoint_file)
+    else:
+        folder.set_earlier_training_aside()
+    folder.describe_run(options, model_text(model))
+    loader, sampler = build.loader_of(options, train_clips, device, trains=True)
+    val_loader, _ = build.loader_of(options, val_clips, device, trains=False)
+    log.info(
+        "%d training and %d validation clips of %d frames, batch %d, on %s with %d threads",
+        len(train_clips),
+        len(val_clips),
+        options.win_size,
+        options.batch_size,
+        device,
+        torch.get_num_threads(),
+    )
+
+    def validate():
+        writer = clip_writer(options, folder, val_clips)
+        return evaluate(model, val_loader, training.loss_function, device, writer, options.use_orig_res)
+
+    train(training, build.train_settings(options), loader, sampler, validate, folder)
+    best = training.best_row(options.iouVal)
+    print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
+
+
+def run_evaluation(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
+    baseline = read_report(options.baseline_path) if options.baseline_path else None
+    clips = build.clips_of(options, "val")
+    model = build.model_with_weights(options, device)
+    folder.describe_run(options, model_text(model))
+    loader, _ = build.loader_of(options, clips, device, trains=False)
+    writer = clip_writer(options, folder, clips)
+    result = evaluate(model, loader, build.loss_function(options, device), device, writer, options.use_orig_res)
+
+    names = class_names()
+    report = {
+        "clips": result.clips,
+        "frames_per_clip": options.win_size,
+        "work_size": list(options.work_size),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "network_seconds_per_frame": result.network_seconds_per_frame(),
+        "waiting_seconds_per_clip": result.waiting_seconds / result.clips,
+    }
+    if options.iouVal:
+        report |= scores(names, result.confusion)
+        print(iou_table(names, result.confusion, baseline))
+    if options.use_orig_res:
+        report["original_size"] = scores(names, result.original_confusion)
+        print("at the labels' own size:", iou_table(names, result.original_confusion), sep="\n")
+    if options.loss:
+        report["loss"] = result.loss
+        print(f"loss {result.loss:.4f}")
+    folder.write_report(report)
+    print(
+        f"{result.clips} clips; {report['network_seconds_per_frame']:.4f} s a frame in the network on {device} "
+        f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
+    )
+    print(f"report: {folder.report_file}")
+
+
+def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):
+    """What is written for each clip, if anything is."""
+    return all_of(
+        PictureWriter(folder.images_folder, clips.clips) if options.save_images else None,
+        PredictionWriter(folder.predictions_folder, clips.clips, image_size) if options.save_all_vals else None,
+    )
+
+
+def model_text(model: LMANet) -> str:
+    """The network as text, with its counts of parameters."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    return f"{model}\n\nparameters: {total:,}, of which trained: {trained:,}\n"

@@ -1,0 +1,66 @@
+"""What an evaluation says: the table of IoU per class, and the same as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.errors import OptionError
+from utils.metrics import ConfusionMatrix
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with two digits; ``nan`` where there is none."""
+    return "nan" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+
+
+def iou_by_name(names: Sequence[str], iou: Tensor) -> dict[str, float | None]:
+    """Class name -> IoU in [0, 1], ``None`` where the class neither is labelled nor predicted."""
+    return {name: _or_none(value) for name, value in zip(names, iou.tolist(), strict=False)}
+
+
+def iou_table(names: Sequence[str], confusion: ConfusionMatrix, baseline: dict | None = None) -> str:
+    """IoU per class and its mean in percent; with an earlier report also its figures and the gain."""
+    rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
+    before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
+    lines = [f"{'class':<14}{'IoU %':>8}" + (f"{'baseline':>10}{'gain':>8}" if before else "")]
+    for name, value in rows:
+        if name == "mean":
+            lines.append("-" * len(lines[0]))
+        line = f"{name:<14}{percent(value):>8}"
+        if before:
+            line += f"{percent(before.get(name)):>10}{_gain(value, before.get(name)):>8}"
+        lines.append(line)
+    lines.append(f"pixel accuracy {percent(confusion.accuracy())} %")
+    return "\n".join(lines)
+
+
+def scores(names: Sequence[str], confusion: ConfusionMatrix) -> dict:
+    """Mean IoU, pixel accuracy and IoU per class, as JSON holds them."""
+    return {
+        "mean_iou": _or_none(confusion.mean_iou()),
+        "accuracy": _or_none(confusion.accuracy()),
+        "iou": iou_by_name(names, confusion.iou()),
+    }
+
+
+def read_report(folder: str | Path) -> dict:
+    """The report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
+    path = Path(folder) / "report.json"
+    try:
+        report = json.loads(path.read_text())
+        return {"iou": dict(report["iou"]), "mean_iou": report["mean_iou"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(
+            f"--baseline-path {folder}: its report.json cannot be read: expected the --savedir of an evaluation"
+        ) from error
+
+
+def _gain(value: float | None, before: float | None) -> str:
+    return "" if value is None or before is None else f"{100 * (value - before):+.2f}"
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,105 @@
+"""The files of a run in ``--savedir``, under their published names."""
+
+import argparse
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from utils import checkpoint
+from utils.errors import CheckpointError
+from utils.files import writable_folder, write_text
+
+log = logging.getLogger(__name__)
+
+MODEL_FILE = Path(__file__).resolve().parents[1] / "models" / "lmanet.py"
+LOG_HEADER = "Epoch\t\tTrain-loss\t\tTest-loss\t\tTrain-IoU\t\tTest-IoU\t\tlearningRate"
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What ``automated_log.txt`` says of an epoch: losses, mean IoUs (0 where not measured), learning rate."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    train_iou: float
+    val_iou: float
+    learning_rate: float
+
+    def __str__(self) -> str:
+        losses_and_ious = (self.train_loss, self.val_loss, self.train_iou, self.val_iou)
+        return "\t\t".join([str(self.epoch), *(f"{x:.4f}" for x in losses_and_ious), f"{self.learning_rate:.8f}"])
+
+
+class RunFolder:
+    """Names and writes the files of one run; shallow-decoder runs have ``_encoder`` (``_enc``) in their names."""
+
+    def __init__(self, path: str | Path, shallow: bool):
+        self.path = writable_folder(path, "--savedir")
+        long, short = ("_encoder", "_enc") if shallow else ("", "")
+        self.log_file = self.path / f"automated_log{long}.txt"
+        self.best_file = self.path / f"best{long}.txt"
+        self.model_text_file = self.path / f"model{long}.txt"
+        self.checkpoint_file = self.path / f"checkpoint{short}.pth.tar"
+        self.best_checkpoint_file = self.path / f"model_best{short}.pth.tar"
+        self.best_weights_file = self.path / f"model_best{long}.pth"
+        self._epoch_weights = f"model{long}-{{epoch:03d}}.pth"
+        self.report_file = self.path / "report.json"
+        self.images_folder = self.path / "images"
+        self.predictions_folder = self.path / "predictions"
+
+    def describe_run(self, options: argparse.Namespace, model_text: str) -> None:
+        """Writes ``args.txt``, a copy of the model file and ``model.txt``."""
+        write_text(self.path / "args.txt", "".join(f"{key}: {value}\n" for key, value in sorted(vars(options).items())))
+        write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text())
+        write_text(self.model_text_file, model_text)
+
+    def set_earlier_training_aside(self) -> None:
+        """Moves the files of a training that is not resumed into ``previous_N``: a new one never overwrites it."""
+        if not self.checkpoint_file.exists():
+            return
+        number = 1 + sum(1 for _ in self.path.glob("previous_*"))
+        aside = self.path / f"previous_{number}"
+        aside.mkdir()
+        for file in list(self.path.iterdir()):
+            if file.is_file():
+                shutil.move(file, aside / file.name)
+        log.info("%s held another training: its files are now in %s", self.path, aside)
+
+    def write_log(self, rows: list[EpochRow]) -> None:
+        write_text(self.log_file, "\n".join([LOG_HEADER, *(str(row) for row in rows)]) + "\n")
+
+    def write_best(self, row: EpochRow) -> None:
+        write_text(self.best_file, f"Best epoch is {row.epoch}, with Val-IoU= {row.val_iou:.4f}\n")
+
+    def save_checkpoint(self, content: dict, is_best: bool) -> None:
+        """Writes the checkpoint of an epoch; for the best one so far also its copy and its weights alone."""
+        checkpoint.save(self.checkpoint_file, content)
+        if is_best:
+            checkpoint.save(self.best_checkpoint_file, content)
+            checkpoint.save(self.best_weights_file, content["state_dict"])
+
+    def save_epoch_weights(self, epoch: int, state_dict: dict[str, torch.Tensor]) -> None:
+        checkpoint.save(self.path / self._epoch_weights.format(epoch=epoch), state_dict)
+
+    def read_checkpoint(self) -> dict:
+        """The last checkpoint. Raises ``CheckpointError`` where there is none or it cannot be read."""
+        if not self.checkpoint_file.is_file():
+            raise CheckpointError(
+                f"--resume: there is no {self.checkpoint_file}: expected the --savedir of an earlier training, "
+                "or leave --resume out to start one"
+            )
+        content = checkpoint.read(self.checkpoint_file, CheckpointError)
+        missing = [key for key in ("epoch", "state_dict", "optimizer", "best_acc") if key not in content]
+        if missing:
+            raise CheckpointError(
+                f"{self.checkpoint_file}: is no checkpoint of a training: it lacks {', '.join(missing)}"
+            )
+        return content
+
+    def write_report(self, report: dict) -> None:
+        write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
