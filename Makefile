@@ -1,0 +1,44 @@
+# make demo   the whole program on synthetic clips, in minutes, on any machine
+# make test   the fast tests
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test test-slow lint images clean
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+
+# make setup  a virtual environment in .venv with all that is needed
+setup: $(INSTALLED)
+
+# The mark is written last: an installation that was interrupted is taken up again.
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check "setuptools<81" wheel
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
+	@touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(RUN) -m engine.demo
+
+test: $(INSTALLED)
+	$(RUN) -m pytest -q
+
+# make test-slow  the tests that take longer
+test-slow: $(INSTALLED)
+	$(RUN) -m pytest -q -m slow
+
+# make lint   layout and lint
+lint: $(INSTALLED)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+
+# make images  draws the pictures of the README again
+images: $(INSTALLED)
+	$(RUN) images/overview.py
+
+# make clean  removes the environment and caches, never data or runs
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
