@@ -1,6 +1,8 @@
 """From options to objects: the only place that reads the parsed options."""
 
 import argparse
+import logging
+import os
 import signal
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_root
 from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
-from engine.options import CROP, NO_WEIGHTS, network_config
+from engine.options import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
 from engine.train import Training, TrainSettings
 from models.lmanet import LMANet, build_lmanet
@@ -23,7 +25,9 @@ from models.losses import WeightedCrossEntropy
 from models.weights import load_weights
 from utils.files import writable_folder
 
-SYNTHETIC_ROOT = "data/synthetic"
+log = logging.getLogger(__name__)
+
+SYNTHETIC_TRAIN_CLIPS, SYNTHETIC_VAL_CLIPS = 100, 30
 PLATEAU_FLOOR = 1e-9
 POW_B_EPOCHS = 50
 
@@ -53,11 +57,20 @@ def data_roots(options: argparse.Namespace) -> Roots:
     """Where the data set is; synthetic clips are drawn first where they are not there yet."""
     if options.dataset == "Cityscapes":
         return resolve_roots(options.data_root)
-    from datasets.synthetic import ensure_dataset  # draws with OpenCV, which a real data set has no need of
+    from datasets.synthetic import StreetOptions, write_dataset  # only here: a real data set needs no painter
 
-    root = options.data_root or SYNTHETIC_ROOT
-    ensure_dataset(Path(root))
-    return resolve_roots(root)
+    root = Path(options.data_root)
+    if not (root / "dataset.json").is_file():
+        log.info("drawing synthetic street clips into %s", root)
+        height, width = SYNTHETIC_SIZE
+        write_dataset(
+            root,
+            SYNTHETIC_TRAIN_CLIPS,
+            SYNTHETIC_VAL_CLIPS,
+            StreetOptions(height=height, width=width),
+            os.cpu_count() or 1,
+        )
+    return resolve_roots(str(root))
 
 
 def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:

@@ -1,6 +1,7 @@
 """Every option of ``main.py``, in groups, and all checks that need no network. Nothing here imports torch."""
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ LR_STRATEGIES = (
 DEFAULT_WEIGHTS = "trained_models/erfnet_pretrained.pth"
 NO_WEIGHTS = "none"
 CROP = (713, 713)
+SYNTHETIC_ROOT = "data/synthetic"
+SYNTHETIC_SIZE = (128, 256)
 
 EXAMPLES = """\
 examples:
@@ -136,7 +139,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "data/synthetic for Synthetic)",
     )
     group.add_argument(
-        "--work-size", type=_size, metavar="HxW", help="frames are resized to this (default: backbone's)"
+        "--work-size",
+        type=_size,
+        metavar="HxW",
+        help="frames are resized to this (default: the backbone's; Synthetic: as drawn)",
     )
     group.add_argument(
         "--cache", metavar="DIR", help="keep decoded, resized frames here, so that later epochs are fast"
@@ -308,7 +314,7 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
 
 def _check_work_size(options: argparse.Namespace, config: LMANetConfig) -> None:
     if options.work_size is None:
-        options.work_size = config.traits.work_size
+        options.work_size = _synthetic_size(options) if options.dataset == "Synthetic" else config.traits.work_size
     sizes = {"--work-size": options.work_size}
     if options.random_crop:
         if any(side < crop for side, crop in zip(options.work_size, CROP, strict=True)):
@@ -319,8 +325,18 @@ def _check_work_size(options: argparse.Namespace, config: LMANetConfig) -> None:
     for option, size in sizes.items():
         allowed = [config.traits.nearest_sides(side) for side in size]
         if any(side not in sides for side, sides in zip(size, allowed, strict=True)):
-            nearest = _shown(sides[-1] for sides in allowed)
+            nearest = f"{_shown(sides[0] for sides in allowed)} or {_shown(sides[-1] for sides in allowed)}"
             raise OptionError(f"{option} {_shown(size)} does not fit --backbone {config.backbone}: try {nearest}")
+
+
+def _synthetic_size(options: argparse.Namespace) -> tuple[int, int]:
+    """The size that synthetic clips were, or will be, drawn in."""
+    options.data_root = options.data_root or SYNTHETIC_ROOT
+    try:
+        description = json.loads((Path(options.data_root) / "dataset.json").read_text())
+        return description["height"], description["width"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return SYNTHETIC_SIZE  # not drawn yet; what is wrong with the folder is said where it is opened
 
 
 def _check_paths(options: argparse.Namespace) -> None:

@@ -1,0 +1,67 @@
+import os
+
+import pytest
+import torch
+
+from utils import checkpoint
+from utils.errors import OptionError, WeightsError
+from utils.files import writable_folder, write_text, written_whole
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    file = tmp_path / "log.txt"
+    write_text(file, "old")
+    with pytest.raises(KeyboardInterrupt), written_whole(file) as handle:
+        handle.write(b"new, but not all of it")
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+def test_a_file_gets_the_usual_permissions(tmp_path):
+    write_text(tmp_path / "a.txt", "a")
+    (tmp_path / "b.txt").write_text("b")
+    assert os.stat(tmp_path / "a.txt").st_mode == os.stat(tmp_path / "b.txt").st_mode
+
+
+def test_a_folder_that_is_a_file_is_refused_with_the_option(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OptionError, match=r"--savedir .*taken: cannot be written to"):
+        writable_folder(tmp_path / "taken", "--savedir")
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": RunsCode()}, "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil\.pth: holds more than tensors and could run code"):
+        checkpoint.read("evil.pth", WeightsError)
+    assert not os.path.exists("harm")
+
+
+def damaged_files(tmp_path):
+    torch.save({"weight": torch.arange(1000.0)}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    contents = {"half": whole[: len(whole) // 2], "head": whole[:50], "empty": b"", "text": b"hello\nworld\n"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+        yield tmp_path / f"{name}.pth"
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path):
+    for path in damaged_files(tmp_path):
+        with pytest.raises(WeightsError) as error:
+            checkpoint.read(path, WeightsError)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    checkpoint.save(tmp_path / "c.tar", {"epoch": 3, "x": torch.ones(2)})
+    content = checkpoint.read(tmp_path / "c.tar", WeightsError)
+    assert content["epoch"] == 3
+    assert content["x"].tolist() == [1, 1]
