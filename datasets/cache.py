@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 import os
+import secrets
 import struct
 import tempfile
 import zlib
@@ -79,14 +80,14 @@ class FrameCache:
         try:
             entry.parent.mkdir(exist_ok=True)
             # Beside and renamed: another process sees the whole entry or none.
-            handle, name = tempfile.mkstemp(dir=entry.parent, suffix=".part")
+            part = entry.with_name(f"{entry.name}.{secrets.token_hex(6)}.part")
             try:
-                with os.fdopen(handle, "wb") as file:
+                with open(part, "xb") as file:
                     file.write(_HEADER.pack(*header, zlib.crc32(content)))
                     file.write(content)
-                os.replace(name, entry)
+                part.replace(entry)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
                 raise
         except OSError as error:
             self._stopped.fill_(1)

@@ -7,6 +7,7 @@ byte ends the whole process there (a segmentation fault); OpenCV reports it.
 """
 
 import struct
+import warnings
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from torch import Tensor
 from datasets.classes import IGNORED, VALID_LABEL_IDS, label_ids_to_train_ids
 from utils.errors import DataError
 
-# Refused from the header, before memory is taken for it. Pillow, which reads the headers, would warn from 89 million on.
+# Larger images are refused from their header, before memory is taken for them.
 MAX_PIXELS = 80_000_000
 TRAIN_IDS_ENDING = "_labelTrainIds.png"
 LABEL_IDS_ENDING = "_labelIds.png"
@@ -29,6 +30,8 @@ _TRAIN_IDS_TO_TRAIN_IDS = np.where(np.arange(256) < IGNORED, np.arange(256), IGN
 
 # The workers of a loader share the processors already; threads of OpenCV on top of them only get in each other's way.
 cv2.setNumThreads(0)
+# Pillow warns about large images when it reads their header; here they are refused instead.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -109,15 +112,12 @@ def _opened(path: str | Path) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise _damaged(path, "neither PNG nor JPEG, or cut off in its header") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"image {path}: {error}; at most {MAX_PIXELS} are read") from error
+        raise _too_large(path, "far too many") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise _damaged(path, str(error)) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise DataError(
-            f"image {path} has {_width_x_height((image.height, image.width))} pixels; "
-            f"at most {MAX_PIXELS // 1_000_000} million are read (Cityscapes: 2048x1024)"
-        )
+        raise _too_large(path, _width_x_height((image.height, image.width)))
     return image
 
 
@@ -179,6 +179,12 @@ def _damaged(path: str | Path, reason: str) -> DataError:
     return DataError(f"image {path} cannot be read: {first_line}; copy or download this file again")
 
 
+def _too_large(path: str | Path, found: str) -> DataError:
+    return DataError(
+        f"image {path} has {found} pixels; at most {MAX_PIXELS // 1_000_000} million are read (Cityscapes: 2048x1024)"
+    )
+
+
 def _width_x_height(size: tuple[int, int]) -> str:
     height, width = size
     return f"{width}x{height}"
@@ -187,6 +193,7 @@ def _width_x_height(size: tuple[int, int]) -> str:
 def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
     """Print frames per second, from file to resized tensor in one thread, of each way to decode and to resize."""
     import io
+    import itertools
     import time
 
     from torchvision.io import ImageReadMode, decode_image
@@ -195,12 +202,10 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
     paths = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg", ".jpeg"))[:count]
     if not paths:
         raise DataError(f"no .png or .jpg below {folder}: name a folder with frames, such as data/cityscapes")
-    contents = {"as they are": [p.read_bytes() for p in paths]}
-    for kind in ("PNG", "JPEG"):
-        contents[f"as {kind}"] = []
-        for path in paths:
-            Image.open(path).convert("RGB").save(buffer := io.BytesIO(), kind, quality=90)
-            contents[f"as {kind}"].append(buffer.getvalue())
+    contents = {"PNG": [], "JPEG": []}
+    for kind, path in itertools.product(contents, paths):
+        Image.open(path).convert("RGB").save(buffer := io.BytesIO(), kind, quality=90)
+        contents[kind].append(buffer.getvalue())
 
     def opencv(data: bytes) -> Tensor:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -223,12 +228,12 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
             resize(decode(data))
         return (time.perf_counter() - start) / len(frames)
 
-    print(f"{len(paths)} files of {folder}, resized to {_width_x_height(size)}: frames per second in one thread")
-    for name, frames in contents.items():
+    print(f"{len(paths)} frames, resized to {_width_x_height(size)}: frames per second in one thread")
+    for kind, frames in contents.items():
         for decode in (opencv, pillow, torchvision):
             for label, resize in (("torch", lambda frame: resize_frame(frame, size)), ("pillow", pillow_resize)):
                 best = min(seconds_per_frame(frames, decode, resize) for _ in range(3))
-                print(f"{name:12s} decode {decode.__name__:12s} resize {label:7s} {1 / best:7.1f}")
+                print(f"{kind:5s} decode {decode.__name__:12s} resize {label:7s} {1 / best:7.1f}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Between a data set and its loader: the order of the samples of an epoch, and errors that come out of workers."""
 
+import traceback
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,8 +70,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:
-    """A generator whose state follows from all of the (non-negative) numbers."""
-    state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+    """A generator whose state follows from all of the (non-negative) numbers and their order."""
+    # Their count goes in too, as SeedSequence takes numbers that are not there for zeros.
+    state = int(np.random.SeedSequence((len(seeds), *seeds)).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state)
 
 
@@ -79,6 +81,7 @@ def clean_worker_error(error: BaseException) -> UserError | None:
 
     torch raises the worker's exception class anew, with the whole traceback as its text, which ends in
     ``module.Class: message``. Gives None for what is no UserError, and ``error`` itself where no worker was involved.
+    Lets go of the local variables of the functions that the error came through.
     """
     if not isinstance(error, UserError):
         return None
@@ -86,4 +89,7 @@ def clean_worker_error(error: BaseException) -> UserError | None:
     text = str(error)
     if not text.startswith("Caught ") or name not in text:
         return error
+    # torch's frames hold the loader's iterator in a cycle. Freed by the garbage collector, it would wait five seconds
+    # for each worker; freed here, it stops them at once.
+    traceback.clear_frames(error.__traceback__)
     return type(error)(text.rsplit(name, 1)[1].strip())
