@@ -94,6 +94,14 @@ def test_several_labelled_frames_of_one_sequence_far_apart(tree):
         find_clips(tree.roots, "train", 21)
 
 
+def test_sequences_are_snippets_of_their_own(tree):
+    tree.frames("aachen_000000", range(5))
+    tree.frames("aachen_000001", range(3, 8))
+    tree.label("aachen_000001_000007")
+    with pytest.raises(DataError, match=r"--win-size 6: .* the longest window that works is 5"):
+        find_clips(tree.roots, "train", 6)
+
+
 def test_label_in_every_frame(tree, caplog):
     for sequence in ("town_000000", "town_000001"):
         tree.frames(sequence, range(5))
