@@ -1,0 +1,247 @@
+"""Frames and labels from files, at the working resolution: decoding, resizing, and what damaged files look like.
+
+Frames are decoded by OpenCV and resized by torch, which computes what Pillow's BILINEAR does (its antialiased resize of
+uint8 is the same filter in the same fixed-point numbers): the published weights were trained on that. The choice comes
+from measurement, ``python -m datasets.images FOLDER`` repeats it. torchvision decodes as fast, but a PNG with one wrong
+byte ends the whole process there (a segmentation fault); OpenCV reports it.
+"""
+
+import struct
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from datasets.classes import IGNORED, VALID_LABEL_IDS, label_ids_to_train_ids
+from utils.errors import DataError
+
+# Larger images are refused from their header, before memory is taken for them.
+MAX_PIXELS = 80_000_000
+TRAIN_IDS_ENDING = "_labelTrainIds.png"
+LABEL_IDS_ENDING = "_labelIds.png"
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TRAIN_IDS_TO_TRAIN_IDS = np.where(np.arange(256) < IGNORED, np.arange(256), IGNORED).astype(np.uint8)
+
+# The workers of a loader share the processors already; threads of OpenCV on top of them only get in each other's way.
+cv2.setNumThreads(0)
+# Pillow warns about large images when it reads their header; here they are refused instead.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image, from its header alone.
+
+    Raises DataError where the file is missing, no image, or of more than MAX_PIXELS.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
+    """Read a frame, resized as Pillow's BILINEAR filter does.
+
+    Gives RGB, uint8 3 x H x W with ``size = (H, W)``. Grey, palette and 16-bit files become RGB of 8 bits; orientation
+    tags are ignored, as the labels have none. Raises DataError where the file is missing, damaged or too large.
+    """
+    image_size(path)
+    return resize_frame(_decoded_frame(path), size)
+
+
+def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a frame, uint8 3 x H x W, to ``size = (H, W)`` as Pillow's BILINEAR filter does."""
+    if tuple(frame.shape[-2:]) != tuple(size):
+        frame = F.interpolate(frame[None], size=tuple(size), mode="bilinear", antialias=True)[0]
+    return frame.contiguous()
+
+
+def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
+    """Read a label as train ids, resized by nearest neighbour as Pillow's NEAREST does.
+
+    Gives uint8 H x W with ``size = (H, W)``, or as large as the file for None: 0..18, and 19 for all that is ignored.
+    Files that end in ``_labelTrainIds.png`` hold train ids (19 and above: ignored), those that end in ``_labelIds.png``
+    the benchmark's label ids. Raises DataError where the file is missing, damaged, too large, not of one 8-bit channel,
+    or holds ids above 33 (255, which stands for "none", is allowed).
+    """
+    lookup = _lookup(path)
+    with _opened(path) as image:
+        if image.mode not in ("L", "P"):
+            raise DataError(
+                f"label {path}: pixels of kind {image.mode}, expected one channel of 8 bits with class ids "
+                f"(the benchmark's *{LABEL_IDS_ENDING} or *{TRAIN_IDS_ENDING})"
+            )
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError, struct.error) as error:
+            raise _damaged(path, str(error)) from error
+        _check_ids(path, image)
+        label = torch.from_numpy(lookup[np.asarray(image)])
+    return label if size is None else resize_label(label, size)
+
+
+def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a label, uint8 H x W, to ``size = (H, W)`` by nearest neighbour as Pillow's NEAREST does."""
+    if tuple(label.shape) == tuple(size):
+        return label
+    height, width = size
+    resized = Image.fromarray(label.numpy()).resize((width, height), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized))
+
+
+def check_label_fits_frame(label: str | Path, frame: str | Path) -> None:
+    """Compare the sizes in the two headers; raises DataError where they differ."""
+    label_size, frame_size = image_size(label), image_size(frame)
+    if label_size != frame_size:
+        raise DataError(
+            f"label {label} has {_width_x_height(label_size)} pixels, its frame {Path(frame).name} "
+            f"{_width_x_height(frame_size)}: both must have the same size"
+        )
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The image with only its header read, to be closed by the caller."""
+    try:
+        image = Image.open(path)
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}: it was there when the folder was listed, or its name is wrong") from error
+    except Image.UnidentifiedImageError as error:
+        raise _damaged(path, "neither PNG nor JPEG, or cut off in its header") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, "far too many") from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise _damaged(path, str(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise _too_large(path, _width_x_height((image.height, image.width)))
+    return image
+
+
+def _decoded_frame(path: str | Path) -> Tensor:
+    """The frame as it is in the file: RGB, uint8 3 x H x W, a view of H x W x 3."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+    if not _png_is_whole(data):
+        raise _damaged(path, f"cut short after {len(data)} bytes")
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise _damaged(path, error.err) from error
+    if pixels is None:
+        raise _damaged(path, "its content cannot be decoded")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _png_is_whole(data: np.ndarray) -> bool:
+    """Whether a PNG goes on to its last chunk; True for other kinds.
+
+    Found here, since libpng prints lines of its own about a file that ends early.
+    """
+    content = memoryview(data)
+    if bytes(content[:8]) != _PNG_SIGNATURE:
+        return True
+    position = 8
+    while position + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        position += 12 + length  # length, kind, content, checksum
+        if kind == b"IEND":
+            return position <= len(content)
+    return False
+
+
+def _lookup(path: str | Path) -> np.ndarray:
+    """The table that turns the file's ids into train ids, known by the file's name."""
+    name = Path(path).name
+    if name.endswith(TRAIN_IDS_ENDING):
+        return _TRAIN_IDS_TO_TRAIN_IDS
+    if name.endswith(LABEL_IDS_ENDING):
+        return label_ids_to_train_ids
+    raise DataError(f"label {path}: the name must end in {TRAIN_IDS_ENDING} or {LABEL_IDS_ENDING}, which tells its ids")
+
+
+def _check_ids(path: str | Path, image: Image.Image) -> None:
+    wrong = [i for i, count in enumerate(image.histogram()) if count and i not in VALID_LABEL_IDS]
+    if wrong:
+        raise DataError(
+            f"label {path} holds the id {wrong[-1]}; expected class ids 0..33, or 255 for none "
+            f"(a picture in colours or grey levels is not a label)"
+        )
+
+
+def _damaged(path: str | Path, reason: str) -> DataError:
+    first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return DataError(f"image {path} cannot be read: {first_line}; copy or download this file again")
+
+
+def _too_large(path: str | Path, found: str) -> DataError:
+    return DataError(
+        f"image {path} has {found} pixels; at most {MAX_PIXELS // 1_000_000} million are read (Cityscapes: 2048x1024)"
+    )
+
+
+def _width_x_height(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{width}x{height}"
+
+
+def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
+    """Print frames per second, from file to resized tensor in one thread, of each way to decode and to resize."""
+    import io
+    import itertools
+    import time
+
+    from torchvision.io import ImageReadMode, decode_image
+
+    torch.set_num_threads(1)
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg", ".jpeg"))[:count]
+    if not paths:
+        raise DataError(f"no .png or .jpg below {folder}: name a folder with frames, such as data/cityscapes")
+    contents = {"PNG": [], "JPEG": []}
+    for kind, path in itertools.product(contents, paths):
+        Image.open(path).convert("RGB").save(buffer := io.BytesIO(), kind, quality=90)
+        contents[kind].append(buffer.getvalue())
+
+    def opencv(data: bytes) -> Tensor:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def pillow(data: bytes) -> Tensor:
+        return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1)
+
+    def torchvision(data: bytes) -> Tensor:
+        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+
+    def pillow_resize(frame: Tensor) -> Tensor:
+        image = Image.fromarray(frame.permute(1, 2, 0).numpy())
+        resized = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+    def seconds_per_frame(frames: list[bytes], decode, resize) -> float:
+        start = time.perf_counter()
+        for data in frames:
+            resize(decode(data))
+        return (time.perf_counter() - start) / len(frames)
+
+    print(f"{len(paths)} frames, resized to {_width_x_height(size)}: frames per second in one thread")
+    for kind, frames in contents.items():
+        for decode in (opencv, pillow, torchvision):
+            for label, resize in (("torch", lambda frame: resize_frame(frame, size)), ("pillow", pillow_resize)):
+                best = min(seconds_per_frame(frames, decode, resize) for _ in range(3))
+                print(f"{kind:5s} decode {decode.__name__:12s} resize {label:7s} {1 / best:7.1f}")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Measures how fast frames are decoded and resized.")
+    parser.add_argument("folder", type=Path, help="searched for .png and .jpg files, subfolders included")
+    parser.add_argument("--size", default="512x1024", help="height x width to resize to (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=6, help="files to take (default: %(default)s)")
+    options = parser.parse_args()
+    _benchmark(options.folder, tuple(int(side) for side in options.size.split("x")), options.count)
