@@ -93,7 +93,7 @@ def loader_of(
     options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
 ) -> tuple[DataLoader, EpochSampler]:
     """A loader and the sampler that decides its order; validation goes through the clips as they lie."""
-    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains)
+    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains, pad=trains)
     loader = DataLoader(
         clips,
         batch_size=options.batch_size if trains else 1,

@@ -8,13 +8,14 @@ import sys
 import torch
 
 from datasets.images import image_size
+from datasets.sampling import clean_worker_error
 from engine import build
 from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
 from engine.train import resume, train
 from models.lmanet import LMANet
-from utils.errors import OptionError
+from utils.errors import OptionError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ def run(options: argparse.Namespace) -> None:
             run_training(options, device, folder)
         else:
             run_evaluation(options, device, folder)
+    except UserError as error:
+        raise clean_worker_error(error) from None
     except torch.OutOfMemoryError as error:
         raise OptionError(
             f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"

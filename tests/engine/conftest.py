@@ -36,6 +36,16 @@ def make_data_set(root, train: int = 5, val: int = 3):
     return root
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Networks of this size are slower on several threads, all the more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def toytown(tmp_path_factory):
     """Five training and three validation snippets of 64x128; not to be changed."""
