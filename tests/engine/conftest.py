@@ -73,6 +73,6 @@ def command(toytown, erfnet_file, tmp_path):
 
     def arguments(*options: str, data=toytown, weights=erfnet_file, savedir=tmp_path / "run") -> list[str]:
         shared = f"--data-root {data} --weights {weights} --savedir {savedir} --work-size 32x64 --corr-size 3"
-        return [*shared.split(), *"--num-workers 0 --batch-size 2 --device cpu".split(), *options]
+        return [*shared.split(), *["--num-workers", "0", "--batch-size", "2", "--device", "cpu"], *options]
 
     return arguments
