@@ -5,8 +5,8 @@ layout, as ``python -m datasets.synthetic OUT`` does. A clip depends on its opti
 on every machine.
 """
 
-from .clip import render_clip, street_scene
+from .clip import render_clip
 from .disk import ensure_dataset, write_dataset
 from .options import StreetOptions
 
-__all__ = ["StreetOptions", "ensure_dataset", "render_clip", "street_scene", "write_dataset"]
+__all__ = ["StreetOptions", "ensure_dataset", "render_clip", "write_dataset"]

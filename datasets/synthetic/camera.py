@@ -152,9 +152,9 @@ def _homographies(surfaces: Surfaces, camera: Camera, time: float, order: np.nda
     table[:, 0, 1:] = (inverse[:, :, 0] * scale).T
     table[:, 1, 1:] = (inverse[:, :, 1] * -scale).T
     table[:, 2, 1:] = (inverse[:, :, 0] * x0 + inverse[:, :, 1] * y0 + inverse[:, :, 2]).T
-    # The sky is infinitely far: its texels hang on the direction alone. A tile spans about 50 degrees.
-    turn = camera.yaw * 140 + 64
-    sky = [[140 * scale, 0, 140 * x0 + turn], [0, -250 * scale, 250 * y0 + 40], [0, 0, 1 / _FAR]]
+    # The sky is infinitely far: its texels hang on the direction alone. A tile spans about 26 degrees.
+    turn = camera.yaw * 280 + 64
+    sky = [[280 * scale, 0, 280 * x0 + turn], [0, -400 * scale, 400 * y0 + 40], [0, 0, 1 / _FAR]]
     table[:, :, 0] = np.array(sky)
     table[:2, :, 0] /= _FAR
     return table.reshape(9, -1)

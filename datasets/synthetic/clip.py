@@ -5,21 +5,17 @@ import numpy as np
 from .camera import render
 from .corruption import spoiled
 from .options import StreetOptions
-from .scene import Scene, street
-from .things import ID
-
-
-def street_scene(options: StreetOptions, clip_seed: int) -> Scene:
-    """The street of a clip. Its difficulty changes nothing in it, and its size and length only what is seen of it."""
-    return street(options, np.random.RandomState([options.seed, clip_seed]))
+from .parts import ID
+from .scene import street
 
 
 def render_clip(options: StreetOptions, clip_seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw a clip.
 
-    Returns the frames, L x H x W x 3 uint8 RGB, and the train ids, L x H x W uint8, one for each pixel of each frame.
+    Difficulty changes nothing in the street, and speed only what moves in it. Returns the frames, L x H x W x 3 uint8
+    RGB, and the train ids, L x H x W uint8, one for each pixel of each frame.
     """
-    scene = street_scene(options, clip_seed)
+    scene = street(options, clip_seed)
     frames = np.empty((options.length, options.height, options.width, 3), np.uint8)
     train_ids = np.empty((options.length, options.height, options.width), np.uint8)
     for time in range(options.length):

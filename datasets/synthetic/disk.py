@@ -70,7 +70,7 @@ def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: St
                  for clip in range(count)]  # fmt: skip
         for _ in tqdm(_written(out, clips, options, workers), "street clips", len(clips), unit="clip", disable=None):
             pass
-        os.replace(out / _PARTIAL, out / _DONE)
+        _finish(out)
     except OSError as error:
         raise DataError(
             f"{out}: cannot write street clips there ({error.strerror}); name a folder that can be written"
@@ -116,6 +116,14 @@ def _claim(out: Path, description: dict) -> None:
     for split in SPLITS:
         for path in frame_files(out, split, 0, 0):
             path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _finish(out: Path) -> None:
+    try:
+        os.replace(out / _PARTIAL, out / _DONE)
+    except FileNotFoundError:
+        if not (out / _DONE).exists():  # else another process wrote the same clips and was first
+            raise
 
 
 def _refuse_others(out: Path, path: Path, wanted: dict) -> None:

@@ -73,6 +73,7 @@ class Group:
 class Mesh:
     """Collects polygons and materials while a scene is built."""
 
+    daylight: float = 1.0  # multiplies the light on all materials
     rows: list[tuple] = field(default_factory=list)
     materials: list[np.ndarray] = field(default_factory=list)
     strips: list[tuple[float, int, int, str]] = field(default_factory=list)
@@ -94,7 +95,7 @@ class Mesh:
         key = (first, second, light)
         if key not in self._known:
             self._known[key] = len(self.materials)
-            self.materials.append(material(first, second if second is not None else first, light))
+            self.materials.append(material(first, second if second is not None else first, light * self.daylight))
         return self._known[key]
 
     def surfaces(self) -> Surfaces:
