@@ -8,14 +8,13 @@ used, so that the result is the same on every machine.
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from .mesh import ALWAYS, PHASES, Surfaces
+from .raster import filled, fixed
 from .textures import LEVELS, SIZE, atlas
 
 _SUPER = 2  # samples a pixel, each way
-_SHIFT = 4  # fraction bits of a corner's position in the buffer
 _NEAR = 0.4  # metres
 _BLOCK = 32  # rows shaded at once: what is in work stays in the cache
 _FAR = 127
@@ -105,23 +104,16 @@ def _phase(time: float) -> int:
 
 def _ranks(surfaces: Surfaces, camera: Camera, seen: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The rank buffer, 2H x 2W int32: 0 where nothing is, else 1 + place in ``order`` of the nearest polygon."""
-    buffer = np.zeros((camera.height * _SUPER, camera.width * _SUPER), np.int32)
+    if len(order) == 0:
+        return np.zeros((camera.height * _SUPER, camera.width * _SUPER), np.int32)
     ends = np.append(surfaces.starts[1:], len(seen))
     near = np.minimum.reduceat(seen[:, 2], surfaces.starts) < _NEAR
-    safe = np.where(seen[:, 2:] < _NEAR, np.array([0.0, 0.0, 1.0]), seen)
-    corners = _buffer_positions(camera.pixels(safe))
-    for rank, polygon in enumerate(order.tolist(), 1):
-        start, end = surfaces.starts[polygon], ends[polygon]
-        points = corners[start:end]
-        if near[polygon]:
-            points = _buffer_positions(camera.pixels(_clipped(seen[start:end])))
-        cv2.fillPoly(buffer, [points], rank, lineType=8, shift=_SHIFT)
-    return buffer
-
-
-def _buffer_positions(pixels: np.ndarray) -> np.ndarray:
-    fixed = (pixels * _SUPER - 0.5) * (1 << _SHIFT)
-    return np.floor(np.clip(fixed, -1e6, 1e6) + 0.5).astype(np.int32)
+    polygons = [seen[surfaces.starts[polygon] : ends[polygon]] for polygon in order]
+    for place in np.flatnonzero(near[order]):
+        polygons[place] = _clipped(polygons[place])
+    sizes = np.array([len(polygon) for polygon in polygons])
+    corners = fixed(camera.pixels(np.concatenate(polygons)) * _SUPER - 0.5)
+    return filled(corners, sizes, camera.height * _SUPER, camera.width * _SUPER)
 
 
 def _homographies(surfaces: Surfaces, camera: Camera, time: float, order: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 All of it is integer arithmetic on bytes of a counted generator, so that every machine spoils a frame alike.
 """
 
-import cv2
 import numpy as np
 
 
@@ -53,16 +52,16 @@ def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.nda
     total = np.zeros(shape, np.int32)
     for shift, weight in ((1, 36), (2, 34), (3, 28), (4, 26)):
         size = (-(-height >> shift) + 2, -(-width >> shift) + 2)
-        colour = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int32)
-        grey = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int32)
-        total += _enlarged(colour + 2 * grey - 382, shift)[:height, :width] * weight
+        colour = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int16)
+        grey = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int16)
+        total += _enlarged(colour + 2 * grey - 382, shift)[:height, :width] * np.int32(weight)
     return total * strength >> 18
 
 
 def _enlarged(grid: np.ndarray, shift: int) -> np.ndarray:
-    """Linear interpolation by a factor of 2**shift in integers."""
+    """Linear interpolation by a factor of 2**shift in whole numbers (below 2048, so that 16 bits hold the products)."""
     step = 1 << shift
-    ramp = np.arange(step, dtype=np.int32)
+    ramp = np.arange(step, dtype=grid.dtype)
     for axis in (0, 1):
         grid = np.moveaxis(grid, axis, 0)
         left, right = grid[:-1, None], grid[1:, None]
@@ -104,15 +103,16 @@ def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
 def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     """Light that passes: up to three soft discs that whiten what they cover, different in each frame."""
     height, width = work.shape[:2]
-    row = np.arange(height, dtype=np.int32)[:, None]
-    column = np.arange(width, dtype=np.int32)[None]
     for _ in range(dice.below(4)):
         y, x, radius = dice.below(height), dice.below(width), height // 10 + dice.below(height // 4)
-        square = (row - y) ** 2 + (column - x) ** 2
-        glow = np.maximum(0, radius * radius - square) * 256 // (radius * radius)
+        top, left = max(0, y - radius), max(0, x - radius)
+        covered = work[top : y + radius, left : x + radius]
+        row = np.arange(top - y, top - y + covered.shape[0], dtype=np.int32)[:, None]
+        column = np.arange(left - x, left - x + covered.shape[1], dtype=np.int32)[None]
+        glow = np.maximum(0, radius * radius - row * row - column * column) * 256 // (radius * radius)
         colour = np.array([255, 236 + dice.below(20), 200 + dice.below(56)], np.int32)
         share = (glow * (80 + dice.below(150)) >> 8) * strength >> 8
-        work = work + ((colour - work) * share[..., None] >> 8)
+        covered += (colour - covered) * share[..., None] >> 8
     return work
 
 
@@ -121,10 +121,13 @@ def _rained(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     if dice.below(2):
         return work
     height, width = work.shape[:2]
-    mask = np.zeros((height, width), np.uint8)
+    mask = np.zeros((height, width), np.int32)
     slant = dice.below(7) - 3
     for _ in range(60 * strength >> 8):
         x, y, length = dice.below(width), dice.below(height), height // 24 + dice.below(height // 10)
-        end = (x + slant * length // 8, y + length)
-        cv2.line(mask, (x, y), end, 60 + dice.below(90), 1 + dice.below(max(1, height // 128)), cv2.LINE_8)
-    return work + ((210 - work) * mask[..., None].astype(np.int32) >> 8)
+        step, wide = np.arange(min(length, height - y)), 1 + dice.below(max(1, height // 128))
+        light = 60 + dice.below(90)
+        for column in (x + side + step * slant // 8 for side in range(wide)):
+            inside = (column >= 0) & (column < width)
+            mask[y + step[inside], column[inside]] = light
+    return work + ((210 - work) * mask[..., None] >> 8)
