@@ -18,6 +18,7 @@ from .vehicles import bus, car, tram, truck
 
 _FAR = 120.0  # the street's end, metres from the camera's start
 _SHORT = 20.0  # a camera that drives farther than that has more street before it
+_CROSSING = 11.5  # who crosses the street does so nearer than this, and vehicles begin beyond it
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def street(options: StreetOptions, clip_seed: int) -> Scene:
     for side in (-1, 1):
         built_side(mesh, chance(), plan, side, far)
     skyline(mesh, chance(), far)
-    _furniture(mesh, chance(), plan)
+    _furniture(mesh, chance(), plan, far)
     _traffic(mesh, chance(), plan, options.speed)
-    _parked(mesh, chance(), plan)
+    _parked(mesh, chance(), plan, far)
     _walkers(mesh, chance(), plan, options.speed)
     return Scene(mesh.surfaces(), sky, fog, path)
 
@@ -91,11 +92,11 @@ def _weather(rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     return material(jitter(rng, blue, 5), cloud), np.column_stack([share, np.tile(haze, (128, 1))]).astype(np.int32)
 
 
-def _furniture(mesh: Mesh, rng: np.random.RandomState, plan: Plan) -> None:
+def _furniture(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
     """What stands at the kerbs: lamps, lights, signs, trees."""
     for side, kerb in ((-1, plan.road_left), (1, plan.road_right)):
         z = uniform(rng, 7, 14)
-        while z < 90:
+        while z < far - 30:
             street_lamp(mesh, rng, kerb + side * 0.5, z, -side)
             z += uniform(rng, 9, 20)
         for _ in range(3):
@@ -106,7 +107,7 @@ def _furniture(mesh: Mesh, rng: np.random.RandomState, plan: Plan) -> None:
         if rng.randint(5) < 2:
             z = uniform(rng, 8, 16)
             gap = uniform(rng, 8, 14)
-            while z < 80:
+            while z < far - 40:
                 tree(mesh, rng, kerb + side * 0.9, z, STREET, uniform(rng, 4.5, 7.5))
                 z += gap
         if rng.randint(3) == 0:
@@ -131,10 +132,10 @@ def _traffic(mesh: Mesh, rng: np.random.RandomState, plan: Plan, speed: float) -
     # Our own lane: one vehicle ahead that keeps about our pace.
     lead = pick(rng, [car, car, big[0], None])
     if lead is not None:
-        near = uniform(rng, 11, 24)
+        near = uniform(rng, 12, 24)
         lead(mesh, rng, uniform(rng, -0.3, 0.3), near, along(uniform(rng, 0.25, 0.6)), True)
     # Towards us.
-    z = uniform(rng, 12, 24)
+    z = uniform(rng, 13, 24)
     for index in range(4):
         kind = big[1] if index == 1 and rng.randint(3) else car
         kind(mesh, rng, plan.lane_left + uniform(rng, -0.3, 0.3), z, along(-uniform(rng, 0.12, 0.45)), False)
@@ -143,26 +144,26 @@ def _traffic(mesh: Mesh, rng: np.random.RandomState, plan: Plan, speed: float) -
         coming = bool(rng.randint(2))
         tram(mesh, rng, plan.tracks, uniform(rng, 13, 34), along(-0.3 if coming else 0.35), not coming)
     if plan.lane_right is not None:
-        z = uniform(rng, 9, 20)
+        z = uniform(rng, 12, 20)
         for kind in (pick(rng, [truck, bus, car]), car):
             kind(mesh, rng, plan.lane_right, z, along(uniform(rng, 0.2, 0.6)), True)
             z += uniform(rng, 16, 24)
     # Two-wheelers: between the lanes, or across the street.
     for kind in ("bicycle", "motorcycle", pick(rng, ["bicycle", "motorcycle"])):
-        z = uniform(rng, 8, 22)
         if rng.randint(2):
-            side = pick(rng, [-1, 1])
+            side, z = pick(rng, [-1, 1]), uniform(rng, 7.5, _CROSSING)
             two_wheeler(mesh, rng, uniform(rng, -6, 6), z, (side * 0.14 * speed, 0.0, 0.0), kind, True, 0.0)
         else:
+            z = uniform(rng, 8, 22)
             x = pick(rng, [1.35, -1.9, plan.road_right - 0.6, plan.road_left + 0.8])
             turn = uniform(rng, 0.6, 1.1)
             two_wheeler(mesh, rng, x, z, along(uniform(rng, 0.15, 0.4)), kind, True, turn)
 
 
-def _parked(mesh: Mesh, rng: np.random.RandomState, plan: Plan) -> None:
+def _parked(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
     for kerb, inwards, there in ((plan.road_right, -1, plan.park_right), (plan.road_left, 1, plan.park_left)):
         z = uniform(rng, 5, 12)
-        while there and z < 70:
+        while there and z < far - 50:
             choice = rng.randint(12)
             x = kerb + inwards * 1.15
             if choice == 0:
@@ -195,4 +196,4 @@ def _walkers(mesh: Mesh, rng: np.random.RandomState, plan: Plan, speed: float) -
     for _ in range(rng.randint(3)):
         pace = pick(rng, [-0.08, 0.08]) * speed
         velocity = (pace, 0.0, 0.0) if pace else STILL
-        person(mesh, rng, uniform(rng, plan.road_left, plan.road_right), uniform(rng, 10, 26), velocity)
+        person(mesh, rng, uniform(rng, plan.road_left, plan.road_right), uniform(rng, 8, _CROSSING), velocity)
