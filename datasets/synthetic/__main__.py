@@ -1,0 +1,75 @@
+"""Write synthetic street clips in Cityscapes' layout, with labels for every frame.
+
+    python -m datasets.synthetic OUT
+    python -m datasets.synthetic OUT --size 192x384 --train-clips 200 --difficulty 0.8 --workers 4
+
+A second run with the same options does nothing; an interrupted one goes on.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from utils.errors import UserError
+
+from .disk import ensure_dataset
+from .options import StreetOptions
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH, such as 128x256")
+    return int(found[1]), int(found[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = StreetOptions()
+    summary, _, examples = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        "python -m datasets.synthetic",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
+    parser.add_argument("--train-clips", type=int, default=100, metavar="N", help="clips to train on (100)")
+    parser.add_argument("--val-clips", type=int, default=30, metavar="N", help="clips to validate on (30)")
+    parser.add_argument("--length", type=int, default=default.length, metavar="L", help="frames a clip (8)")
+    parser.add_argument("--size", type=_size, default=(128, 256), metavar="HxW", help="size of a frame (128x256)")
+    parser.add_argument(
+        "--difficulty",
+        type=float,
+        default=default.difficulty,
+        metavar="D",
+        help=f"0: clean frames, 1: noise, blur, glare, rain and weak contrast at full strength ({default.difficulty})",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=default.speed, metavar="F", help="multiplies all motion; 0: nothing moves (1)"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, metavar="S", help=f"of the set ({default.seed})")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="K", help="processes (all processors)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
+    args = _parser().parse_args(arguments)
+    try:
+        options = StreetOptions(*args.size, args.length, args.difficulty, args.seed, args.speed)
+        ensure_dataset(args.out, args.train_clips, args.val_clips, options, args.workers)
+    except UserError as error:
+        print(f"datasets.synthetic: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("datasets.synthetic: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

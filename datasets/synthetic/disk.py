@@ -1,0 +1,173 @@
+"""A set of clips on disk, in Cityscapes' layout, with a label for every frame.
+
+``dataset.json`` says what was written and is renamed to that name last. Until then it is called
+``dataset.json.partial``, and a second start goes on where the first one stopped: each file is renamed too.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import DataError
+
+from ..classes import train_ids_to_label_ids
+from .clip import render_clip
+from .options import StreetOptions
+
+FORMAT = 1  # raised whenever the same options give other clips
+CITY = "street"
+SPLITS = ("train", "val")
+_DONE, _PARTIAL = "dataset.json", "dataset.json.partial"
+_MOST = 1_000_000  # six digits
+
+
+def clip_seed(split: str, clip: int) -> int:
+    """The seed of a split's clip: even for training, odd for validation, so that the two never share one."""
+    return 2 * clip + SPLITS.index(split)
+
+
+def frame_files(out: Path, split: str, clip: int, frame: int) -> tuple[Path, Path]:
+    """The files of a frame and of its label ids."""
+    name = f"{CITY}_{clip:06d}_{frame:06d}"
+    image = out / "leftImg8bit_sequence" / split / CITY / f"{name}_leftImg8bit.png"
+    return image, out / "gtFine" / split / CITY / f"{name}_gtFine_labelIds.png"
+
+
+def ensure_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> Path:
+    """Write the clips unless they are there already; see ``write_dataset``. Returns the folder."""
+    out = Path(out)
+    if _described(out / _DONE) is None:
+        write_dataset(out, train_clips, val_clips, options, workers)
+    else:
+        _refuse_others(out, out / _DONE, _description(train_clips, val_clips, options))
+    return out
+
+
+def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> None:
+    """Write ``train_clips`` and ``val_clips`` clips into the folder ``out``, with ``workers`` processes.
+
+    What an interrupted writing with the same options left is kept and completed. Raises DataError if the folder holds
+    something else, or cannot be written.
+    """
+    out = Path(out)
+    if not (0 <= train_clips <= _MOST and 0 <= val_clips <= _MOST and train_clips + val_clips > 0):
+        raise DataError(f"{train_clips} training and {val_clips} validation clips: expected 0 to {_MOST}, such as 100")
+    if workers < 1:
+        raise DataError(f"{workers} workers for writing clips: expected 1 or more, such as 2")
+    description = _description(train_clips, val_clips, options)
+    try:
+        _claim(out, description)
+        clips = [(split, clip) for split, count in zip(SPLITS, (train_clips, val_clips), strict=True)
+                 for clip in range(count)]  # fmt: skip
+        for _ in tqdm(_written(out, clips, options, workers), "street clips", len(clips), unit="clip", disable=None):
+            pass
+        _finish(out)
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot write street clips there ({error.strerror}); name a folder that can be written"
+        ) from error
+
+
+def _description(train_clips: int, val_clips: int, options: StreetOptions) -> dict:
+    return {"format": FORMAT, "train_clips": train_clips, "val_clips": val_clips, **asdict(options)}
+
+
+def _described(path: Path) -> dict | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); name another folder for the street clips"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON; remove the folder and write the street clips again") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected a JSON object; remove the folder and write the street clips again")
+    return found
+
+
+def _claim(out: Path, description: dict) -> None:
+    """Make the folder, or go on in one that was begun with the same options."""
+    for name in (_DONE, _PARTIAL):
+        if _described(out / name) is not None:
+            _refuse_others(out, out / name, description)
+    if (out / _DONE).exists():
+        os.replace(out / _DONE, out / _PARTIAL)
+    if not (out / _PARTIAL).exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise DataError(
+                f"{out}: holds files but no {_DONE}, so they are not street clips; name a new or empty folder"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        beside = out / f"{_PARTIAL}.{os.getpid()}"
+        beside.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, out / _PARTIAL)
+    for split in SPLITS:
+        for path in frame_files(out, split, 0, 0):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _finish(out: Path) -> None:
+    try:
+        os.replace(out / _PARTIAL, out / _DONE)
+    except FileNotFoundError:
+        if not (out / _DONE).exists():  # else another process wrote the same clips and was first
+            raise
+
+
+def _refuse_others(out: Path, path: Path, wanted: dict) -> None:
+    found = _described(path)
+    other = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    if other:
+        raise DataError(f"{out}: holds street clips with {', '.join(other)}; name another folder or remove this one")
+
+
+def _written(out: Path, clips: list[tuple[str, int]], options: StreetOptions, workers: int) -> Iterator[None]:
+    """Write the clips, in this process or in several; yields once for each."""
+    if min(workers, len(clips)) <= 1:
+        for split, clip in clips:
+            yield _write_clip(out, split, clip, options)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever calls us
+    pool = ProcessPoolExecutor(min(workers, len(clips)), context, _start_worker)
+    try:
+        for done in as_completed([pool.submit(_write_clip, out, split, clip, options) for split, clip in clips]):
+            yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, without a traceback from each
+
+
+def _write_clip(out: Path, split: str, clip: int, options: StreetOptions) -> None:
+    files = [frame_files(out, split, clip, frame) for frame in range(options.length)]
+    if all(path.exists() for pair in files for path in pair):
+        return
+    frames, train_ids = render_clip(options, clip_seed(split, clip))
+    for (image, label), frame, ids in zip(files, frames, train_ids, strict=True):
+        _write_png(image, frame[..., ::-1])
+        _write_png(label, train_ids_to_label_ids[ids])
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write beside and rename, so that a file with its final name is complete. pixels: BGR or grey uint8."""
+    _, data = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    beside = path.with_suffix(f".{os.getpid()}.part")
+    beside.write_bytes(data.tobytes())
+    os.replace(beside, path)
