@@ -6,11 +6,15 @@ The names below are loaded on first use, so that ``models.config`` can be read w
 from importlib import import_module
 
 _HOME = {
+    "BackboneTraits": "models.config",
     "LMANetConfig": "models.config",
     "LMANet": "models.lmanet",
     "Memory": "models.memory",
     "build_lmanet": "models.lmanet",
+    "describe": "models.model_text",
+    "export_weights": "models.weights",
     "load_weights": "models.weights",
+    "register_backbone": "models.backbones",
 }
 __all__ = sorted(_HOME)
 

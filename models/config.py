@@ -5,54 +5,8 @@ from dataclasses import dataclass
 
 from utils.errors import OptionError
 
-
-@dataclass(frozen=True)
-class BackboneTraits:
-    """What the rest of the program must know of a backbone before it builds one.
-
-    ``features`` channels come out of the encoder at ``1 / stride`` of the input's size; keys have ``key_channels``,
-    values ``value_channels``. Where ``value_is_features``, the encoder's output is the value and no convolution makes
-    one. Input sides must be a multiple of ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalise
-    RGB in [0, 1]; where they are ``None`` the network takes it as it is.
-    """
-
-    features: int
-    key_channels: int
-    value_channels: int
-    value_is_features: bool
-    stride: int
-    side_multiple: int
-    side_offset: int
-    work_size: tuple[int, int]
-    default_fusion: str
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-    def fitting_fusions(self) -> list[str]:
-        """Names of the fusions whose output has as many channels as the decoder takes."""
-        return [name for name, factor in FUSION_WIDTH.items() if factor * self.value_channels == self.features]
-
-    def nearest_sides(self, side: int) -> list[int]:
-        """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""
-        below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
-        if below == side:
-            return [side]
-        return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
-
-
-BACKBONES: dict[str, BackboneTraits] = {
-    "erf": BackboneTraits(
-        features=128,
-        key_channels=16,
-        value_channels=64,
-        value_is_features=False,
-        stride=8,
-        side_multiple=8,
-        side_offset=0,
-        work_size=(512, 1024),
-        default_fusion="sigmoid-do1",
-    ),
-}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Channels that a fusion of two D-channel inputs gives, in multiples of D.
 FUSION_WIDTH = {
@@ -65,6 +19,104 @@ FUSION_WIDTH = {
     "concat": 2,
     "sigmoid-down1": 1,
 }
+# Above this, the 3x3 gates of the other fusions would outweigh the backbone.
+WIDEST_FOR_3X3_GATES = 512
+
+
+@dataclass(frozen=True)
+class BackboneTraits:
+    """What the rest of the program must know of a backbone before it builds one. Three numbers are enough.
+
+    The encoder gives ``features`` channels for the memory, at ``1 / stride`` of the input's size rounded up, and
+    behind them ``around`` channels that go round the memory to the decoder, such as fine detail of the current frame.
+    ``work_size`` is the height and width that frames are resized to. Input sides must be a multiple of
+    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalise RGB in [0, 1]; where they are ``None`` the
+    network takes it as it is. ``batch_norm_optional`` says that the backbone can be built without its batch norms.
+
+    Where they are not given, the rest follows from ``features``, as the sizes of the published networks do: a 16th of
+    them for keys, in steps of 16, at least 16; a fusion by their number; values so wide that the fusion ends in
+    ``features`` channels. Values as wide as the features are the features themselves, without a convolution.
+    """
+
+    features: int
+    stride: int
+    work_size: tuple[int, int]
+    key_channels: int = 0
+    value_channels: int = 0
+    default_fusion: str = ""
+    around: int = 0
+    side_multiple: int = 1
+    side_offset: int = 0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    batch_norm_optional: bool = False
+
+    def __post_init__(self):
+        if not self.key_channels:
+            object.__setattr__(self, "key_channels", 16 * max(1, round(self.features / 256)))
+        if not self.default_fusion:
+            narrow = self.features % 2 == 0 and self.features <= WIDEST_FOR_3X3_GATES
+            object.__setattr__(self, "default_fusion", "sigmoid-do1" if narrow else "sigmoid-down1")
+
+    def value_channels_for(self, fusion: str) -> int:
+        """Channels D of the values that a fusion takes."""
+        return self.value_channels or self.features // FUSION_WIDTH[fusion]
+
+    def fitting_fusions(self) -> list[str]:
+        """Names of the fusions whose output has as many channels as the decoder takes."""
+        return [n for n, factor in FUSION_WIDTH.items() if factor * self.value_channels_for(n) == self.features]
+
+    def nearest_sides(self, side: int) -> list[int]:
+        """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""
+        below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
+        if below == side:
+            return [side]
+        return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
+
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The encoder's output size h, w for frames of size H, W."""
+        height, width = size
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+def _torchvision(features: int, stride: int, **more) -> BackboneTraits:
+    return BackboneTraits(features, stride, work_size=(512, 1024), mean=IMAGENET_MEAN, std=IMAGENET_STD, **more)
+
+
+BACKBONES: dict[str, BackboneTraits] = {
+    "erf": BackboneTraits(
+        features=128,
+        stride=8,
+        work_size=(512, 1024),
+        key_channels=16,
+        value_channels=64,
+        default_fusion="sigmoid-do1",
+        side_multiple=8,
+        batch_norm_optional=True,
+    ),
+    "psp101": BackboneTraits(
+        features=2048,
+        stride=8,
+        work_size=(1025, 2049),
+        key_channels=128,
+        value_channels=2048,
+        default_fusion="sigmoid-down1",
+        side_multiple=8,
+        side_offset=1,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        batch_norm_optional=True,
+    ),
+    "torchvision/fcn_resnet50": _torchvision(2048, 8),
+    "torchvision/fcn_resnet101": _torchvision(2048, 8),
+    "torchvision/deeplabv3_resnet50": _torchvision(2048, 8),
+    "torchvision/deeplabv3_resnet101": _torchvision(2048, 8),
+    "torchvision/deeplabv3_mobilenet_v3_large": _torchvision(960, 16),
+    # Its finer level, 40 channels at 1/8, goes round the memory as 160 channels at 1/16.
+    "torchvision/lraspp_mobilenet_v3_large": _torchvision(960, 16, around=160, side_multiple=16),
+}
+
+SHIPPED_BACKBONES = tuple(BACKBONES)
 STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")
 MEMORY_STRATEGIES = ("all", "skip_01", "skip_02", "skip_03", "skip_04", "skip_05", "random")
 ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda")
@@ -96,7 +148,8 @@ class LMANetConfig:
     attention_backend: str = "auto"
 
     def __post_init__(self):
-        _check_choice("--backbone", self.backbone, BACKBONES)
+        family = "torchvision/" if self.backbone.startswith("torchvision/") else ""
+        _check_choice("--backbone", self.backbone, [name for name in BACKBONES if name.startswith(family)])
         if not self.fusion:
             object.__setattr__(self, "fusion", self.traits.default_fusion)
         _check_choice("--fusion-strategy", self.fusion, FUSION_WIDTH)
@@ -119,6 +172,12 @@ class LMANetConfig:
                 "--memorize-first does not go with --model-struct original_kv_fusion, which memorises what was fused "
                 "after the read: leave one of them out"
             )
+        if not self.batch_norm and not self.traits.batch_norm_optional:
+            able = ", ".join(name for name, traits in BACKBONES.items() if traits.batch_norm_optional)
+            raise OptionError(
+                f"--backbone-nobn does not go with --backbone {self.backbone}, whose batch norms are built in: "
+                f"leave it out, or take one of {able}"
+            )
         if self.baseline:
             self._check_baseline()
 
@@ -137,6 +196,11 @@ class LMANetConfig:
     @property
     def traits(self) -> BackboneTraits:
         return BACKBONES[self.backbone]
+
+    @property
+    def value_channels(self) -> int:
+        """Channels D of a value."""
+        return self.traits.value_channels_for(self.fusion)
 
     @property
     def picks_by_chance(self) -> bool:

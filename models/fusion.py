@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BATCH_NORM_EPS = 1e-3
+REDUCED_CHANNELS = 256
 
 
 class PreparedInput(nn.Sequential):
@@ -66,6 +67,27 @@ class ConcatFusion(nn.Module):
         return torch.cat([self.prepare_query(query), self.prepare_read(read)], dim=1)
 
 
+class ReducedGateFusion(nn.Module):
+    """Sum of both inputs, gated by what a narrow look at both says: B D h w twice -> B D h w.
+
+    One convolution reduces both inputs. Published files hold a second one that they never use; so does this, frozen.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, REDUCED_CHANNELS, 1)
+        self.reduce_unused = nn.Conv2d(channels, REDUCED_CHANNELS, 1).requires_grad_(False)
+        self.reduced_norm = nn.BatchNorm2d(REDUCED_CHANNELS, eps=BATCH_NORM_EPS)
+        self.gate_query = nn.Conv2d(REDUCED_CHANNELS, channels, 1)
+        self.gate_read = nn.Conv2d(REDUCED_CHANNELS, channels, 1)
+        self.norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        reduced = F.relu(self.reduced_norm(self.reduce(query) + self.reduce(read)))
+        gate_query, gate_read = torch.sigmoid(self.gate_query(reduced)), torch.sigmoid(self.gate_read(reduced))
+        return F.relu(self.norm(query * gate_query + read * gate_read))
+
+
 def unchanged(x: Tensor) -> Tensor:
     return x
 
@@ -78,4 +100,5 @@ FUSIONS: dict[str, Callable[[int], nn.Module]] = {
     "linear": partial(GatedFusion, gate_activation=unchanged),
     "simple-sigmoid": partial(GatedFusion, one_gate=True),
     "concat": ConcatFusion,
+    "sigmoid-down1": ReducedGateFusion,
 }

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import build_backbone
+from models.backbones.shallow import ShallowDecoder
 from models.config import LMANetConfig
+from models.file_kinds import WeightsOrigin
 from models.fusion import FUSIONS
 from models.local_attention import global_attention, local_attention
 from models.memory import KeyValueHead, Memory, pushed
@@ -19,24 +21,24 @@ class LMANet(nn.Module):
     def __init__(self, config: LMANetConfig):
         super().__init__()
         self.config = config
+        self.origin: WeightsOrigin | None = None  # set by load_weights
         traits, backbone = config.traits, build_backbone(config)
-        make_decoder = backbone.make_shallow_decoder if config.shallow_decoder else backbone.make_decoder
+        make_decoder = ShallowDecoder if config.shallow_decoder else backbone.make_decoder
         self.encoder = backbone.make_encoder()
-        self.decoder = make_decoder(traits.features, config.num_classes)
+        self.decoder = make_decoder(traits.features + traits.around, config.num_classes)
         if config.baseline:
             return
-        value_channels = None if traits.value_is_features else traits.value_channels
-        self.memory_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
-        self.query_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
+        head_sizes = traits.features, traits.key_channels, config.value_channels
+        self.memory_head, self.query_head = KeyValueHead(*head_sizes), KeyValueHead(*head_sizes)
         if config.align_weights:
             self.query_head.key.load_state_dict(self.memory_head.key.state_dict())
-        self.fusion = FUSIONS[config.fusion](traits.value_channels)
+        self.fusion = FUSIONS[config.fusion](config.value_channels)
         if config.learnable_constant:
             self.attention_constant = nn.Parameter(torch.zeros(1))
         if config.structure == "original_kv_fusion":
-            self.init_head = KeyValueHead(traits.features, traits.key_channels, value_channels)
+            self.init_head = KeyValueHead(*head_sizes)
         if config.structure in ("mem_only", "aux_mem_loss"):
-            self.memory_decoder = make_decoder(traits.value_channels, config.num_classes)
+            self.memory_decoder = make_decoder(config.value_channels + traits.around, config.num_classes)
         if config.structure == "mem_only":
             # Published files hold a fusion all the same.
             self.fusion.requires_grad_(False)
@@ -88,9 +90,10 @@ class LMANet(nn.Module):
         """One frame: its logits, the auxiliary logits where the structure has them, and the memory after it."""
         config, size = self.config, tuple(frame.shape[-2:])
         self._check_sides(size)
-        features = self.encoder(frame)  # B F h w
+        encoded = self.encoder(frame)  # B F+U h w
         if config.baseline:
-            return (self.decoder(features, size) if decode else None), None, None
+            return (self.decoder(encoded, size) if decode else None), None, None
+        features, around = encoded.tensor_split([config.traits.features], dim=1)  # B F h w, B U h w, most often U = 0
 
         if config.memorize_first:
             memory = self._remembered(features, memory)
@@ -102,7 +105,7 @@ class LMANet(nn.Module):
                 fused = self.fusion(value, read)  # B F h w
         logits = aux_logits = None
         if decode:
-            logits, aux_logits = self._decoded(fused, read, size)
+            logits, aux_logits = self._decoded(fused, read, around, size)
         if remember and not config.memorize_first:
             memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
         return logits, aux_logits, memory
@@ -126,12 +129,15 @@ class LMANet(nn.Module):
             backend=self.config.attention_backend,
         )
 
-    def _decoded(self, fused: Tensor, read: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def _decoded(
+        self, fused: Tensor, read: Tensor | None, around: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None]:
         structure = self.config.structure
         if structure == "mem_only" and read is not None:
-            return self.memory_decoder(read, size), None
+            return self.memory_decoder(_beside(read, around), size), None
         wants_aux = structure == "aux_mem_loss" and self.training and read is not None
-        return self.decoder(fused, size), self.memory_decoder(read, size) if wants_aux else None
+        aux_logits = self.memory_decoder(_beside(read, around), size) if wants_aux else None
+        return self.decoder(_beside(fused, around), size), aux_logits
 
     def _remembered(self, features: Tensor, memory: Memory | None) -> Memory:
         starts_fused_memory = self.config.structure == "original_kv_fusion" and memory is None
@@ -152,6 +158,11 @@ class LMANet(nn.Module):
             if side not in nearest:
                 choices = " or ".join(str(allowed) for allowed in nearest)
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
+
+
+def _beside(x: Tensor, around: Tensor) -> Tensor:
+    """What goes through the memory and what goes round it, B C h w and B U h w -> B C+U h w."""
+    return torch.cat([x, around], dim=1) if around.shape[1] else x
 
 
 def build_lmanet(config: LMANetConfig) -> LMANet:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 class KeyValueHead(nn.Module):
     """Makes a key and a value of an encoder's features, each by a 3x3 convolution (paper, section III-B).
 
-    Where ``value_channels`` is ``None`` the features themselves are the value.
+    Where a value has as many channels as there are features, the features themselves are the value.
     """
 
-    def __init__(self, features: int, key_channels: int, value_channels: int | None):
+    def __init__(self, features: int, key_channels: int, value_channels: int):
         super().__init__()
         self.key = nn.Conv2d(features, key_channels, 3, padding=1)
-        self.value = nn.Identity() if value_channels is None else nn.Conv2d(features, value_channels, 3, padding=1)
+        takes_features = value_channels == features
+        self.value = nn.Identity() if takes_features else nn.Conv2d(features, value_channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # B F h w -> B C h w, B D h w
         return self.key(features), self.value(features)

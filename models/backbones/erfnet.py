@@ -9,21 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.norms import BackboneNorm
+
 BATCH_NORM_EPS = 1e-3
 ENCODER_DILATIONS = (2, 4, 8, 16, 2, 4, 8, 16)
-
-
-class OptionalBatchNorm(nn.BatchNorm2d):
-    """Batch norm that can be left out of the computation and still be in the weight file, as published files are."""
-
-    def __init__(self, channels: int, applied: bool):
-        super().__init__(channels, eps=BATCH_NORM_EPS)
-        self.applied = applied
-        if not applied:
-            self.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.applied else x
 
 
 class Downsampler(nn.Module):
@@ -32,7 +21,7 @@ class Downsampler(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, batch_norm: bool):
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out - channels_in, 3, stride=2, padding=1)
-        self.bn = OptionalBatchNorm(channels_out, batch_norm)
+        self.bn = BackboneNorm(channels_out, batch_norm, BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' H/2 W/2
         return F.relu(self.bn(torch.cat([self.conv(x), F.max_pool2d(x, 2)], dim=1)))
@@ -44,7 +33,7 @@ class Upsampler(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, batch_norm: bool):
         super().__init__()
         self.conv = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
-        self.bn = OptionalBatchNorm(channels_out, batch_norm)
+        self.bn = BackboneNorm(channels_out, batch_norm, BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' 2H 2W
         return F.relu(self.bn(self.conv(x)))
@@ -57,10 +46,10 @@ class NonBottleneck1D(nn.Module):
         super().__init__()
         self.conv3x1_1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.conv1x3_1 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
-        self.bn1 = OptionalBatchNorm(channels, batch_norm)
+        self.bn1 = BackboneNorm(channels, batch_norm, BATCH_NORM_EPS)
         self.conv3x1_2 = nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
         self.conv1x3_2 = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
-        self.bn2 = OptionalBatchNorm(channels, batch_norm)
+        self.bn2 = BackboneNorm(channels, batch_norm, BATCH_NORM_EPS)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C H W
@@ -106,17 +95,6 @@ class Decoder(nn.Module):
         return self.output_conv(self.layers(features))
 
 
-class ShallowDecoder(nn.Module):
-    """B C H/8 W/8 -> logits B K H/8 W/8, by one 1x1 convolution."""
-
-    def __init__(self, channels: int, num_classes: int):
-        super().__init__()
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-
-    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.classifier(features)
-
-
 @dataclass(frozen=True)
 class ErfNet:
     """Makes ERFNet's two halves; with ``batch_norm=False`` its batch norms are held, but not applied."""
@@ -128,6 +106,3 @@ class ErfNet:
 
     def make_decoder(self, channels: int, num_classes: int) -> nn.Module:
         return Decoder(channels, num_classes, self.batch_norm)
-
-    def make_shallow_decoder(self, channels: int, num_classes: int) -> nn.Module:
-        return ShallowDecoder(channels, num_classes)

@@ -1,0 +1,25 @@
+"""Batch norm as the backbones need it."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BackboneNorm(nn.BatchNorm2d):
+    """Batch norm that can be left out and that also trains where there is a single value a channel.
+
+    With ``applied=False`` it is held, since published files hold it, but not computed. A pooling to 1x1 at batch size 1
+    gives one value a channel, whose variance says nothing: such a call is normalised by the running statistics.
+    """
+
+    def __init__(self, channels: int, applied: bool = True, eps: float = 1e-5):
+        super().__init__(channels, eps=eps)
+        self.applied = applied
+        if not applied:
+            self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.applied:
+            return x
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
