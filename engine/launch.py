@@ -14,7 +14,8 @@ from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
 from engine.train import resume, train
-from models.lmanet import LMANet
+from models.model_text import describe
+from models.weights import export_weights
 from utils.errors import OptionError, UserError
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     try:
         if options.training:
             run_training(options, device, folder)
-        else:
+        if options.export_weights:
+            run_export(options)
+        if options.eval_mode:
             run_evaluation(options, device, folder)
     except UserError as error:
         raise clean_worker_error(error) from None
@@ -64,7 +67,7 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
         resume(training, checkpoint, folder.checkpoint_file)
     else:
         folder.set_earlier_training_aside()
-    folder.describe_run(options, model_text(model))
+    folder.describe_run(options, describe(model))
     loader, sampler = build.loader_of(options, train_clips, device, trains=True)
     val_loader, _ = build.loader_of(options, val_clips, device, trains=False)
     log.info(
@@ -86,11 +89,17 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
     print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
 
 
+def run_export(options: argparse.Namespace) -> None:
+    model = build.model_with_weights(options, torch.device("cpu"))
+    kind = export_weights(model, options.export_weights, trained=False)
+    print(f"{options.export_weights}: written as {kind}")
+
+
 def run_evaluation(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
     baseline = read_report(options.baseline_path) if options.baseline_path else None
     clips = build.clips_of(options, "val")
     model = build.model_with_weights(options, device)
-    folder.describe_run(options, model_text(model))
+    folder.describe_run(options, describe(model))
     loader, _ = build.loader_of(options, clips, device, trains=False)
     writer = clip_writer(options, folder, clips)
     result = evaluate(model, loader, build.loss_function(options, device), device, writer, options.use_orig_res)
@@ -128,10 +137,3 @@ def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):
         PictureWriter(folder.images_folder, clips.clips) if options.save_images else None,
         PredictionWriter(folder.predictions_folder, clips.clips, image_size) if options.save_all_vals else None,
     )
-
-
-def model_text(model: LMANet) -> str:
-    """The network as text, with its counts of parameters."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    return f"{model}\n\nparameters: {total:,}, of which trained: {trained:,}\n"

@@ -109,9 +109,15 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def _add_mode(parser: argparse.ArgumentParser) -> None:
-    mode = parser.add_argument_group("mode (one is required)").add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("mode (one is required)")
+    mode = group.add_mutually_exclusive_group()
     mode.add_argument("--training", action="store_true", help="train, with a validation after each epoch")
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
+    group.add_argument(
+        "--export-weights",
+        metavar="FILE",
+        help="write --weights under the published names; alone, or before --eval-mode",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -277,14 +283,20 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _check_mode(options: argparse.Namespace) -> None:
-    if options.eval_mode:
+    if not (options.training or options.eval_mode or options.export_weights):
+        raise OptionError("no mode is given: expected one of --training, --eval-mode, --export-weights FILE")
+    if options.training and options.export_weights:
+        raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
+    if options.export_weights and options.weights == NO_WEIGHTS:
+        raise OptionError("--export-weights has nothing to write with --weights none: give a weight file")
+    if not options.training:
         training_only = (
             "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
             "random_crop iouTrain epochs_save"
         )
         for name in training_only.split():
             if getattr(options, name):
-                raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out with --eval-mode")
+                raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out")
         if not options.iouVal and not options.loss:
             raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
     if options.train_erfnet_shallow_dec and not options.shallow_dec:
