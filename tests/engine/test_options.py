@@ -1,0 +1,175 @@
+"""The command line: every option is there, honoured or refused, and wrong ones end in one line and status 2."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.options import build_parser, network_config, parse_options
+from main import main
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+PUBLISHED_DEFAULTS = {
+    "dataset": "Cityscapes", "model": "lmanet.py", "weights": "trained_models/erfnet_pretrained.pth", "backbone": "erf",
+    "num_epochs": 150, "batch_size": 6, "steps_loss": 100, "steps_plot": 50, "epochs_save": 0, "lr_strategy": "pow_09",
+    "lr_start": 5e-5, "nodes": 1, "gpus": 1, "nr": 0, "mport": 8888, "port": 8097, "num_workers": 4,
+    "win_size": -1, "stm_queue_size": 3, "model_struct": "original", "corr_size": 21, "memory_strategy": "all",
+    "iouVal": True, "align_weights": True, "local_correlation": True, "visualize": False, "save_images": False,
+    "save_all_vals": False, "resume": False, "loss": False, "training": False, "eval_mode": False,
+    "train_encoder": False, "train_decoder": False, "train_erfnet_shallow_dec": False, "encoder_eval_mode": False,
+    "decoder_eval_mode": False, "random_crop": False, "iouTrain": False, "use_orig_res": False,
+    "learnable_constant": False, "memorize_first": False, "always_decode": False, "shallow_dec": False,
+    "backbone_nobn": False, "baseline_mode": False, "baseline_path": None, "fusion_strategy": None, "savedir": None,
+}  # fmt: skip
+
+PUBLISHED_COMMANDS = (
+    "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 --stm-queue-size 4 "
+    "--savedir save/eval_lma_erf",
+    "--eval-mode --weights trained_models/lmanet_psp101_best.pth --backbone psp101 --corr-size 21 --stm-queue-size 3 "
+    "--fusion-strategy sigmoid-down1 --savedir save/eval_lma_psp101",
+    "--weights trained_models/erfnet_pretrained.pth --backbone erf --training --gpus 2 --lr-start 2e-4 --lr-strategy "
+    "plateau_08 --num-epochs 50 --batch-size 5 --corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-do1 "
+    "--memory-strategy all --savedir save/training_lma_erf",
+    "--weights trained_models/pspnet101/model/train_epoch_200.pth --backbone psp101 --training --gpus 6 --lr-start 2e-4"
+    " --lr-strategy plateau_08 --num-epochs 50 --batch-size 1 --corr-size 21 --stm-queue-size 3 --fusion-strategy "
+    "sigmoid-down1 --savedir save/training_lma_psp101",
+)
+
+
+@pytest.fixture
+def folder_with_weights(tmp_path, monkeypatch):
+    """A working directory in which the published weight files exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained_models" / "pspnet101" / "model").mkdir(parents=True)
+    for name in ("erfnet_pretrained", "lmanet_erf_best", "lmanet_psp101_best", "pspnet101/model/train_epoch_200"):
+        (tmp_path / "trained_models" / f"{name}.pth").touch()
+    return tmp_path
+
+
+def error_of(capsys, *options: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        parse_options([*options, "--savedir", "save/run"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_every_published_option_has_its_default():
+    defaults = {action.dest: action.default for action in build_parser()._actions}
+    assert {name: defaults[name] for name in PUBLISHED_DEFAULTS} == PUBLISHED_DEFAULTS
+
+
+@pytest.mark.parametrize("command", PUBLISHED_COMMANDS)
+def test_published_commands_are_understood(folder_with_weights, command):
+    options = parse_options(command.split())
+    assert options.win_size == options.stm_queue_size + 1
+    assert options.fusion_strategy == ("sigmoid-do1" if options.backbone == "erf" else "sigmoid-down1")
+    assert options.work_size == ((512, 1024) if options.backbone == "erf" else (1025, 2049))
+
+
+def test_network_options_reach_the_configuration(folder_with_weights):
+    words = (
+        "--training --savedir s --stm-queue-size 5 --corr-size 7 --fusion-strategy linear --model-struct aux_mem_loss "
+        "--memory-strategy skip_02 --win-size 9 --no-local-correlation --learnable-constant --memorize-first "
+        "--no-align-weights --always-decode --shallow-dec --backbone-nobn --attention-backend portable"
+    )
+    config = network_config(parse_options(words.split()))
+    assert config.__dict__ == {
+        "backbone": "erf", "memory_size": 5, "corr_size": 7, "fusion": "linear", "structure": "aux_mem_loss",
+        "memory_strategy": "skip_02", "local": False, "learnable_constant": True, "memorize_first": True,
+        "align_weights": False, "always_decode": True, "baseline": False, "shallow_decoder": True, "batch_norm": False,
+        "num_classes": 20, "attention_backend": "portable",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "no mode is given: expected one of --training, --eval-mode"),
+        ("--training --eval-mode", "not allowed with argument"),
+        ("--eval-mode --visualize", "visdom dashboard is not there yet"),
+        ("--eval-mode --port 1", "visdom dashboard is not there yet"),
+        ("--training --steps-plot 1", "visdom dashboard is not there yet"),
+        ("--training --nodes 2", "several machines are not there yet"),
+        ("--training --nr 1", "several machines are not there yet"),
+        ("--training --mport 1", "several machines are not there yet"),
+        ("--training --corr-size 4", "--corr-size is 4: expected an odd number"),
+        ("--training --corr-size -1", "--corr-size is -1: expected an odd number"),
+        ("--training --stm-queue-size 0", "--stm-queue-size is 0: expected 1 frame or more"),
+        ("--training --win-size 1", "--win-size is 1: --memory-strategy all with --stm-queue-size 3 needs 2"),
+        ("--training --memory-strategy skip_05", "needs 7 frames or more, for example --win-size 19"),
+        ("--training --memory-strategy random --win-size 3", "needs 4 frames or more"),
+        ("--training --memory-strategy skip_06", "invalid choice: 'skip_06'"),
+        ("--training --fusion-strategy sigmoid-down1", "does not fit --backbone erf: expected one of sigmoid-do1,"),
+        ("--training --fusion-strategy sum", "--fusion-strategy sum is not known: expected one of"),
+        ("--training --backbone resnet", "--backbone resnet is not known: expected one of erf"),
+        ("--training --model-struct original_kv_fusion --memorize-first", "--memorize-first does not go with"),
+        ("--eval-mode --baseline-mode --learnable-constant", "--baseline-mode has no memory, which --learnable"),
+        ("--training --baseline-mode", "has nothing to train: add --train-decoder"),
+        ("--training --train-erfnet-shallow-dec", "add --shallow-dec"),
+        ("--training --shallow-dec --use-orig-res", "leave one of them out"),
+        ("--eval-mode --resume", "--resume belongs to --training"),
+        ("--eval-mode --train-encoder", "--train-encoder belongs to --training"),
+        ("--eval-mode --iouTrain", "--iouTrain belongs to --training"),
+        ("--eval-mode --no-iouVal", "nothing to report"),
+        ("--eval-mode --work-size 500x1024", "does not fit --backbone erf: try 496x1024 or 504x1024"),
+        ("--eval-mode --work-size 512", "'512' is no size: expected HxW, for example 512x1024"),
+        ("--training --random-crop", "--random-crop takes 713x713 of frames that are 512x1024"),
+        ("--training --random-crop --work-size 1024x2048", "--random-crop 713x713 does not fit --backbone erf"),
+        ("--training --num-epochs 0", "--num-epochs is 0: expected 1 or more"),
+        ("--training --batch-size 0", "--batch-size is 0"),
+        ("--training --num-workers -1", "--num-workers is -1"),
+        ("--training --gpus 0", "--gpus is 0"),
+        ("--training --lr-start 0", "--lr-start is 0.0: expected a rate between 0 and 1"),
+        ("--training --lr-start nan", "--lr-start is nan"),
+        ("--training --lr-strategy step", "invalid choice: 'step'"),
+        ("--training --model erfnet.py", "--model erfnet.py: expected lmanet.py"),
+        ("--training --weights missing.pth", "--weights missing.pth: there is no such file"),
+        ("--eval-mode --weights none", "nothing to evaluate"),
+        ("--training --export-weights out.pth", "--export-weights does not go with --training"),
+        ("--eval-mode --baseline-path nowhere", "--baseline-path nowhere: holds no report.json"),
+        ("--eval-mode --dataset Kitti", "invalid choice: 'Kitti'"),
+        ("--eval-mode --device tpu", "invalid choice: 'tpu'"),
+        ("--eval-mode --corr-sise 3", "unrecognized arguments: --corr-sise 3"),
+        ("--eval-mode --corr-siz 3", "unrecognized arguments: --corr-siz 3"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(folder_with_weights, capsys, options, message):
+    assert message in error_of(capsys, *options.split())
+
+
+def test_savedir_is_required(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(["--training"])
+    assert exit_.value.code == 2
+    assert "--savedir" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_needs_no_torch():
+    check = "import sys, main\ntry: main.main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert all(f"--{name.replace('_', '-')}" in done.stdout for name in PUBLISHED_DEFAULTS)
+    assert min(times) < 0.3
+
+
+def test_several_processes_on_a_machine_without_gpus_are_one_and_said_so(command, capsys):
+    assert main(command("--eval-mode", "--gpus", "2")) == 0
+    assert "--gpus 2: one process runs" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(command, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is there")
+    assert main([*command("--eval-mode"), "--device", "cuda"]) == 2
+    assert "--device cuda: PyTorch" in capsys.readouterr().err
