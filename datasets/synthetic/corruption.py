@@ -47,7 +47,10 @@ def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarra
 
 
 def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
-    """Coloured noise of 2, 4, 8 and 16 pixels' width, which a single frame cannot average away."""
+    """Coloured noise of 2, 4, 8 and 16 pixels' width, which a single frame cannot average away.
+
+    Weak in one frame and strong in the next, so that some frame of a clip shows what another one hides.
+    """
     height, width, _ = shape
     total = np.zeros(shape, np.int32)
     for shift, weight in ((1, 36), (2, 34), (3, 28), (4, 26)):
@@ -55,7 +58,7 @@ def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.nda
         colour = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int16)
         grey = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int16)
         total += _enlarged(colour + 2 * grey - 382, shift)[:height, :width] * np.int32(weight)
-    return total * strength >> 18
+    return (total >> 8) * (strength * (96 + dice.below(320)) >> 8) >> 10
 
 
 def _enlarged(grid: np.ndarray, shift: int) -> np.ndarray:

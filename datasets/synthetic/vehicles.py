@@ -84,37 +84,18 @@ def truck(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: 
     _box_side(mesh, "truck", x, 1.2, *box, 0.85, high, other, "ridges", velocity, (2.6, 2.6), [1.2, length - 1.0])
     cab_paint = mesh.paint(cab, GLASS, 0.75)
     _box_side(mesh, "truck", x, 1.15, front, front + 2.0, 0.45, 2.6, cab_paint, "plain", velocity, (2.0, 2.0), [1.0])
-    face = mesh.group((x, 0, z - 0.4), STREET, velocity)
-    thing = ID["truck"]
-
-    def put(shape, paint_, texture="plain", at=z, tile=(2.4, 2.8)):
-        face.add(
-            shape,
-            (x - 1.2, 0.85 if at != front or rear else 0.0, at),
-            ALONG_X,
-            UPWARDS,
-            paint_,
-            texture,
-            thing,
-            tile,
-            TOWARDS,
-        )
-
-    dark, lamp = mesh.paint((26, 26, 28)), mesh.paint((180, 28, 24) if rear else (230, 226, 210))
-    put(rectangle(0, 0, 2.4, high - 0.85), paint, "ridges", box[0])
+    doors = mesh.group((x, 0, z - 0.4), STREET, velocity)
+    shape, corner = rectangle(0, 0, 2.4, high - 0.85), (x - 1.2, 0.85, box[0])
+    doors.add(shape, corner, ALONG_X, UPWARDS, paint, "ridges", ID["truck"], (2.4, 2.8), TOWARDS)
+    put, dark = _face(mesh, "truck", x, z, velocity), mesh.paint((26, 26, 28))
     if rear:
-        put(rectangle(0, -0.35, 2.4, 0.0), dark)
-        put(rectangle(1.17, 0.05, 1.23, high - 0.9), dark)
-        for left in (0.05, 2.0):
-            put(rectangle(left, -0.3, left + 0.35, -0.08), lamp)
-            put(rectangle(left, -0.85, left + 0.35, -0.3), dark)
+        put(rectangle(0, 0.3, 2.4, 0.85), dark)
+        put(rectangle(1.17, 0.9, 1.23, high - 0.05), dark)
     else:
         put(rectangle(0.05, 0.4, 2.35, 2.6), mesh.paint(cab, GLASS))
         put(rectangle(0.2, 1.5, 2.2, 2.4), mesh.paint(GLASS, (120, 130, 138)), "glass")
         put(rectangle(0.5, 0.6, 1.9, 1.1), dark)
-        for left in (0.1, 1.95):
-            put(rectangle(left, 0.5, left + 0.35, 0.75), lamp)
-            put(rectangle(left, 0.0, left + 0.35, 0.4), dark)
+    _lamps(mesh, put, 2.4, 0.52, rear)
     shadow(mesh, x - 1.4, x + 1.4, z - 0.2, z + length + 2.2, velocity)
 
 
