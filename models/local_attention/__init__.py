@@ -17,6 +17,7 @@ from models.local_attention.checks import (
     promoted_under_autocast,
     without_autocast,
 )
+from models.local_attention.cpu import cpu_attention, why_not_cpu
 from models.local_attention.dense import global_attention
 from models.local_attention.portable import portable_attention
 from models.local_attention.reference import reference_attention
@@ -39,6 +40,7 @@ def _serves_all(*_: object) -> None:
 
 # From the fastest to the slowest: the order in which "auto" asks. The reference is never picked before portable.
 _REGISTRY: dict[str, _Backend] = {
+    "cpu": _Backend(cpu_attention, why_not_cpu),
     "portable": _Backend(portable_attention, _serves_all),
     "reference": _Backend(reference_attention, _serves_all),
 }

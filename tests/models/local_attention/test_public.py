@@ -1,4 +1,4 @@
-"""The public functions of the local attention: hand-made numbers, portable against the reference, bad input."""
+"""The public functions of the local attention: numbers made by hand, export, global attention, bad input."""
 
 import logging
 import math
@@ -17,14 +17,7 @@ def inputs(b=1, c=3, d=5, t=2, h=9, w=20, scale=1.0, dtype=torch.float64, seed=0
     return tuple((torch.randn(s, generator=make, dtype=torch.float64) * scale).to(dtype) for s in shapes)
 
 
-def outcome(call: tuple, window: int, sink: Tensor | None, backend: str, grad: Tensor) -> list[Tensor]:
-    """Output and the gradient of every input."""
-    leaves = [x.detach().clone().requires_grad_() for x in (*call, *([] if sink is None else [sink]))]
-    out = local_attention(*leaves[:3], window, leaves[3] if sink is not None else None, backend)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad.to(out))]
-
-
-@pytest.mark.parametrize("backend", ["reference", "portable"])
+@pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
 def test_corner_query_counts_neighbours_outside(backend):
     # One frame of 2 x 2, window 3: every query sees 4 inside neighbours and 5 outside of score 0.
     # Scores are log(2) everywhere inside, values 1, 2, 3, 4: (2 * 10) / (2 * 4 + 5) = 20 / 13.
@@ -34,7 +27,7 @@ def test_corner_query_counts_neighbours_outside(backend):
     torch.testing.assert_close(out, torch.full((1, 1, 2, 2), 20 / 13))
 
 
-@pytest.mark.parametrize("backend", ["reference", "portable"])
+@pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
 def test_sink_is_one_more_score_without_value(backend):
     # As above, with a sink of log(7): 20 / (13 + 7) = 1.
     query = torch.full((1, 1, 2, 2), math.log(2))
@@ -57,34 +50,6 @@ def test_reference_equals_a_loop_over_every_pixel():
                         bottom = bottom + score.exp()
                         top = top + (score.exp() * values[0, :, t, y + dy, x + dx] if inside else 0)
             torch.testing.assert_close(out[0, :, y, x], top / bottom)
-
-
-@pytest.mark.parametrize("with_sink", [False, True])
-@pytest.mark.parametrize(
-    "shape, window",
-    [
-        ({}, 5),
-        ({"b": 2, "h": 17, "w": 33}, 7),
-        ({"c": 1, "d": 1, "t": 1, "h": 3, "w": 2}, 21),
-        ({"h": 1, "w": 40}, 3),
-        ({"b": 0}, 3),
-        ({"t": 3, "h": 24, "w": 16}, 1),
-        ({"scale": 6.0}, 5),
-    ],
-)
-def test_portable_agrees_with_reference(shape, window, with_sink):
-    call = inputs(**shape)
-    sink = torch.tensor([0.7], dtype=torch.float64) if with_sink else None
-    grad = torch.randn(call[0].shape[0], call[2].shape[1], *call[0].shape[2:], dtype=torch.float64)
-    expected = outcome(call, window, sink, "reference", grad)
-    for found, wanted in zip(outcome(call, window, sink, "portable", grad), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
-
-
-def test_portable_passes_gradcheck():
-    leaves = [x.requires_grad_() for x in inputs(c=2, d=2, h=3, w=4)]
-    sink = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda *x: local_attention(*x[:3], 5, x[3], "portable"), (*leaves, sink))
 
 
 def test_portable_exports_to_plain_operators():
@@ -161,9 +126,9 @@ def test_named_backend_that_cannot_serve_says_why_and_which_can(monkeypatch):
         local_attention(Q, K, V, backend="portable")
 
 
-@pytest.mark.parametrize("backend", ["reference", "portable"])
+@pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
 def test_nan_comes_out_as_nan(backend):
-    query, keys, values = inputs()
+    query, keys, values = inputs(dtype=torch.float32)
     keys[0, 0, 0, 4, 10] = math.nan
     out = local_attention(query, keys, values, 5, backend=backend)
     assert out[0, :, 2:7, 8:13].isnan().all()

@@ -1,0 +1,256 @@
+// What the forward and the backward of cpu.cpp share: vectors, sizes, threads, layouts, scores.
+//
+// A tile is kRows x kLanes queries. Scores are computed for kLanes queries at once, with the keys as planes (a row of the
+// frame for each channel); weights stay in the cache, and the values are read channel-last, so that one load serves all
+// rows of the tile. All tiles are independent of each other and each is done in a fixed order by one thread: the bits of
+// the result do not depend on the number of threads. Scores are kept in units of log2 (the query carries log2(e)).
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// kLanes floats a vector; kDepth vectors of channels and kOffsets window offsets are what the registers hold beside kRows.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kDepth = 4, kOffsets = 6;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kDepth = 2, kOffsets = 2;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kDepth = 4, kOffsets = 5;
+#else
+constexpr int kLanes = 4, kDepth = 2, kOffsets = 2;
+#endif
+constexpr int kRows = 4;
+constexpr int kBlock = kLanes * kDepth;  // channels of a value that are summed in registers
+constexpr int kChannels = 64;            // channels of a score that are summed before the next key row
+constexpr long kWeightFloats = 1 << 15;  // weights of a tile kept at once, so that they stay in the second cache
+constexpr float kLazy = 16.f;            // how far (log2) scores may pass the running maximum before sums are rescaled
+constexpr float kLog2e = 1.4426950408889634f;
+
+typedef float vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t ivec __attribute__((vector_size(kLanes * 4)));
+typedef vec loose __attribute__((aligned(4), may_alias));
+
+inline vec load(const float* p) { return *reinterpret_cast<const loose*>(p); }
+inline void store(float* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
+inline vec all(float x) { return x - vec{}; }
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // a NaN in a is dropped: the exponential brings it back
+
+// 2^x to 1e-7: x is rounded by adding 1.5 * 2^23; below 2^-126 it stays there. NaN and +inf - inf come out as NaN.
+inline vec exp2_of(vec x) {
+    const vec low = all(-126.f), magic = all(12582912.f);
+    x = x < low ? low : x;
+    const vec rounded = x + magic;
+    const vec f = x - (rounded - magic);
+    vec p = all(1.3264727207e-3f);
+    p = p * f + all(9.6715126526e-3f);
+    p = p * f + all(5.5507337433e-2f);
+    p = p * f + all(2.4022242085e-1f);
+    p = p * f + all(6.9314697760e-1f);
+    p = p * f + all(1.f);
+    return p * (vec)(((ivec)rounded << 23) + (127 << 23));
+}
+
+template <int S, int... I>
+inline void swap_lanes(vec& a, vec& b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+    const vec low = __builtin_shufflevector(a, b, ((I & S) ? kLanes + I - S : I)...);
+    b = __builtin_shufflevector(a, b, ((I & S) ? kLanes + I : I + S)...);
+#else
+    const vec low = __builtin_shuffle(a, b, ivec{((I & S) ? kLanes + I - S : I)...});
+    b = __builtin_shuffle(a, b, ivec{((I & S) ? kLanes + I : I + S)...});
+#endif
+    a = low;
+}
+
+template <int S = 1>
+inline void transpose(vec (&m)[kLanes]) {
+    if constexpr (S < kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; i++)
+            if (!(i & S)) swap_lanes<S>(m[i], m[i + S], std::make_integer_sequence<int, kLanes>{});
+        transpose<2 * S>(m);
+    }
+}
+
+struct Floats {  // uninitialised, on a cache line
+    explicit Floats(size_t count)
+        : data(static_cast<float*>(::operator new(count * 4 + 64, std::align_val_t{64}))) {}
+    ~Floats() { ::operator delete(data, std::align_val_t{64}); }
+    Floats(const Floats&) = delete;
+    float* const data;
+};
+
+struct Shape {
+    long B, C, D, T, h, w, n;
+    long ry, rx, nx;   // the window, cut to what can lie inside of the frame: 2 rx + 1 = nx columns
+    long blocks, Dp;   // value channels in blocks of kBlock, the last rounded up to vectors: Dp in all
+    long plane;        // padded width of a key row
+    long rows, cols;   // tiles
+
+    Shape(long B, long C, long D, long T, long h, long w, long n) : B(B), C(C), D(D), T(T), h(h), w(w), n(n) {
+        ry = std::min(n / 2, h - 1), rx = std::min(n / 2, w - 1), nx = 2 * rx + 1;
+        Dp = up(D, kLanes), blocks = (Dp + kBlock - 1) / kBlock;
+        rows = (h + kRows - 1) / kRows, cols = (w + kLanes - 1) / kLanes;
+        plane = up(up(w, kLanes) + 2 * rx, kLanes);
+        if (plane % 256 == 0) plane += kLanes;  // channels a multiple of 1 KB apart would share few cache sets
+    }
+    static long up(long x, long by) { return (x + by - 1) / by * by; }
+    long width(long block) const { return std::min<long>(kBlock, Dp - block * kBlock); }
+    size_t planes_floats(long channels) const { return size_t(B) * T * h * channels * plane + kLanes; }
+    size_t blocked_floats() const { return size_t(B) * T * h * w * Dp; }
+    // Neighbours of a query in row y that no key row holds: they take part with score 0.
+    float outside(long y) const {
+        const long inside = std::min(h - 1, y + ry) - std::max(0L, y - ry) + 1;
+        return float(T * (n * n - inside * nx));
+    }
+};
+
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+// Runs task(i, scratch) for 0 <= i < count on up to `threads` threads; make_scratch() once a thread. Through the OpenMP pool
+// that PyTorch uses where the caller found it, since a second pool would fight for the cores; otherwise own threads.
+template <class MakeScratch, class Task>
+bool parallel(long count, long threads, GompParallel gomp, const MakeScratch& make_scratch, const Task& task) {
+    std::atomic<long> next{0};
+    std::atomic<bool> failed{false};
+    auto work = [&] {
+        try {
+            auto scratch = make_scratch();
+            for (long i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i, *scratch);
+        } catch (const std::bad_alloc&) {
+            failed = true;
+        }
+    };
+    using Work = decltype(work);
+    threads = std::min(threads, count);
+    if (threads <= 1) {
+        work();
+    } else if (gomp) {
+        gomp([](void* p) { (*static_cast<Work*>(p))(); }, &work, unsigned(threads), 0);
+    } else {
+        std::vector<std::thread> helpers;
+        for (long i = 1; i < threads; i++) helpers.emplace_back(work);
+        work();
+        for (auto& helper : helpers) helper.join();
+    }
+    return !failed;
+}
+
+struct None {};
+std::unique_ptr<None> no_scratch() { return std::make_unique<None>(); }
+
+// B C T h w -> B T h C plane, with rx zeros on the left and zeros up to the end.
+bool pack_planes(const Shape& s, long C, const float* from, float* to, long threads, GompParallel gomp) {
+    return parallel(s.B * s.T * s.h, threads, gomp, no_scratch, [&](long i, None&) {
+        const long y = i % s.h, t = i / s.h % s.T, b = i / s.h / s.T;
+        for (long c = 0; c < C; c++) {
+            float* row = to + (i * C + c) * s.plane;
+            std::memset(row, 0, s.rx * 4);
+            std::memcpy(row + s.rx, from + (((b * C + c) * s.T + t) * s.h + y) * s.w, s.w * 4);
+            std::memset(row + s.rx + s.w, 0, (s.plane - s.rx - s.w) * 4);
+        }
+    });
+}
+
+// Transposes kLanes channels of a row: `channels` rows of `x` floats, `stride` apart -> x rows of kLanes, `width` apart.
+inline void channels_last(const float* from, long stride, long channels, long x, float* to, long width) {
+    vec m[kLanes];
+    for (long x0 = 0; x0 < x; x0 += kLanes) {
+        const long valid = std::min<long>(kLanes, x - x0);
+        for (int i = 0; i < kLanes; i++) {
+            m[i] = vec{};
+            if (i >= channels) continue;
+            if (valid == kLanes) m[i] = load(from + i * stride + x0);
+            else std::memcpy(&m[i], from + i * stride + x0, valid * 4);
+        }
+        transpose(m);
+        for (long i = 0; i < valid; i++) store(to + (x0 + i) * width, m[i]);
+    }
+}
+
+// B D T h w -> B T (block) h w (channels of the block).
+bool pack_blocked(const Shape& s, const float* from, float* to, long threads, GompParallel gomp) {
+    return parallel(s.B * s.T * s.h, threads, gomp, no_scratch, [&](long i, None&) {
+        const long y = i % s.h, t = i / s.h % s.T, b = i / s.h / s.T, frame = s.h * s.w;
+        for (long d = 0; d < s.Dp; d += kLanes) {
+            const long block = d / kBlock, width = s.width(block);
+            float* at = to + ((b * s.T + t) * s.Dp + block * kBlock) * frame + y * s.w * width + d % kBlock;
+            const float* source = from + ((b * s.D + d) * s.T + t) * frame + y * s.w;
+            channels_last(source, s.T * frame, std::min<long>(kLanes, s.D - d), s.w, at, width);
+        }
+    });
+}
+
+// s[row][j][lane] (+)= sum over c of q[c][row][lane] * k[c][j + lane], for RR rows and J offsets.
+template <int RR, int J>
+inline void scores_block(const float* q, const float* k, long plane, long C, float* s, long row_stride, bool add) {
+    vec sum[RR][J];
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < J; j++) sum[r][j] = add ? load(s + r * row_stride + j * kLanes) : vec{};
+    for (long c = 0; c < C; c++, q += kRows * kLanes, k += plane) {
+#pragma GCC unroll 8
+        for (int j = 0; j < J; j++) {
+            const vec key = load(k + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < RR; r++) sum[r][j] += load(q + r * kLanes) * key;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < J; j++) store(s + r * row_stride + j * kLanes, sum[r][j]);
+}
+
+template <int RR, int J>
+inline void scores_rest(const float* q, const float* k, long plane, long C, float* s, long stride, bool add, long nx) {
+    if constexpr (J > 0) {
+        if (nx == J) scores_block<RR, J>(q, k, plane, C, s, stride, add);
+        else scores_rest<RR, J - 1>(q, k, plane, C, s, stride, add, nx);
+    }
+}
+
+template <int RR>
+void scores_rows(const float* q, const float* k, long plane, long C, float* s, long stride, bool add, long nx) {
+    for (; nx >= kOffsets; nx -= kOffsets, k += kOffsets, s += kOffsets * kLanes)
+        scores_block<RR, kOffsets>(q, k, plane, C, s, stride, add);
+    scores_rest<RR, kOffsets - 1>(q, k, plane, C, s, stride, add, nx);
+}
+
+using ScoresRows = void (*)(const float*, const float*, long, long, float*, long, bool, long);
+constexpr ScoresRows kScoresRows[] = {nullptr, scores_rows<1>, scores_rows<2>, scores_rows<3>, scores_rows<4>};
+
+// Which rows of a tile starting at y0 have key row `key` in their window: [from, to).
+struct Reach {
+    long from, to;
+    Reach(const Shape& s, long y0, long key)
+        : from(std::max(0L, key - s.ry - y0)), to(std::min({long(kRows), s.h - y0, key + s.ry - y0 + 1})) {}
+};
+
+// The queries of a tile as [channel][row][lane]; zeros where the tile leaves the frame.
+void pack_tile(const Shape& s, const float* x, long channels, long y0, long x0, float scale, float* to) {
+    const long rows = std::min<long>(kRows, s.h - y0), valid = std::min<long>(kLanes, s.w - x0);
+    for (long c = 0; c < channels; c++)
+        for (long r = 0; r < kRows; r++) {
+            vec v{};
+            const float* from = x + (c * s.h + y0 + r) * s.w + x0;
+            if (r < rows && valid == kLanes) v = load(from);
+            else if (r < rows) std::memcpy(&v, from, valid * 4);
+            store(to + (c * kRows + r) * kLanes, v * scale);
+        }
+}
+
+}  // namespace

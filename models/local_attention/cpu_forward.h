@@ -1,0 +1,183 @@
+// out = softmax over the window of (query . key) applied to the values; see cpu_common.h for tiles and layouts.
+
+#pragma once
+
+#include "cpu_common.h"
+
+namespace {
+
+// acc[row][x][block] += sum over j of p[row][j][x] * v[x + j][block], for RR rows, DD vectors of channels.
+template <int RR, int DD>
+inline void read_block(float* acc, const float* p, long row_stride, const float* v, long from, long to) {
+    constexpr long width = DD * kLanes;
+    vec sum[RR][DD];
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
+    for (long j = from; j < to; j++) {
+        vec value[DD];
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) value[d] = load(v + j * width + d * kLanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < RR; r++) {
+            const vec weight = all(p[r * row_stride + j * kLanes]);
+#pragma GCC unroll 8
+            for (int d = 0; d < DD; d++) sum[r][d] += weight * value[d];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
+}
+
+// The same for the queries x0 ... x0 + count of one key row; neighbours outside of the frame have no value to add.
+template <int RR, int DD>
+void read_row(float* acc, const float* p, long row_stride, const float* v, const Shape& s, long x0, long count) {
+    for (long x = 0; x < count; x++) {
+        const long left = s.rx - (x0 + x);  // offset of the frame's first column
+        const float* first = v - left * DD * kLanes;
+        read_block<RR, DD>(acc + x * kBlock, p + x, row_stride, first, std::max(0L, left), std::min(s.nx, s.w + left));
+    }
+}
+
+using ReadRow = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
+#define READ_ROWS(RR) {nullptr, read_row<RR, 1>, read_row<RR, 2>, read_row<RR, kDepth - 1>, read_row<RR, kDepth>}
+constexpr ReadRow kReadRow[kRows + 1][5] = {{}, READ_ROWS(1), READ_ROWS(2), READ_ROWS(3), READ_ROWS(4)};
+inline ReadRow read_row_for(long rows, long width) {
+    const long depth = width / kLanes;
+    return kReadRow[rows][depth == kDepth ? 4 : depth == kDepth - 1 ? 3 : depth];
+}
+
+struct ForwardScratch {
+    long keys;  // key rows done at once
+    Floats q, weights, acc;
+    vec top[kRows], sum[kRows], scale[kRows];  // running maximum, sum of weights, what the sums still have to be scaled by
+    explicit ForwardScratch(const Shape& s)
+        : keys(std::max(1L, std::min(2 * s.ry + kRows, kWeightFloats / (kRows * s.nx * kLanes)))),
+          q(s.C * kRows * kLanes), weights(keys * kRows * s.nx * kLanes), acc(s.blocks * kRows * kLanes * kBlock) {}
+};
+
+// Scores of key row i of a chunk -> weights, in place. The maximum follows lazily: only a score far above it has the
+// weights so far rescaled, so that the usual row costs no more than its exponentials.
+void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool& rescaled) {
+    const long stride = s.nx * kLanes, key_stride = kRows * stride;
+    for (long r = reach.from; r < reach.to; r++) {
+        float* p = f.weights.data + i * key_stride + r * stride;
+        vec high = all(-1e30f);
+        for (long j = 0; j < s.nx; j++) high = maximum(load(p + j * kLanes), high);
+        const ivec passed = high > f.top[r] + kLazy;
+        bool any = false;
+        for (int l = 0; l < kLanes; l++) any |= passed[l] != 0;
+        if (any) {
+            const vec top = passed ? high : f.top[r];
+            const vec factor = passed ? exp2_of(f.top[r] - top) : all(1.f);
+            f.sum[r] *= factor, f.scale[r] *= factor, f.top[r] = top, rescaled = true;
+            for (long k = 0; k < i; k++)
+                for (long j = 0; j < s.nx; j++) {
+                    float* q = f.weights.data + k * key_stride + r * stride + j * kLanes;
+                    store(q, load(q) * factor);
+                }
+        }
+        const vec top = f.top[r];
+        vec sum{};
+        for (long j = 0; j < s.nx; j++) {
+            const vec e = exp2_of(load(p + j * kLanes) - top);
+            store(p + j * kLanes, e);
+            sum += e;
+        }
+        f.sum[r] += sum;
+    }
+}
+
+void rescale(ForwardScratch& f, const Shape& s) {
+    for (long block = 0; block < s.blocks; block++)
+        for (long r = 0; r < kRows; r++)
+            for (long x = 0; x < kLanes; x++) {
+                float* acc = f.acc.data + ((block * kRows + r) * kLanes + x) * kBlock;
+                for (long d = 0; d < kBlock; d += kLanes) store(acc + d, load(acc + d) * f.scale[r][x]);
+            }
+    for (vec& x : f.scale) x = all(1.f);
+}
+
+// Adds the scores that have no value, writes the output and the logarithm (base 2) of the sum of weights.
+void finish(ForwardScratch& f, const Shape& s, const float* sink, float* out, float* lse, long y0, long x0) {
+    const long valid = std::min<long>(kLanes, s.w - x0);
+    for (long r = 0; r < std::min<long>(kRows, s.h - y0); r++) {
+        const float outside = s.outside(y0 + r);
+        vec inverse{};
+        for (long x = 0; x < valid; x++) {
+            float top = f.top[r][x];
+            if (outside > 0) top = std::fmax(top, 0.f);
+            if (sink) top = std::fmax(top, *sink * kLog2e);
+            const float shrink = std::exp2(f.top[r][x] - top);
+            float sum = f.sum[r][x] * shrink;
+            if (outside > 0) sum += outside * std::exp2(-top);
+            if (sink) sum += std::exp2(*sink * kLog2e - top);
+            inverse[x] = shrink / sum;
+            lse[(y0 + r) * s.w + x0 + x] = top + std::log2(sum);
+        }
+        for (long d = 0; d < s.Dp; d += kLanes) {
+            const long block = d / kBlock;
+            const float* acc = f.acc.data + (block * kRows + r) * kLanes * kBlock + d % kBlock;
+            vec m[kLanes];
+            for (int x = 0; x < kLanes; x++) m[x] = load(acc + x * kBlock);
+            transpose(m);
+            for (long i = 0; i < std::min<long>(kLanes, s.D - d); i++) {
+                const vec result = m[i] * inverse;
+                float* to = out + ((d + i) * s.h + y0 + r) * s.w + x0;
+                if (valid == kLanes) store(to, result);
+                else std::memcpy(to, &result, valid * 4);
+            }
+        }
+    }
+}
+
+struct ForwardCall {
+    Shape s;
+    const float *query, *keys, *values, *sink;  // keys as planes, values in blocks
+    float *out, *lse;
+
+    void tile(long index, ForwardScratch& f) const {
+        const long x0 = index % s.cols * kLanes, y0 = index / s.cols % s.rows * kRows, b = index / s.cols / s.rows;
+        const long frame = s.h * s.w, count = std::min<long>(kLanes, s.w - x0);
+        pack_tile(s, query + b * s.C * frame, s.C, y0, x0, kLog2e, f.q.data);
+        std::memset(f.acc.data, 0, s.blocks * kRows * kLanes * kBlock * 4);
+        for (long r = 0; r < kRows; r++) f.top[r] = all(-1e30f), f.sum[r] = vec{}, f.scale[r] = all(1.f);
+        const long first = std::max(0L, y0 - s.ry), last = std::min(s.h, y0 + kRows + s.ry);
+        for (long t = 0; t < s.T; t++)
+            for (long from = first; from < last; from += f.keys)
+                chunk(f, b * s.T + t, y0, x0, count, from, std::min(from + f.keys, last));
+        finish(f, s, sink, out + b * s.D * frame, lse + b * frame, y0, x0);
+    }
+
+    void chunk(ForwardScratch& f, long bt, long y0, long x0, long count, long from, long to) const {
+        const long stride = s.nx * kLanes, key_stride = kRows * stride, frame = s.h * s.w;
+        bool rescaled = false;
+        for (long key = from; key < to; key++) {
+            const Reach reach(s, y0, key);
+            float* p = f.weights.data + (key - from) * key_stride + reach.from * stride;
+            const float* k = keys + (bt * s.h + key) * s.C * s.plane + x0;
+            for (long c = 0; c < s.C; c += kChannels)
+                kScoresRows[reach.to - reach.from](
+                    f.q.data + (c * kRows + reach.from) * kLanes, k + c * s.plane, s.plane,
+                    std::min<long>(kChannels, s.C - c), p, stride, c > 0, s.nx);
+            weigh(f, s, key - from, reach, rescaled);
+        }
+        if (rescaled) rescale(f, s);
+        for (long block = 0; block < s.blocks; block++) {
+            const long width = s.width(block);
+            const float* v = values + (bt * s.Dp + block * kBlock) * frame;
+            for (long key = from; key < to; key++) {
+                const Reach reach(s, y0, key);
+                read_row_for(reach.to - reach.from, width)(
+                    f.acc.data + (block * kRows + reach.from) * kLanes * kBlock,
+                    f.weights.data + (key - from) * key_stride + reach.from * stride, stride,
+                    v + (key * s.w) * width, s, x0, count);
+            }
+        }
+    }
+};
+
+}  // namespace
