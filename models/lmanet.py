@@ -93,7 +93,7 @@ class LMANet(nn.Module):
         encoded = self.encoder(frame)  # B F+U h w
         if config.baseline:
             return (self.decoder(encoded, size) if decode else None), None, None
-        features, around = encoded.tensor_split([config.traits.features], dim=1)  # B F h w, B U h w, most often U = 0
+        features, around = self._parted(encoded)  # B F h w, B U h w
 
         if config.memorize_first:
             memory = self._remembered(features, memory)
@@ -128,6 +128,16 @@ class LMANet(nn.Module):
             sink=sink,
             backend=self.config.attention_backend,
         )
+
+    def _parted(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes through the memory, and what goes round it: most often nothing."""
+        traits = self.config.traits
+        if encoded.dim() != 4 or encoded.shape[1] != traits.features + traits.around:
+            raise ValueError(
+                f"the encoder of {self.config.backbone} gives {tuple(encoded.shape)}: expected B F h w with "
+                f"{traits.features + traits.around} channels, as its traits say"
+            )
+        return encoded[:, : traits.features], encoded[:, traits.features :]
 
     def _decoded(
         self, fused: Tensor, read: Tensor | None, around: Tensor, size: tuple[int, int]
