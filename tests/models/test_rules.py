@@ -326,6 +326,48 @@ def test_aligned_keys_start_equal_and_do_not_share():
     assert not torch.equal(model.query_head.key.weight, model.memory_head.key.weight)
 
 
+CHOICES = {
+    "fusion": [name for name in FUSIONS if name != "sigmoid-down1"],
+    "structure": ["mem_only", "aux_mem_loss", "original_kv_fusion"],
+    "memory_strategy": ["skip_01", "random"],
+    "memorize_first": [True],
+    "learnable_constant": [True],
+    "local": [False],
+    "shallow_decoder": [True],
+    "batch_norm": [False],
+    "always_decode": [True],
+    "align_weights": [False],
+    "baseline": [True],
+}
+NEED_A_MEMORY = ("structure", "memory_strategy", "memorize_first", "learnable_constant", "local")
+
+
+def refused(options) -> bool:
+    if options.get("baseline"):
+        return any(name in options for name in NEED_A_MEMORY)
+    return options.get("structure") == "original_kv_fusion" and "memorize_first" in options
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(CHOICES, 2)))
+@torch.inference_mode()
+def test_every_pair_of_choices_does_what_both_say_or_is_refused(one, other):
+    for values in itertools.product(CHOICES[one], CHOICES[other]):
+        options = dict(zip((one, other), values, strict=True))
+        if refused(options):
+            with pytest.raises(OptionError, match="leave one of them out"):
+                LMANetConfig(**options)
+            continue
+        model, frames = model_of(**options), list(clip_of(3, (16, 24)).unbind(1))
+        logits = model(torch.stack(frames, 1))
+        picked = frames[::2] if options.get("memory_strategy") == "skip_01" else frames
+        if options.get("baseline"):
+            expected = torch.stack([model.decoder(model.encoder(frame), (16, 24)) for frame in picked], 1)
+        else:
+            expected = rule(model, picked)[0]  # "random" has no choice: the queue takes all past frames
+        assert_equal(logits, expected if options.get("always_decode") else expected[:, -1:])
+
+
 def test_choices_that_contradict_each_other():
     with pytest.raises(OptionError, match="--memorize-first does not go with --model-struct original_kv_fusion"):
         LMANetConfig(structure="original_kv_fusion", memorize_first=True)
