@@ -137,7 +137,7 @@ def schedule_of(strategy: str, optimizer: Optimizer, num_epochs: int) -> LRSched
     kind, digits, *rest = strategy.split("_")
     power = int(digits) / 10
     if kind == "plateau":
-        return ReduceLROnPlateau(optimizer, factor=power, min_lr=PLATEAU_FLOOR)
+        return ReduceLROnPlateau(optimizer, factor=power, min_lr=PLATEAU_FLOOR, eps=0)
     length = POW_B_EPOCHS if rest else num_epochs
     return LambdaLR(optimizer, lambda epoch: (1 - min(epoch, length - 1) / length) ** power)
 
