@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     folder = build.run_folder(options)
     if options.gpus > 1:
         log.info("--gpus %d: one process runs, several are not there yet", options.gpus)
+    torch.backends.cudnn.benchmark = True  # frames of a run are all of one size
     random.seed(options.seed)
     torch.manual_seed(options.seed)
     try:
