@@ -59,7 +59,13 @@ PUBLISHED_MEMORY = MemoryNames(
     _published_memory_pairs,
 )
 OWN_PARTS = ("memory_head.", "query_head.", "init_head.", "attention_constant", "fusion.", "memory_decoder.")
-OWN_MEMORY = MemoryNames(OWN_PARTS, lambda config: tuple((part, part) for part in OWN_PARTS))
+
+
+def _own_memory_pairs(config: LMANetConfig) -> Pairs:
+    return tuple((part, part) for part in OWN_PARTS)
+
+
+OWN_MEMORY = MemoryNames(OWN_PARTS, _own_memory_pairs)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def published_state_dict(model: LMANet, trained: bool = True) -> dict[str, Tenso
     left_out = origin.fresh if origin and not trained else frozenset()
     names = kind.names(state, model.config)
     published = {name: state[own] for own, name in names.items() if own not in left_out}
-    if origin and origin.kind is kind:
+    if origin and origin.kind == kind:
         kept = {name: tensor for name, tensor in origin.carried.items() if not trained or name.startswith(kind.aside)}
         published = kept | published
     return {kind.prefix + name: tensor for name, tensor in published.items()}

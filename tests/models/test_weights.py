@@ -1,5 +1,6 @@
 """Published weight files: read, written again, refused."""
 
+import copy
 import math
 import pickle
 
@@ -132,6 +133,13 @@ def test_memory_starts_fresh_from_a_single_frame_file(erfnet):
     assert_same(published_state_dict(model, trained=False), erfnet)
     assert "module.encoder.output_conv.weight" not in published_state_dict(model)
     assert "module.kv_M_r4.Key.weight" in published_state_dict(model)
+
+
+def test_a_copied_model_still_carries_what_has_no_use(erfnet):
+    model = build_lmanet(LMANetConfig(baseline=True))
+    load_weights(model, erfnet)
+    assert_same(published_state_dict(copy.deepcopy(model)), erfnet)
+    assert_same(published_state_dict(pickle.loads(pickle.dumps(model))), erfnet)
 
 
 def test_baseline_takes_its_parts_of_an_lmanet(lmanet_erf):
