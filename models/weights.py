@@ -43,8 +43,9 @@ def load_weights(model: LMANet, source: str | Path | Mapping[str, Tensor]) -> Lo
     found = {own: tensors[name] for own, name in names.items() if name in tensors}
     _leave_out_other_classifier(found, state, kind, model.config)
     _refuse_names(tensors, state, kind, model.config, label)
-    for own, tensor in found.items():
-        _check_tensor(names[own], tensor, state[own], label)
+    expected = {names[own]: state[own] for own in found}
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, expected.get(name, tensor), label)
 
     model.load_state_dict(state | found)
     used = {names[own] for own in found}

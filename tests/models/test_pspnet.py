@@ -1,5 +1,7 @@
 """PSPNet-101's own rules, beside the golden tensors."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -92,6 +94,27 @@ def test_norm_left_out_and_norm_of_a_single_value():
     assert norm.num_batches_tracked == 0
     assert torch.allclose(norm(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-6)  # of this batch, as always
     assert norm.num_batches_tracked == 1
+
+
+@torch.inference_mode()
+def test_without_batch_norms():
+    """``--backbone-nobn`` holds the norms, as published files do, and computes as if they were not there."""
+    torch.manual_seed(0)
+    norm = partial(BackboneNorm, applied=False)
+    blocks = stage(6, 4, 2, 1, 2, norm).double().eval()
+    x = torch.randn(1, 6, 7, 9, dtype=torch.float64)
+    y, shortcut = x, F.conv2d(x, blocks[0].downsample[0].weight)
+    for block in blocks:
+        z = F.conv2d(F.conv2d(y, block.conv1.weight).clamp(min=0), block.conv2.weight, padding=2, dilation=2)
+        y = (F.conv2d(z.clamp(min=0), block.conv3.weight) + shortcut).clamp(min=0)
+        shortcut = y
+    assert torch.allclose(blocks(x), y, rtol=0, atol=1e-12)
+    assert blocks.state_dict().keys() == stage(6, 4, 2, 1, 2, BackboneNorm).state_dict().keys()
+    with torch.device("meta"):
+        model = build_lmanet(LMANetConfig(backbone="psp101", batch_norm=False))
+    norms = [m for half in (model.encoder, model.decoder) for m in half.modules() if isinstance(m, BackboneNorm)]
+    # 3 in the stem, 3 in each of 33 blocks, 4 shortcuts; 4 grids and the head
+    assert len(norms) == 3 + 99 + 4 + 5 and not any(norm.applied for norm in norms)
 
 
 def test_trains_at_batch_size_one():

@@ -269,6 +269,12 @@ def test_spoiled_file_is_refused_and_the_model_stays(lmanet_erf, spoil, words):
     assert_same(model.state_dict(), before)
 
 
+def test_nan_is_refused_also_where_it_would_not_be_used(erfnet):
+    file = erfnet | {"module.encoder.output_conv.bias": torch.full((20,), math.nan)}
+    with pytest.raises(WeightsError, match=r"encoder.output_conv.bias holds numbers that are not finite"):
+        load_weights(build_lmanet(LMANetConfig()), file)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "words"),
     [
