@@ -17,7 +17,7 @@ class StreetOptions:
     height: int = 256
     width: int = 512
     length: int = 8
-    difficulty: float = 0.6
+    difficulty: float = 1.0
     seed: int = 1
     speed: float = 1.0
 
@@ -30,5 +30,5 @@ class StreetOptions:
             value = getattr(self, name)
             if not 0.0 <= value <= high:
                 raise DataError(
-                    f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 0.6"
+                    f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 1"
                 )
