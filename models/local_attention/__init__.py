@@ -1,6 +1,7 @@
 """Windowed cross-frame attention: one public function over backends that can each say why they cannot serve a call.
 
-``reference`` judges, ``portable`` runs everywhere and can be exported. ``auto`` takes the fastest that can serve.
+``reference`` judges, ``portable`` runs everywhere and can be exported, ``cpu`` and ``cuda`` are fused. ``auto`` takes
+the fastest that can serve.
 """
 
 import logging
@@ -17,8 +18,10 @@ from models.local_attention.checks import (
     promoted_under_autocast,
     without_autocast,
 )
-from models.local_attention.cpu import cpu_attention, why_not_cpu
+from models.local_attention.cpu import why_not_cpu
+from models.local_attention.cuda import why_not_cuda
 from models.local_attention.dense import global_attention
+from models.local_attention.operator import fused, fused_in_float
 from models.local_attention.portable import portable_attention
 from models.local_attention.reference import reference_attention
 
@@ -40,7 +43,8 @@ def _serves_all(*_: object) -> None:
 
 # From the fastest to the slowest: the order in which "auto" asks. The reference is never picked before portable.
 _REGISTRY: dict[str, _Backend] = {
-    "cpu": _Backend(cpu_attention, why_not_cpu),
+    "cuda": _Backend(fused, why_not_cuda),
+    "cpu": _Backend(fused_in_float, why_not_cpu),
     "portable": _Backend(portable_attention, _serves_all),
     "reference": _Backend(reference_attention, _serves_all),
 }

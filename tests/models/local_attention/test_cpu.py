@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.local_attention import cpu_build, local_attention, why_not
-from models.local_attention.cpu import windowed_read
+from models.local_attention.operator import windowed_read
 from tests.models.local_attention.cases import Case, call_of, laid_out, outcome
 
 CASE = Case(b=2, c=16, d=64, t=2, h=33, w=40, window=7, sink=True)

@@ -1,0 +1,85 @@
+"""The fused attention as a PyTorch operator: fake implementation and gradients once, kernels by device."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.local_attention import cpu, cuda
+
+
+class Kernels(NamedTuple):
+    """``forward(query, keys, values, sink, window) -> out, lse`` and ``backward``, as the two operators below."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., list[Tensor]]
+
+
+KERNELS = {"cpu": Kernels(cpu.forward, cpu.backward), "cuda": Kernels(cuda.forward, cuda.backward)}
+
+
+def fused_in_float(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
+    """The operator on float32 copies of half-precision tensors, for kernels that know float32 only."""
+    return fused(query.float(), keys.float(), values.float(), window, sink).to(query.dtype)
+
+
+def fused(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
+    """query ``B C h w``, keys ``B C T h w``, values ``B D T h w`` -> ``B D h w``; differentiable, first order."""
+    sink = None if sink is None else sink.reshape(1).float()
+    return windowed_read(query, keys, values, sink, window)[0]
+
+
+@torch.library.custom_op("lmanet::windowed_read", mutates_args=())
+def windowed_read(
+    query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int
+) -> tuple[Tensor, Tensor]:
+    """What the queries read ``B D h w``, and the logarithm (base 2, float32) of every sum of weights ``B h w``."""
+    inputs = (None if x is None else x.contiguous() for x in (query, keys, values, sink))
+    return KERNELS[query.device.type].forward(*inputs, window)
+
+
+@windowed_read.register_fake
+def _(query, keys, values, sink, window):
+    (b, _, h, w), d = query.shape, values.shape[1]
+    return query.new_empty((b, d, h, w)), query.new_empty((b, h, w), dtype=torch.float32)
+
+
+@torch.library.custom_op("lmanet::windowed_read_backward", mutates_args=())
+def windowed_read_backward(
+    grad: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sink: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    window: int,
+    wanted: list[bool],
+) -> list[Tensor]:
+    """Gradients of query, keys, values and sink; an empty tensor for each that is not wanted."""
+    inputs = (None if x is None else x.contiguous() for x in (grad, query, keys, values, sink, out, lse))
+    return KERNELS[query.device.type].backward(*inputs, window, wanted)
+
+
+@windowed_read_backward.register_fake
+def _(grad, query, keys, values, sink, out, lse, window, wanted):
+    like = query, keys, values, lse.new_empty(1) if sink is None else sink
+    return [x.new_empty(x.shape if want else (0,)) for x, want in zip(like, wanted, strict=True)]
+
+
+def _save(ctx, inputs, output):
+    query, keys, values, sink, ctx.window = inputs
+    ctx.save_for_backward(query, keys, values, sink, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx, grad, _):
+    if grad is None:
+        return None, None, None, None, None
+    wanted = list(ctx.needs_input_grad[:4])
+    found = windowed_read_backward(grad, *ctx.saved_tensors, ctx.window, wanted)
+    return *(x if want else None for x, want in zip(found, wanted, strict=True)), None
+
+
+windowed_read.register_autograd(_gradients, setup_context=_save)
