@@ -71,9 +71,7 @@ class LMANet(nn.Module):
             return stacked, aux_logits.unsqueeze(1)
         return stacked
 
-    def step(
-        self, frame: Tensor, memory: Memory | None = None, remember: bool = True
-    ) -> tuple[Tensor, Memory | None]:
+    def step(self, frame: Tensor, memory: Memory | None = None, remember: bool = True) -> tuple[Tensor, Memory | None]:
         """Logits of one frame of a stream, and the memory for the next one, with this frame unless not ``remember``.
 
         ``frame`` is ``B 3 H W``, ``memory`` is ``None`` for the first frame and what the last call gave after that;

@@ -114,9 +114,7 @@ class VideoSegmenter:
         return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
 
 
-def loaded_network(
-    weights: str | Path | Mapping[str, Tensor], backbone: str = "erf", **network: object
-) -> LMANet:
+def loaded_network(weights: str | Path | Mapping[str, Tensor], backbone: str = "erf", **network: object) -> LMANet:
     """A network with the weights of a file or a state dict; further names are those of ``LMANetConfig``."""
     model = build_lmanet(LMANetConfig(backbone=backbone, **network))
     load_weights(model, weights)
