@@ -17,10 +17,11 @@ from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_root
 from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
+from engine.consistency import FrameSequence, prediction_names, sequences_of
 from engine.frame_sources import FrameSource
 from engine.options import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
-from engine.stream import SINGLE_FRAME, WITH_MEMORY, Stream
+from engine.stream import Stream
 from engine.stream_outputs import LabelOutput, ProbabilityOutput, VideoOutput
 from engine.train import Training, TrainSettings
 from models.lmanet import LMANet, build_lmanet
@@ -94,6 +95,12 @@ def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
     )
 
 
+def sequences_of_split(options: argparse.Namespace, split: str) -> list[FrameSequence]:
+    """The sequences of a split, with all labels that it has."""
+    roots = data_roots(options)
+    return sequences_of(find_clips(roots, split, options.win_size), find_clips(roots, split, 1))
+
+
 def loader_of(
     options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
 ) -> tuple[DataLoader, EpochSampler]:
@@ -147,11 +154,8 @@ def schedule_of(strategy: str, optimizer: Optimizer, num_epochs: int) -> LRSched
     return LambdaLR(optimizer, lambda epoch: (1 - min(epoch, length - 1) / length) ** power)
 
 
-def stream_of(
-    options: argparse.Namespace, model: LMANet, source: FrameSource, device: torch.device, folder: Path
-) -> Stream:
-    """A stream from the source into the outputs that were asked for."""
-    segmenter = VideoSegmenter(
+def segmenter_of(options: argparse.Namespace, model: LMANet, device: torch.device) -> VideoSegmenter:
+    return VideoSegmenter(
         model,
         device=device,
         work_size=options.work_size,
@@ -159,12 +163,19 @@ def stream_of(
         compiled=options.compile,
         amp=options.amp,
     )
+
+
+def stream_of(
+    options: argparse.Namespace, model: LMANet, source: FrameSource, device: torch.device, folder: Path
+) -> Stream:
+    """A stream from the source into the outputs that were asked for."""
+    segmenter = segmenter_of(options, model, device)
     outputs = [
         VideoOutput(folder, options.save_video, options.alpha, source.fps) if options.save_video else None,
         LabelOutput(folder, options.save_labels) if options.save_labels else None,
         ProbabilityOutput(folder) if options.save_probabilities else None,
     ]
-    names = (SINGLE_FRAME,) if model.config.baseline else (SINGLE_FRAME, WITH_MEMORY)
+    names = prediction_names(segmenter)
     return Stream(
         segmenter,
         source,

@@ -18,8 +18,8 @@ from utils.errors import DataError, IncompleteError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 17.0  # Cityscapes' own rate, for frames in single files
-# A stream may honestly hold a frame or two fewer than its header promises.
-MISSING_FRAMES_ALLOWED = 2
+# A stream may honestly hold a little less than its header promises, which may be no more than a length and a rate.
+MISSING_FRAMES_ALLOWED = 0.05
 
 
 class SourceFrame(NamedTuple):
@@ -97,7 +97,8 @@ class VideoFile:
                 rate = stream.average_rate or stream.guessed_rate
                 self.fps = float(rate) if rate else DEFAULT_FPS
                 self.count = stream.frames or _frames_by_duration(container, self.fps)
-                self.promised = stream.frames
+                # Without a number in the header, the length of a file with sound may be that of the sound.
+                self._promised = (self.count or 0) if len(container.streams) == 1 else stream.frames
                 self.codec = stream.codec_context.name
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
@@ -120,8 +121,8 @@ class VideoFile:
                     decoded += 1
         except av.error.FFmpegError as error:
             problem = _reason(error)
-        if not problem and decoded < self.promised - MISSING_FRAMES_ALLOWED:
-            problem = f"its header promises {self.promised}"
+        if not problem and decoded < self._promised * (1 - MISSING_FRAMES_ALLOWED):
+            problem = f"its header promises {self._promised}"
         if decoded == 0:
             raise DataError(f"--stream {self.path}: no frame can be decoded ({problem or 'it is empty'})")
         if problem:
@@ -133,12 +134,14 @@ class Camera:
 
     def __init__(self, number: int):
         self.number, self.count = number, None
-        previous = cv2.getLogLevel()
-        cv2.setLogLevel(0)  # a camera that is not there is said once, by the error below
+        previous = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # a camera that is not there is said once, by the error below
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
-            cv2.setLogLevel(previous)
+            cv2.utils.logging.setLogLevel(previous)
         if not self._capture.isOpened():
             raise DataError(f"--stream {number}: there is no camera of that number, expected one such as 0, or a file")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS

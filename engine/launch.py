@@ -10,6 +10,7 @@ import torch
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
 from engine import build
+from engine.consistency import consistency_text, measure_consistency
 from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.frame_sources import open_source
 from engine.report import iou_table, percent, read_report, scores
@@ -126,6 +127,11 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     if options.use_orig_res:
         report["original_size"] = scores(names, result.original_confusion)
         print("at the labels' own size:", iou_table(names, result.original_confusion), sep="\n")
+    if options.consistency:
+        report["consistency"] = measure_consistency(
+            build.segmenter_of(options, model, device), build.sequences_of_split(options, "val")
+        )
+        print(consistency_text(report["consistency"]))
     if options.loss:
         report["loss"] = result.loss
         print(f"loss {result.loss:.4f}")

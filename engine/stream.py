@@ -17,9 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.classes import CLASS_NAMES, NUM_CLASSES
+from engine.consistency import consistency_text, predictions_of
 from engine.frame_sources import FrameSource, SourceFrame
 from engine.pipeline import REMEMBERED, Background, Prefetched
-from engine.report import percent
 from engine.stream_outputs import SUMMARY, LabelledFrame, Output
 from models.segmenter import VideoSegmenter
 from utils.consistency import TemporalConsistency
@@ -28,7 +28,6 @@ from utils.files import write_text
 from utils.scene_cuts import SceneCuts
 from utils.timing import resident_mebibytes, synchronised_seconds
 
-WITH_MEMORY, SINGLE_FRAME = "lmanet", "single_frame"
 MEMORY_SAMPLES = 400  # of the resident memory; when there are as many, every second one is dropped
 
 
@@ -157,22 +156,13 @@ class Stream:
         for writer in self._writers:
             writer.put(frame)
         if self._comparer is not None:
-            self._comparer.put((prepared, self._predictions(prepared, labels)))
-
-    def _predictions(self, prepared: Prepared, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """The labels just found and, for a network with a memory, those that it gives without."""
-        if self.segmenter.model.config.baseline:
-            return {SINGLE_FRAME: labels}
-        single = self.segmenter.labels(self.segmenter.single_frame_logits(prepared.image))
-        return {WITH_MEMORY: labels, SINGLE_FRAME: single}
+            self._comparer.put((prepared, predictions_of(segmenter, prepared.image, labels)))
 
     def _compare(self, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
         prepared, labels = item
         if prepared.begins_scene:
             self.consistency.reset()
-        height, width = prepared.image.shape[-2:]
-        at_work_size = {name: self.segmenter.at_size(each, (height, width)) for name, each in labels.items()}
-        self.consistency.update(np.ascontiguousarray(prepared.image[0].permute(1, 2, 0).numpy()), at_work_size)
+        self.consistency.update(np.ascontiguousarray(prepared.image[0].permute(1, 2, 0).numpy()), labels)
 
     def _complete_outputs(self) -> None:
         """Lets every output complete what it was given, then raises the first error of those that could not."""
@@ -238,6 +228,5 @@ def stream_text(summary: dict, folder: Path) -> str:
     if summary["scene_cuts"]:
         lines.append(f"scenes begin at frames {', '.join(str(cut) for cut in summary['scene_cuts'])}")
     if summary["consistency"]:
-        tc = {name: percent(value) for name, value in summary["consistency"]["tc"].items()}
-        lines.append("TC in percent: " + ", ".join(f"{name} {value}" for name, value in tc.items()))
+        lines.append(consistency_text(summary["consistency"]))
     return "\n".join([*lines, f"summary: {folder / SUMMARY}"])

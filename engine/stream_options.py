@@ -26,7 +26,9 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         "--save-probabilities", action="store_true", help="a NumPy file for each frame: float16, K h w, 21 MB each"
     )
     group.add_argument(
-        "--consistency", action="store_true", help="how steady labels are over time, with and without the memory"
+        "--consistency",
+        action="store_true",
+        help="how steady labels are over time, with and without the memory; also in --eval-mode",
     )
     group.add_argument("--amp", action="store_true", help="compute in 16 bits where that is precise enough")
     group.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster")
@@ -48,9 +50,9 @@ def check_stream(options: argparse.Namespace) -> None:
         if options.weights == NO_WEIGHTS:
             raise OptionError("--weights none leaves --stream nothing to label with: give a weight file")
         return
-    stream_only = (
-        "every no_cut_detection save_video alpha save_labels save_probabilities consistency amp compile overwrite"
-    )
+    if options.consistency and not options.eval_mode:
+        raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
+    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities amp compile overwrite"
     for name in stream_only.split():
         if getattr(options, name) not in (None, False, 1 if name == "every" else 0.5):
             raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")

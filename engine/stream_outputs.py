@@ -23,6 +23,7 @@ from utils.visualize import legend, stacked
 SUMMARY, LABELS, PROBABILITIES = "stream.json", "labels", "probabilities"
 PARTIAL = ".partial.mp4"
 QUALITY = {"libx264": {"crf": "20", "preset": "superfast"}, "mpeg4": {"qscale": "3"}}
+LEGEND_WIDTH = 1500  # pixels; the letters of wider pictures grow with them
 NO_CLASS = 255  # in files of train ids
 
 _COLORS = np.zeros((256, 1, 3), np.uint8)
@@ -77,7 +78,7 @@ class VideoOutput:
     def close(self) -> None:
         if self._container is None:
             return
-        self._container.mux(self._stream.encode())
+        self._flush()
         self._container.close()
         self._file.close()
         self._partial.replace(self.path)
@@ -85,16 +86,21 @@ class VideoOutput:
     def abandon(self) -> str:
         if self._container is None:
             return "no video was begun"
-        for part in (self._container, self._file):
+        for end in (self._flush, self._container.close, self._file.close):
             try:
-                part.close()
+                end()
             except (OSError, av.error.FFmpegError):
                 continue  # the error that led here is the one to report
         return f"the video so far is {self._partial.name}"
 
+    def _flush(self) -> None:
+        self._container.mux(self._stream.encode())
+
     def _open(self, picture: np.ndarray) -> None:
         height, width = picture.shape[:2]
-        self._legend = legend(CLASS_NAMES[:IGNORED], PALETTE, width)
+        scale = max(1, width // LEGEND_WIDTH)
+        small = legend(CLASS_NAMES[:IGNORED], PALETTE, -(-width // scale))
+        self._legend = small.repeat(scale, axis=0).repeat(scale, axis=1)[:, :width]
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self._file = self._partial.open("wb")
         # In fragments, so that a video that was cut off plays; on closing it becomes an ordinary MP4.

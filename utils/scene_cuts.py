@@ -7,7 +7,7 @@ import numpy as np
 
 THUMBNAIL = (64, 32)  # width, height: too coarse for motion to matter much
 LEAST_DIFFERENCE = 20.0  # grey levels, mean over the thumbnail
-TIMES_THE_LARGEST = 2.0
+TIMES_THE_USUAL = 3.0
 RECENT = 8  # frames whose differences are looked back at
 
 
@@ -25,9 +25,7 @@ class SceneCuts:
         if last is None:
             return False
         difference = float(np.abs(thumbnail - last).mean())
-        largest = max(self._differences, default=0.0)
-        if difference > LEAST_DIFFERENCE and difference > TIMES_THE_LARGEST * largest:
-            self._differences.clear()
-            return True
+        # A median, so that one cut does not hide the next one, and lasting motion soon is what is usual.
+        usual = float(np.median(self._differences)) if self._differences else difference
         self._differences.append(difference)
-        return False
+        return difference > max(LEAST_DIFFERENCE, TIMES_THE_USUAL * usual)
