@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.fusion import GatedFusion
 from models.lmanet import LMANet
 from models.memory import KeyValueHead, pushed_in_place
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
+@torch.no_grad()
 def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
     """A copy of ``model`` whose ``step`` gives the same logits in less time; for inference only.
 
@@ -35,6 +37,8 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
         fold_batch_norms(part)
     if not fast.config.baseline:
         _join_heads(fast)
+        if isinstance(fast.fusion, GatedFusion):
+            fast.fusion = JoinedGatedFusion(fast.fusion)
     fast.to(memory_format=torch.channels_last)
     if compiled:
         _compile_parts(fast)
@@ -85,9 +89,7 @@ class JoinedHeads(nn.Module):
         convolutions = [conv for head in heads for conv in (head.key, head.value) if isinstance(conv, nn.Conv2d)]
         self.sizes = [conv.out_channels for conv in convolutions]
         self.passes_features = len(convolutions) == len(heads)
-        self.conv = nn.Conv2d(convolutions[0].in_channels, sum(self.sizes), 3, padding=1)
-        self.conv.weight = nn.Parameter(torch.cat([conv.weight for conv in convolutions]), requires_grad=False)
-        self.conv.bias = nn.Parameter(torch.cat([conv.bias for conv in convolutions]), requires_grad=False)
+        self.conv = joined_convolution(convolutions)
 
     def forward(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         outputs = self.conv(features).split(self.sizes, dim=1)
@@ -107,6 +109,40 @@ class SharedHead(nn.Module):
         if self.ready.get("of") is not features:
             self.ready.update(of=features, pairs=self.joined(features))
         return self.ready["pairs"][self.position]
+
+
+class JoinedGatedFusion(nn.Module):
+    """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features."""
+
+    def __init__(self, fusion: GatedFusion):
+        super().__init__()
+        self.prepare_query, self.prepare_read = fusion.prepare_query, fusion.prepare_read
+        self.gate_activation, self.one_gate = fusion.gate_activation, fusion.one_gate
+        norm = fusion.norm
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.features_query, self.features_read = fusion.features_query, fusion.features_read
+        for features in (self.features_query, self.features_read):
+            features.weight.mul_(scale[:, None, None, None])
+            features.bias.mul_(scale)
+        self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
+        self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
+        query, read = self.prepare_query(query), self.prepare_read(read)
+        gates = self.gate_activation(self.gates(torch.cat([query, read], dim=1)))
+        gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
+        fused = self.features_query(query).mul_(gate_query).add_(self.shift)
+        return fused.addcmul_(gate_read, self.features_read(read)).relu_()
+
+
+def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:
+    """One convolution that gives the channels of several that read the same input, one behind the other."""
+    first = convolutions[0]
+    channels = sum(conv.out_channels for conv in convolutions)
+    joined = nn.Conv2d(first.in_channels, channels, first.kernel_size, padding=first.padding, device="meta")
+    joined.weight = nn.Parameter(torch.cat([conv.weight for conv in convolutions]), requires_grad=False)
+    joined.bias = nn.Parameter(torch.cat([conv.bias for conv in convolutions]), requires_grad=False)
+    return joined
 
 
 def _join_heads(model: LMANet) -> None:
