@@ -14,15 +14,21 @@ from torch.utils.data import DataLoader
 
 from datasets.cache import FrameCache
 from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_roots
-from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW
+from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
+from engine.consistency import FrameSequence, prediction_names, sequences_of
+from engine.frame_sources import FrameSource
 from engine.options import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
+from engine.stream import Stream
+from engine.stream_outputs import LabelOutput, ProbabilityOutput, VideoOutput
 from engine.train import Training, TrainSettings
 from models.lmanet import LMANet, build_lmanet
 from models.losses import WeightedCrossEntropy
+from models.segmenter import VideoSegmenter
 from models.weights import load_weights
+from utils.consistency import TemporalConsistency
 from utils.files import writable_folder
 
 log = logging.getLogger(__name__)
@@ -89,6 +95,12 @@ def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
     )
 
 
+def sequences_of_split(options: argparse.Namespace, split: str) -> list[FrameSequence]:
+    """The sequences of a split, with all labels that it has."""
+    roots = data_roots(options)
+    return sequences_of(find_clips(roots, split, options.win_size), find_clips(roots, split, 1))
+
+
 def loader_of(
     options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
 ) -> tuple[DataLoader, EpochSampler]:
@@ -140,6 +152,52 @@ def schedule_of(strategy: str, optimizer: Optimizer, num_epochs: int) -> LRSched
         return ReduceLROnPlateau(optimizer, factor=power, min_lr=PLATEAU_FLOOR, eps=0)
     length = POW_B_EPOCHS if rest else num_epochs
     return LambdaLR(optimizer, lambda epoch: (1 - min(epoch, length - 1) / length) ** power)
+
+
+def segmenter_of(options: argparse.Namespace, model: LMANet, device: torch.device) -> VideoSegmenter:
+    return VideoSegmenter(
+        model,
+        device=device,
+        work_size=options.work_size,
+        every=options.every,
+        compiled=options.compile,
+        amp=options.amp,
+    )
+
+
+def stream_of(
+    options: argparse.Namespace, model: LMANet, source: FrameSource, device: torch.device, folder: Path
+) -> Stream:
+    """A stream from the source into the outputs that were asked for."""
+    segmenter = segmenter_of(options, model, device)
+    outputs = [
+        VideoOutput(folder, options.save_video, options.alpha, source.fps) if options.save_video else None,
+        LabelOutput(folder, options.save_labels) if options.save_labels else None,
+        ProbabilityOutput(folder) if options.save_probabilities else None,
+    ]
+    names = prediction_names(segmenter)
+    return Stream(
+        segmenter,
+        source,
+        [output for output in outputs if output is not None],
+        detect_cuts=not options.no_cut_detection,
+        consistency=TemporalConsistency(names, NUM_CLASSES) if options.consistency else None,
+        wants_probabilities=options.save_probabilities,
+    )
+
+
+def circumstances(options: argparse.Namespace, device: torch.device) -> dict:
+    """Where and how something was computed, as JSON holds it."""
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "options": {name: _plain(value) for name, value in sorted(vars(options).items())},
+    }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else str(value)
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

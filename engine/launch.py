@@ -10,9 +10,13 @@ import torch
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
 from engine import build
+from engine.consistency import consistency_text, measure_consistency
 from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
+from engine.frame_sources import open_source
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
+from engine.stream import stream_text, write_summary
+from engine.stream_outputs import clear_previous
 from engine.train import resume, train
 from models.model_text import describe
 from models.weights import export_weights
@@ -36,6 +40,8 @@ def run(options: argparse.Namespace) -> None:
             run_training(options, device, folder)
         if options.export_weights:
             run_export(options)
+        if options.stream:
+            run_stream(options, device, folder)
         if options.eval_mode:
             run_evaluation(options, device, folder)
     except UserError as error:
@@ -121,6 +127,11 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     if options.use_orig_res:
         report["original_size"] = scores(names, result.original_confusion)
         print("at the labels' own size:", iou_table(names, result.original_confusion), sep="\n")
+    if options.consistency:
+        report["consistency"] = measure_consistency(
+            build.segmenter_of(options, model, device), build.sequences_of_split(options, "val")
+        )
+        print(consistency_text(report["consistency"]))
     if options.loss:
         report["loss"] = result.loss
         print(f"loss {result.loss:.4f}")
@@ -130,6 +141,21 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
         f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
     print(f"report: {folder.report_file}")
+
+
+def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
+    clear_previous(folder.path, options.overwrite)
+    source = open_source(options.stream)
+    log.info("%s", source.description)
+    model = build.model_with_weights(options, device)
+    stream = build.stream_of(options, model, source, device, folder.path)
+    folder.describe_run(options, describe(model))
+    try:
+        stream.run()
+    finally:
+        summary = stream.summary() | build.circumstances(options, device)
+        write_summary(folder.path, summary)
+        print(stream_text(summary, folder.path))
 
 
 def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.stream_options import NO_WEIGHTS, add_stream_group, check_stream
 from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES, LMANetConfig
 from utils.errors import OptionError, UserError
 
@@ -18,7 +19,6 @@ LR_STRATEGIES = (
     "pow_09_b",
 )
 DEFAULT_WEIGHTS = "trained_models/erfnet_pretrained.pth"
-NO_WEIGHTS = "none"
 CROP = (713, 713)
 SYNTHETIC_ROOT = "data/synthetic"
 SYNTHETIC_SIZE = (128, 256)
@@ -29,6 +29,8 @@ examples:
   main.py --training --weights trained_models/erfnet_pretrained.pth --lr-start 2e-4 --lr-strategy plateau_08 \\
       --num-epochs 50 --batch-size 5 --savedir save/training_lma_erf
   main.py --training --resume ... the same options ... goes on where that training stopped
+  main.py --stream drive.mp4 --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 --save-video overlay \\
+      --savedir save/drive
   main.py --eval-mode --baseline-mode --savedir save/eval_erf     the single-frame network alone
 """
 
@@ -92,7 +94,16 @@ def build_parser() -> OneLineParser:
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    for add_group in (_add_mode, _add_run, _add_data, _add_network, _add_training, _add_processes, _add_reports):
+    for add_group in (
+        _add_mode,
+        _add_run,
+        _add_data,
+        _add_network,
+        add_stream_group,
+        _add_training,
+        _add_processes,
+        _add_reports,
+    ):
         add_group(parser)
     return parser
 
@@ -112,6 +123,12 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("mode (one is required)")
     mode = group.add_mutually_exclusive_group()
     mode.add_argument("--training", action="store_true", help="train, with a validation after each epoch")
+    mode.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="label a video frame by frame: a video file, a folder of frames, a pattern (frames/%%06d.png, 'a/*.jpg'), "
+        "or the number of a camera",
+    )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
     group.add_argument(
         "--export-weights",
@@ -283,8 +300,9 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _check_mode(options: argparse.Namespace) -> None:
-    if not (options.training or options.eval_mode or options.export_weights):
-        raise OptionError("no mode is given: expected one of --training, --eval-mode, --export-weights FILE")
+    if not (options.training or options.eval_mode or options.stream or options.export_weights):
+        raise OptionError("no mode is given: expected one of --training, --eval-mode, --stream, --export-weights FILE")
+    check_stream(options)
     if options.training and options.export_weights:
         raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
     if options.export_weights and options.weights == NO_WEIGHTS:
@@ -297,7 +315,7 @@ def _check_mode(options: argparse.Namespace) -> None:
         for name in training_only.split():
             if getattr(options, name):
                 raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out")
-        if not options.iouVal and not options.loss:
+        if options.eval_mode and not options.iouVal and not options.loss:
             raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
     if options.train_erfnet_shallow_dec and not options.shallow_dec:
         raise OptionError("--train-erfnet-shallow-dec trains the shallow decoder: add --shallow-dec")

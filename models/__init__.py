@@ -10,6 +10,7 @@ _HOME = {
     "LMANetConfig": "models.config",
     "LMANet": "models.lmanet",
     "Memory": "models.memory",
+    "VideoSegmenter": "models.segmenter",
     "build_lmanet": "models.lmanet",
     "describe": "models.model_text",
     "export_weights": "models.weights",

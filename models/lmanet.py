@@ -28,6 +28,7 @@ class LMANet(nn.Module):
         self.decoder = make_decoder(traits.features + traits.around, config.num_classes)
         if config.baseline:
             return
+        self.push = pushed  # models.inference puts in what works in place
         head_sizes = traits.features, traits.key_channels, config.value_channels
         self.memory_head, self.query_head = KeyValueHead(*head_sizes), KeyValueHead(*head_sizes)
         if config.align_weights:
@@ -70,8 +71,8 @@ class LMANet(nn.Module):
             return stacked, aux_logits.unsqueeze(1)
         return stacked
 
-    def step(self, frame: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """Logits of one frame of a stream, and the memory for the next one.
+    def step(self, frame: Tensor, memory: Memory | None = None, remember: bool = True) -> tuple[Tensor, Memory | None]:
+        """Logits of one frame of a stream, and the memory for the next one, with this frame unless not ``remember``.
 
         ``frame`` is ``B 3 H W``, ``memory`` is ``None`` for the first frame and what the last call gave after that;
         logits are ``B K H W``. Stepping through a clip ends in the logits of ``model(clip)``. In baseline mode there
@@ -81,7 +82,7 @@ class LMANet(nn.Module):
         """
         if frame.dim() != 4:
             raise ValueError(f"frame has shape {tuple(frame.shape)}: expected B 3 H W")
-        logits, _, memory = self._advance(frame, memory, decode=True, remember=True)
+        logits, _, memory = self._advance(frame, memory, decode=True, remember=remember)
         return logits, memory
 
     def _advance(
@@ -153,7 +154,7 @@ class LMANet(nn.Module):
         starts_fused_memory = self.config.structure == "original_kv_fusion" and memory is None
         head = self.init_head if starts_fused_memory else self.memory_head
         key, value = head(features)
-        return pushed(memory, key, value, self.config.memory_size)
+        return self.push(memory, key, value, self.config.memory_size)
 
     def _picked_positions(self, window: int) -> list[int]:
         positions = self.config.frame_positions(window)

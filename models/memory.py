@@ -42,3 +42,39 @@ def pushed(memory: Memory | None, key: Tensor, value: Tensor, capacity: int) -> 
         torch.cat([memory.keys[:, :, kept:], key], dim=2),
         torch.cat([memory.values[:, :, kept:], value], dim=2),
     )
+
+
+class RingMemory:
+    """A memory that is filled in place: once full, a new frame overwrites the oldest, and nothing is allocated.
+
+    It reads as a ``Memory`` does. Frames do not lie in the order in which they came, which attention does not see:
+    its softmax runs over all of them jointly.
+    """
+
+    def __init__(self, key: Tensor, value: Tensor, capacity: int):
+        (batch, key_channels, height, width), value_channels = key.shape, value.shape[1]
+        self._keys = key.new_empty(batch, key_channels, capacity, height, width)
+        self._values = value.new_empty(batch, value_channels, capacity, height, width)
+        self._pushed = 0
+
+    @property
+    def keys(self) -> Tensor:  # B C T h w
+        return self._keys[:, :, : self._pushed]
+
+    @property
+    def values(self) -> Tensor:  # B D T h w
+        return self._values[:, :, : self._pushed]
+
+    def push(self, key: Tensor, value: Tensor) -> None:
+        slot = self._pushed % self._keys.shape[2]
+        self._keys[:, :, slot].copy_(key)
+        self._values[:, :, slot].copy_(value)
+        self._pushed += 1
+
+
+def pushed_in_place(memory: RingMemory | None, key: Tensor, value: Tensor, capacity: int) -> RingMemory:
+    """As ``pushed``, but ``memory`` itself changes and is what comes out: for streams, which keep no older one."""
+    if memory is None:
+        memory = RingMemory(key, value, capacity)
+    memory.push(key, value)
+    return memory

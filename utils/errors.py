@@ -23,3 +23,7 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """A training cannot go on, for example since its loss is no longer a number."""
+
+
+class IncompleteError(UserError):
+    """Part of the work is done and kept, and the rest cannot be. ``main.py`` exits with status 1."""

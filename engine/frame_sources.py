@@ -1,0 +1,182 @@
+"""Where the frames of a stream come from: a video file, a folder, a pattern of file names, or a camera.
+
+Video files are decoded by PyAV: unlike OpenCV it tells a file that ends from one that breaks off.
+"""
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import av
+import cv2
+import numpy as np
+
+from datasets.images import image_size, read_frame
+from utils.errors import DataError, IncompleteError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_FPS = 17.0  # Cityscapes' own rate, for frames in single files
+# A stream may honestly hold a little less than its header promises, which may be no more than a length and a rate.
+MISSING_FRAMES_ALLOWED = 0.05
+
+
+class SourceFrame(NamedTuple):
+    """A frame, RGB uint8 ``H W 3``, and a name that no other frame of the source has."""
+
+    name: str
+    image: np.ndarray
+
+
+class FrameSource(Protocol):
+    """Frames in their order. Iterating raises ``IncompleteError`` where the source breaks off in the middle."""
+
+    description: str
+    fps: float
+    count: int | None  # how many frames to expect, where it is known
+
+    def __iter__(self) -> Iterator[SourceFrame]: ...
+
+
+def open_source(source: str) -> FrameSource:
+    """The source that a word of the command line names; raises ``DataError`` where it holds nothing."""
+    path = Path(source)
+    if source.isdigit() and not path.exists():
+        return Camera(int(source))
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
+        return ImageFiles(source, files, f"folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})")
+    if path.is_file():
+        is_image = path.suffix.lower() in IMAGE_ENDINGS
+        return ImageFiles(source, [path], "") if is_image else VideoFile(path)
+    if re.search(r"%0?\d*d", path.name):
+        return ImageFiles(source, _numbered(path), f"no file matches the pattern {source}")
+    if glob.has_magic(source):
+        return ImageFiles(source, [Path(file) for file in glob.glob(source)], f"no file matches the pattern {source}")
+    raise DataError(
+        f"--stream {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
+        "such as frames/%06d.png or 'frames/*.jpg', or the number of a camera, such as 0"
+    )
+
+
+class ImageFiles:
+    """Frames in files of their own, in the order in which people count: 9 before 10."""
+
+    def __init__(self, source: str, files: list[Path], problem: str):
+        if not files:
+            raise DataError(
+                f"--stream: {problem}: expected at least one frame, such as {Path(source).parent}/000000.png"
+            )
+        self.files = sorted(files, key=_counting_order)
+        self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
+        same_stems = len({file.stem for file in files}) < len(files)
+        self._name_of = (lambda file: f"{file.parent.name}_{file.name}") if same_stems else (lambda file: file.stem)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        for position, file in enumerate(self.files):
+            try:
+                frame = read_frame(file, image_size(file))
+            except DataError as error:
+                if position == 0:
+                    raise
+                raise IncompleteError(f"{error}; {position} frames before it are kept") from error
+            yield SourceFrame(self._name_of(file), frame.permute(1, 2, 0).numpy())
+
+
+class VideoFile:
+    """The first video stream of a file, whatever FFmpeg can read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with av.open(str(path)) as container:
+                if not container.streams.video:
+                    raise DataError(f"--stream {path}: holds no video, expected one such as MP4 or AVI")
+                stream = container.streams.video[0]
+                rate = stream.average_rate or stream.guessed_rate
+                self.fps = float(rate) if rate else DEFAULT_FPS
+                self.count = stream.frames or _frames_by_duration(container, self.fps)
+                # Without a number in the header, the length of a file with sound may be that of the sound.
+                self._promised = (self.count or 0) if len(container.streams) == 1 else stream.frames
+                self.codec = stream.codec_context.name
+        except (av.error.FFmpegError, OSError) as error:
+            raise DataError(
+                f"--stream {path}: cannot be read as a video ({_reason(error)}): expected one such as MP4 or AVI, or a "
+                "folder of frames"
+            ) from error
+        self.description = f"video {path} ({self.codec}, {self.fps:g} frames/s)"
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        decoded, problem = 0, ""
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for frame in container.decode(stream):
+                    if frame.is_corrupt:
+                        problem = "damaged data"
+                        break
+                    yield SourceFrame(f"{self.path.stem}_{decoded:06d}", frame.to_ndarray(format="rgb24"))
+                    decoded += 1
+        except av.error.FFmpegError as error:
+            problem = _reason(error)
+        if not problem and decoded < self._promised * (1 - MISSING_FRAMES_ALLOWED):
+            problem = f"its header promises {self._promised}"
+        if decoded == 0:
+            raise DataError(f"--stream {self.path}: no frame can be decoded ({problem or 'it is empty'})")
+        if problem:
+            raise IncompleteError(f"{self.path} breaks off after {decoded} frames ({problem}); these are kept")
+
+
+class Camera:
+    """A camera of this machine, by its number, until Ctrl-C."""
+
+    def __init__(self, number: int):
+        self.number, self.count = number, None
+        previous = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # a camera that is not there is said once, by the error below
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.utils.logging.setLogLevel(previous)
+        if not self._capture.isOpened():
+            raise DataError(f"--stream {number}: there is no camera of that number, expected one such as 0, or a file")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
+        self.description = f"camera {number}"
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        decoded = 0
+        try:
+            while True:
+                there, image = self._capture.read()
+                if not there:
+                    raise IncompleteError(f"camera {self.number} gave no frame after {decoded}; those are kept")
+                yield SourceFrame(f"camera{self.number}_{decoded:06d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                decoded += 1
+        finally:
+            self._capture.release()
+
+
+def _numbered(pattern: Path) -> list[Path]:
+    """The files that a printf pattern such as ``frame_%06d.png`` names, whatever number they start at."""
+    before, width, after = re.fullmatch(r"(.*)%0?(\d*)d(.*)", pattern.name).groups()
+    digits = rf"\d{{{int(width or 1)},}}"
+    matches = re.compile(re.escape(before) + digits + re.escape(after))
+    if not pattern.parent.is_dir():
+        return []
+    return [file for file in pattern.parent.iterdir() if matches.fullmatch(file.name)]
+
+
+def _counting_order(file: Path) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
+
+
+def _frames_by_duration(container: av.container.InputContainer, fps: float) -> int | None:
+    return round(container.duration / av.time_base * fps) if container.duration else None
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()

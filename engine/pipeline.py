@@ -1,0 +1,119 @@
+"""Work that goes on side by side: bounded queues between threads, so that the slowest sets the pace.
+
+An error of a thread comes out where its results are used, and a thread never outlives the one that started it.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from queue import Full, Queue
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+DEPTH = 3  # items that wait between two threads: enough to even out, few enough to stay small
+REMEMBERED = 1000  # durations of which medians are taken, so that an endless stream needs no more memory
+PATIENCE = 0.1  # seconds between two looks at whether the other side is still there
+_END = object()
+
+
+class Prefetched(Iterable[Made], Generic[Item, Made]):
+    """What ``make`` gives for each item, made ahead by one thread; ``milliseconds`` tells how long each took."""
+
+    def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
+        self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._items, self._make = items, make
+        self._queue: Queue = Queue(depth)
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+
+    def __iter__(self) -> Iterator[Made]:
+        self._thread.start()
+        while (made := self._queue.get()) is not _END:
+            yield made
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Ends the thread; what it has made and nobody took is dropped."""
+        self._stopped.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            items = iter(self._items)
+            while True:
+                start = time.perf_counter()
+                try:
+                    made = self._make(next(items))
+                except StopIteration:
+                    break
+                self.milliseconds.append(1000 * (time.perf_counter() - start))
+                if not _put(self._queue, made, self._stopped):
+                    break
+        except BaseException as error:  # comes out in __iter__
+            self._error = error
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()  # releases files and cameras in the thread that used them
+            _put(self._queue, _END, self._stopped)
+
+
+class Background(Generic[Item]):
+    """Calls ``work`` for each item that is put in, in order, in a thread of its own."""
+
+    def __init__(self, work: Callable[[Item], None], name: str, depth: int = DEPTH):
+        self.name = name
+        self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._work = work
+        self._queue: Queue = Queue(depth)
+        self._failed = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        return self._failed.is_set()
+
+    def put(self, item: Item) -> None:
+        """Hands over an item, as soon as there is room; raises the error that an earlier one ended in."""
+        if not _put(self._queue, item, self._failed):
+            self._raise()
+
+    def finish(self) -> None:
+        """Waits until all is done; raises the error that it ended in."""
+        _put(self._queue, _END, self._failed)
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self) -> None:
+        try:
+            while (item := self._queue.get()) is not _END:
+                start = time.perf_counter()
+                self._work(item)
+                self.milliseconds.append(1000 * (time.perf_counter() - start))
+        except BaseException as error:  # comes out in put or finish
+            self._error = error
+            self._failed.set()
+
+
+def _put(queue: Queue, item: object, given_up: threading.Event) -> bool:
+    """Puts an item in as soon as there is room; false where the other side has given up."""
+    while not given_up.is_set():
+        try:
+            queue.put(item, timeout=PATIENCE)
+            return True
+        except Full:
+            continue
+    return False

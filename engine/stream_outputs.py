@@ -1,0 +1,184 @@
+"""What a stream leaves on disk: a video, a label map and probabilities of every frame. Each is whole or is not there.
+
+A video is written as ``NAME.partial.mp4`` and takes its name once it is closed. Its file is fragmented meanwhile, so
+that even a partial one plays.
+"""
+
+import io
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import av
+import cv2
+import numpy as np
+
+from datasets.classes import CLASS_NAMES, IGNORED, PALETTE, train_ids_to_label_ids
+from engine.stream_options import VIDEO_KINDS
+from utils.errors import OptionError
+from utils.files import written_whole
+from utils.visualize import legend, stacked
+
+SUMMARY, LABELS, PROBABILITIES = "stream.json", "labels", "probabilities"
+PARTIAL = ".partial.mp4"
+QUALITY = {"libx264": {"crf": "20", "preset": "superfast"}, "mpeg4": {"qscale": "3"}}
+LEGEND_WIDTH = 1500  # pixels; the letters of wider pictures grow with them
+NO_CLASS = 255  # in files of train ids
+
+_COLORS = np.zeros((256, 1, 3), np.uint8)
+_COLORS[: len(PALETTE), 0] = PALETTE
+_TRAIN_IDS = np.arange(256, dtype=np.uint8)
+_TRAIN_IDS[IGNORED:] = NO_CLASS
+
+
+class LabelledFrame(NamedTuple):
+    """A frame with its labels: RGB uint8 ``H W 3``, train ids uint8 ``H W``, probabilities ``K h w`` or none."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray | None = None
+
+
+class Output(Protocol):
+    """Takes one labelled frame after the other."""
+
+    name: str
+
+    def write(self, frame: LabelledFrame) -> None: ...
+
+    def close(self) -> None:
+        """Completes what was written."""
+
+    def abandon(self) -> str:
+        """Ends after an error; gives what is left under which name."""
+
+
+class VideoOutput:
+    """An MP4 with the labels over the frames, the labels alone, or both side by side, above a legend of the classes."""
+
+    name = "video"
+
+    def __init__(self, folder: Path, kind: str, alpha: float, fps: float):
+        self.kind, self.alpha, self.fps = kind, alpha, fps
+        self.path = folder / f"{kind}.mp4"
+        self._partial = folder / f"{kind}{PARTIAL}"
+        self._container: av.container.OutputContainer | None = None
+
+    def write(self, frame: LabelledFrame) -> None:
+        picture = self._picture(frame)
+        if self._container is None:
+            self._open(picture)
+        picture = stacked([picture, self._legend])
+        missing_rows, missing_columns = (side % 2 for side in picture.shape[:2])  # H.264 in 4:2:0 takes even sides
+        picture = cv2.copyMakeBorder(picture, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+
+    def close(self) -> None:
+        if self._container is None:
+            return
+        self._flush()
+        self._container.close()
+        self._file.close()
+        self._partial.replace(self.path)
+
+    def abandon(self) -> str:
+        if self._container is None:
+            return "no video was begun"
+        for end in (self._flush, self._container.close, self._file.close):
+            try:
+                end()
+            except (OSError, av.error.FFmpegError):
+                continue  # the error that led here is the one to report
+        return f"the video so far is {self._partial.name}"
+
+    def _flush(self) -> None:
+        self._container.mux(self._stream.encode())
+
+    def _open(self, picture: np.ndarray) -> None:
+        height, width = picture.shape[:2]
+        scale = max(1, width // LEGEND_WIDTH)
+        small = legend(CLASS_NAMES[:IGNORED], PALETTE, -(-width // scale))
+        self._legend = small.repeat(scale, axis=0).repeat(scale, axis=1)[:, :width]
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self._file = self._partial.open("wb")
+        # In fragments, so that a video that was cut off plays; on closing it becomes an ordinary MP4.
+        self._container = av.open(self._file, "w", format="mp4", options={"movflags": "hybrid_fragmented"})
+        rate = Fraction(self.fps).limit_denominator(1001)
+        self._stream = self._container.add_stream(codec, rate=rate, options=QUALITY[codec])
+        self._stream.width, self._stream.height = width + width % 2, height + self._legend.shape[0]
+        self._stream.height += self._stream.height % 2
+        self._stream.pix_fmt = "yuv420p"
+
+    def _picture(self, frame: LabelledFrame) -> np.ndarray:
+        colors = cv2.LUT(cv2.merge([frame.labels] * 3), _COLORS)
+        if self.kind == "labels":
+            return colors
+        mixed = cv2.addWeighted(frame.image, 1 - self.alpha, colors, self.alpha, 0)
+        return mixed if self.kind == "overlay" else np.concatenate([mixed, colors], axis=1)
+
+
+class LabelOutput:
+    """A PNG for each frame, ``NAME_pred_labelTrainIds.png`` or ``NAME_pred_labelIds.png``, as the benchmark's."""
+
+    name = "labels"
+
+    def __init__(self, folder: Path, kind: str):
+        self.folder = folder / LABELS
+        self.folder.mkdir(exist_ok=True)
+        self._ids = _TRAIN_IDS if kind == "trainIds" else train_ids_to_label_ids
+        self._ending = "labelTrainIds" if kind == "trainIds" else "labelIds"
+
+    def write(self, frame: LabelledFrame) -> None:
+        _, data = cv2.imencode(".png", cv2.LUT(frame.labels, self._ids), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        with written_whole(self.folder / f"{benchmark_name(frame.name)}_pred_{self._ending}.png") as file:
+            file.write(data.tobytes())
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def abandon(self) -> str:
+        return f"the label maps in {LABELS} are whole"
+
+
+class ProbabilityOutput:
+    """A NumPy file for each frame: probabilities of the classes, float16 ``K h w`` at the working size."""
+
+    name = "probabilities"
+
+    def __init__(self, folder: Path):
+        self.folder = folder / PROBABILITIES
+        self.folder.mkdir(exist_ok=True)
+
+    def write(self, frame: LabelledFrame) -> None:
+        content = io.BytesIO()
+        np.save(content, frame.probabilities)
+        with written_whole(self.folder / f"{benchmark_name(frame.name)}_probabilities.npy") as file:
+            file.write(content.getbuffer())
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def abandon(self) -> str:
+        return f"the files in {PROBABILITIES} are whole"
+
+
+def benchmark_name(name: str) -> str:
+    """``CITY_SEQ_FRAME`` of a Cityscapes frame; other names as they are."""
+    return name.removesuffix("_leftImg8bit")
+
+
+def clear_previous(folder: Path, overwrite: bool) -> None:
+    """Removes what an earlier stream left. Raises ``OptionError`` where there is something and not ``overwrite``."""
+    names = [SUMMARY, LABELS, PROBABILITIES, *(f"{kind}{end}" for kind in VIDEO_KINDS for end in (".mp4", PARTIAL))]
+    found = [folder / name for name in names if (folder / name).exists()]
+    if found and not overwrite:
+        raise OptionError(
+            f"--savedir {folder} holds an earlier stream ({found[0].name}): give another folder, or --overwrite"
+        )
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

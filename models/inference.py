@@ -1,0 +1,165 @@
+"""A network made fast for inference: the same computation with less work a frame.
+
+Batch norms become part of the convolutions before them, the convolutions of a head and of both heads run as one where
+they read the same features, tensors are channels-last, the memory is filled in place. ``LMANet.step`` itself stays.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.fusion import GatedFusion
+from models.lmanet import LMANet
+from models.memory import KeyValueHead, pushed_in_place
+
+log = logging.getLogger(__name__)
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+@torch.no_grad()
+def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
+    """A copy of ``model`` whose ``step`` gives the same logits in less time; for inference only.
+
+    Its memories are filled in place: what ``step`` was given must not be used again. With ``compiled``, encoder, heads,
+    fusion and decoder go through torch.compile with their weights frozen in, which takes a minute at the first frames.
+    """
+    fast = copy.deepcopy(model).eval().requires_grad_(False)
+    parts = [fast.encoder, fast.decoder]
+    if not fast.config.baseline:
+        fast.push = pushed_in_place
+        parts += [fast.fusion, *([fast.memory_decoder] if hasattr(fast, "memory_decoder") else [])]
+    for part in parts:
+        fold_batch_norms(part)
+    if not fast.config.baseline:
+        _join_heads(fast)
+        if isinstance(fast.fusion, GatedFusion):
+            fast.fusion = JoinedGatedFusion(fast.fusion)
+    fast.to(memory_format=torch.channels_last)
+    if compiled:
+        _compile_parts(fast)
+    return fast
+
+
+def fold_batch_norms(part: nn.Module) -> int:
+    """Makes batch norms part of the convolutions that feed them alone, in place; gives how many were folded."""
+    names = list(_convolutions_with_norms(part))
+    for conv_name, norm_name in names:
+        conv, norm = part.get_submodule(conv_name), part.get_submodule(norm_name)
+        folded = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+        part.set_submodule(conv_name, folded)
+        part.set_submodule(norm_name, nn.Identity())
+    return len(names)
+
+
+class _LayerTracer(fx.Tracer):
+    """Sees convolutions and batch norms, those of this project included, as single steps."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, (*CONVOLUTIONS, nn.BatchNorm2d)) or super().is_leaf_module(module, name)
+
+
+def _convolutions_with_norms(part: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of each convolution whose output goes into one batch norm and nowhere else, and of that batch norm."""
+    try:
+        calls = [node for node in _LayerTracer().trace(part).nodes if node.op == "call_module"]
+    except (fx.proxy.TraceError, TypeError) as error:  # what a registered backbone computes may depend on its input
+        log.info("batch norms of %s stay as they are: %s", type(part).__name__, str(error).splitlines()[0])
+        return
+    times = {name: sum(call.target == name for call in calls) for name in {call.target for call in calls}}
+    for call in calls:
+        norm, feeds = part.get_submodule(call.target), call.args[0]
+        if not isinstance(norm, nn.BatchNorm2d) or not getattr(norm, "applied", True):
+            continue
+        if feeds.op != "call_module" or len(feeds.users) > 1 or times[call.target] > 1 or times[feeds.target] > 1:
+            continue
+        if isinstance(part.get_submodule(feeds.target), CONVOLUTIONS):
+            yield feeds.target, call.target
+
+
+class JoinedHeads(nn.Module):
+    """Several heads that read the same features, as one convolution: B F h w -> a key and a value for each."""
+
+    def __init__(self, heads: list[KeyValueHead]):
+        super().__init__()
+        convolutions = [conv for head in heads for conv in (head.key, head.value) if isinstance(conv, nn.Conv2d)]
+        self.sizes = [conv.out_channels for conv in convolutions]
+        self.passes_features = len(convolutions) == len(heads)
+        self.conv = joined_convolution(convolutions)
+
+    def forward(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        outputs = self.conv(features).split(self.sizes, dim=1)
+        if self.passes_features:
+            return [(key, features) for key in outputs]
+        return list(zip(outputs[::2], outputs[1::2], strict=True))
+
+
+class SharedHead(nn.Module):
+    """One of several heads that are computed together: by whichever is asked first, once for the same features."""
+
+    def __init__(self, joined: JoinedHeads, position: int, ready: dict[str, object]):
+        super().__init__()
+        self.joined, self.position, self.ready = joined, position, ready
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        if self.ready.get("of") is not features:
+            self.ready.update(of=features, pairs=self.joined(features))
+        return self.ready["pairs"][self.position]
+
+
+class JoinedGatedFusion(nn.Module):
+    """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features."""
+
+    def __init__(self, fusion: GatedFusion):
+        super().__init__()
+        self.prepare_query, self.prepare_read = fusion.prepare_query, fusion.prepare_read
+        self.gate_activation, self.one_gate = fusion.gate_activation, fusion.one_gate
+        norm = fusion.norm
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.features_query, self.features_read = fusion.features_query, fusion.features_read
+        for features in (self.features_query, self.features_read):
+            features.weight.mul_(scale[:, None, None, None])
+            features.bias.mul_(scale)
+        self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
+        self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
+        query, read = self.prepare_query(query), self.prepare_read(read)
+        gates = self.gate_activation(self.gates(torch.cat([query, read], dim=1)))
+        gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
+        fused = self.features_query(query).mul_(gate_query).add_(self.shift)
+        return fused.addcmul_(gate_read, self.features_read(read)).relu_()
+
+
+def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:
+    """One convolution that gives the channels of several that read the same input, one behind the other."""
+    first = convolutions[0]
+    channels = sum(conv.out_channels for conv in convolutions)
+    joined = nn.Conv2d(first.in_channels, channels, first.kernel_size, padding=first.padding, device="meta")
+    joined.weight = nn.Parameter(torch.cat([conv.weight for conv in convolutions]), requires_grad=False)
+    joined.bias = nn.Parameter(torch.cat([conv.bias for conv in convolutions]), requires_grad=False)
+    return joined
+
+
+def _join_heads(model: LMANet) -> None:
+    """The heads that read the encoder's features become one convolution."""
+    names = ["query_head", "memory_head"]
+    if model.config.structure == "original_kv_fusion":  # its memory is made of what was fused, not of the features
+        names = ["query_head"]
+        model.memory_head = SharedHead(JoinedHeads([model.memory_head]), 0, {})
+    joined, ready = JoinedHeads([getattr(model, name) for name in names]), {}
+    for position, name in enumerate(names):
+        setattr(model, name, SharedHead(joined, position, ready))
+
+
+def _compile_parts(model: LMANet) -> None:
+    """Compiles what lies between reads of the memory, in place; shapes are those of the first frame."""
+    torch._inductor.config.freezing = True
+    model.encoder = torch.compile(model.encoder, dynamic=False)
+    model.decoder = torch.compile(model.decoder, dynamic=False)
+    if not model.config.baseline:
+        model.fusion = torch.compile(model.fusion, dynamic=False)
