@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +19,11 @@ from engine.batches import Timed, network_input
 from models.lmanet import LMANet
 from utils.metrics import ConfusionMatrix
 from utils.timing import synchronised_seconds
-from utils.visualize import colorized, error_map, overlay, write_png
+from utils.visualize import ERROR_LEGEND, colorized, error_map, legend, overlay, stacked, write_png
 
 log = logging.getLogger(__name__)
+
+LEGEND_WIDTH = 640
 
 # Called with a clip's number, its last frame 3 H W, its prediction and label, both of the label's size, on the CPU.
 OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
@@ -89,10 +92,11 @@ def enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class PictureWriter:
-    """Writes frame, label, prediction, overlay and error map of each clip to ``FOLDER/NAME_*.png``."""
+    """Writes frame, label, prediction, overlay and error map of each clip to ``FOLDER/NAME_*.png``, with a legend."""
 
     def __init__(self, folder: Path, clips: list[Clip]):
         folder.mkdir(parents=True, exist_ok=True)
+        write_png(folder / "legend.png", class_legend(LEGEND_WIDTH))
         self.folder, self.clips = folder, clips
 
     def __call__(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
@@ -133,6 +137,13 @@ def all_of(*writers: OnClip | None) -> OnClip | None:
             writer(*clip)
 
     return call_each if present else None
+
+
+def class_legend(width: int) -> np.ndarray:
+    """What the colours of labels and of error maps stand for."""
+    classes = [*CLASS_NAMES[:IGNORED], "without a label"]
+    errors = [f"errors: {name}" for name, _ in ERROR_LEGEND]
+    return stacked([legend(classes, PALETTE, width), legend(errors, [color for _, color in ERROR_LEGEND], width)])
 
 
 def class_names() -> tuple[str, ...]:

@@ -7,20 +7,29 @@ import sys
 
 import torch
 
+from datasets.cityscapes import CityscapesClips
+from datasets.classes import CLASS_NAMES
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
 from engine import build
 from engine.consistency import consistency_text, measure_consistency
-from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
+from engine.evaluate import Evaluation, PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.frame_sources import open_source
+from engine.html_report import InspectedClip, ReportPage
+from engine.memory_view import memory_view
+from engine.picks import BestAndWorst
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
 from engine.stream import stream_text, write_summary
 from engine.stream_outputs import clear_previous
 from engine.train import resume, train
+from models.lmanet import LMANet
 from models.model_text import describe
 from models.weights import export_weights
 from utils.errors import OptionError, UserError
+from utils.files import write_text
+from utils.metrics import ConfusionMatrix
+from utils.terminal import takes_colour
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +75,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def run_training(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
+    baseline = read_report(options.baseline_path) if options.baseline_path else None
     train_clips, val_clips = build.clips_of(options, "train"), build.clips_of(options, "val")
     checkpoint = folder.read_checkpoint() if options.resume else None
     model = build.model_with_weights(options, device)
@@ -87,11 +97,22 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
         torch.get_num_threads(),
     )
 
-    def validate():
-        writer = clip_writer(options, folder, val_clips)
-        return evaluate(model, val_loader, training.loss_function, device, writer, options.use_orig_res)
+    validations: list[Evaluation] = []
 
-    train(training, build.train_settings(options), loader, sampler, validate, folder)
+    def validate() -> Evaluation:
+        writer = clip_writer(options, folder, val_clips)
+        validations[:] = [evaluate(model, val_loader, training.loss_function, device, writer, options.use_orig_res)]
+        return validations[0]
+
+    try:
+        train(training, build.train_settings(options), loader, sampler, validate, folder)
+    finally:
+        # Also where a training is stopped or fails: what it has learned until then is worth seeing.
+        if validations and training.rows:
+            from engine.plots import write_training_plots  # only here: matplotlib takes long to import
+
+            best_epoch = training.best_row(options.iouVal).epoch
+            write_training_plots(folder, training.rows, best_epoch, validations[0].confusion, baseline)
     best = training.best_row(options.iouVal)
     print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
 
@@ -108,10 +129,11 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     model = build.model_with_weights(options, device)
     folder.describe_run(options, describe(model))
     loader, _ = build.loader_of(options, clips, device, trains=False)
-    writer = clip_writer(options, folder, clips)
+    picks = BestAndWorst(clips.clips)
+    writer = all_of(clip_writer(options, folder, clips), picks)
     result = evaluate(model, loader, build.loss_function(options, device), device, writer, options.use_orig_res)
 
-    names = class_names()
+    names, coloured = class_names(), takes_colour(sys.stdout)
     report = {
         "clips": result.clips,
         "frames_per_clip": options.win_size,
@@ -123,10 +145,11 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     }
     if options.iouVal:
         report |= scores(names, result.confusion)
-        print(iou_table(names, result.confusion, baseline))
+        report["clip_mean_iou"] = picks.scores
+        print(iou_table(names, result.confusion, baseline, coloured))
     if options.use_orig_res:
         report["original_size"] = scores(names, result.original_confusion)
-        print("at the labels' own size:", iou_table(names, result.original_confusion), sep="\n")
+        print("at the labels' own size:", iou_table(names, result.original_confusion, coloured=coloured), sep="\n")
     if options.consistency:
         report["consistency"] = measure_consistency(
             build.segmenter_of(options, model, device), build.sequences_of_split(options, "val")
@@ -136,11 +159,42 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
         report["loss"] = result.loss
         print(f"loss {result.loss:.4f}")
     folder.write_report(report)
+    page = report_page(folder.name, report, baseline, picks, result.confusion, model, clips, device)
+    write_text(folder.page_file, page.html())
     print(
         f"{result.clips} clips; {report['network_seconds_per_frame']:.4f} s a frame in the network on {device} "
         f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
-    print(f"report: {folder.report_file}")
+    print(f"report: {folder.page_file} (figures: {folder.report_file.name})")
+
+
+def report_page(
+    title: str,
+    report: dict,
+    baseline: dict | None,
+    picks: BestAndWorst,
+    confusion: ConfusionMatrix,
+    model: LMANet,
+    clips: CityscapesClips,
+    device: torch.device,
+) -> ReportPage:
+    """The page of an evaluation; the clip that the network is best at is the one whose attention is shown."""
+    from engine.plots import confusion_png  # only here: matplotlib takes long to import
+
+    counted = "iou" in report
+    inspected = None
+    if picks.best:
+        view = memory_view(model, clips[picks.best[0].number].frames, device)
+        inspected = None if view is None else InspectedClip(picks.best[0], view)
+    return ReportPage(
+        title,
+        report,
+        baseline,
+        picks.best,
+        picks.worst_that_are_not_best(),
+        inspected,
+        confusion_png(confusion.counts.cpu().numpy(), CLASS_NAMES, "Confusion matrix") if counted else None,
+    )
 
 
 def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from utils.errors import OptionError
 from utils.metrics import ConfusionMatrix
+from utils.terminal import shaded
+
+# Percentage points of gain or loss that get the deepest colour.
+DEEPEST_GAIN = 0.1
 
 
 def percent(value: float | None) -> str:
@@ -21,18 +25,26 @@ def iou_by_name(names: Sequence[str], iou: Tensor) -> dict[str, float | None]:
     return {name: _or_none(value) for name, value in zip(names, iou.tolist(), strict=False)}
 
 
-def iou_table(names: Sequence[str], confusion: ConfusionMatrix, baseline: dict | None = None) -> str:
-    """IoU per class and its mean in percent; with an earlier report also its figures and the gain."""
+def iou_table(
+    names: Sequence[str], confusion: ConfusionMatrix, baseline: dict | None = None, coloured: bool = False
+) -> str:
+    """IoU per class and its mean in percent; with an earlier report also its figures and the gain.
+
+    ``coloured`` puts terminal colours to the figures, by their value.
+    """
     rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
     before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
     lines = [f"{'class':<14}{'IoU %':>8}" + (f"{'baseline':>10}{'gain':>8}" if before else "")]
     for name, value in rows:
         if name == "mean":
             lines.append("-" * len(lines[0]))
-        line = f"{name:<14}{percent(value):>8}"
+        cells = [_shaded(f"{percent(value):>8}", value, coloured)]
         if before:
-            line += f"{percent(before.get(name)):>10}{_gain(value, before.get(name)):>8}"
-        lines.append(line)
+            gain = gain_of(value, before.get(name))
+            depth = None if gain is None else 0.5 + gain / DEEPEST_GAIN / 2
+            cells.append(f"{percent(before.get(name)):>10}")
+            cells.append(_shaded(f"{'' if gain is None else f'{100 * gain:+.2f}':>8}", depth, coloured))
+        lines.append(f"{name:<14}{''.join(cells)}")
     lines.append(f"pixel accuracy {percent(confusion.accuracy())} %")
     return "\n".join(lines)
 
@@ -58,8 +70,13 @@ def read_report(folder: str | Path) -> dict:
         ) from error
 
 
-def _gain(value: float | None, before: float | None) -> str:
-    return "" if value is None or before is None else f"{100 * (value - before):+.2f}"
+def gain_of(value: float | None, before: float | None) -> float | None:
+    """What was gained, as a share; ``None`` where one of the two is not known."""
+    return None if value is None or before is None else value - before
+
+
+def _shaded(text: str, share: float | None, coloured: bool) -> str:
+    return shaded(text, share) if coloured and share is not None else text
 
 
 def _or_none(value: float) -> float | None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,16 @@ class RunFolder:
         self.best_weights_file = self.path / f"model_best{long}.pth"
         self._epoch_weights = f"model{long}-{{epoch:03d}}.pth"
         self.report_file = self.path / "report.json"
+        self.page_file = self.path / "report.html"
+        self.curves_file, self.iou_file = self.path / f"curves{long}.png", self.path / f"iou{long}.png"
+        self.confusion_file = self.path / f"confusion{long}.png"
         self.images_folder = self.path / "images"
         self.predictions_folder = self.path / "predictions"
+
+    @property
+    def name(self) -> str:
+        """The last folder of the path, which the run is called by."""
+        return os.path.basename(os.path.abspath(self.path)) or "run"
 
     def describe_run(self, options: argparse.Namespace, model_text: str) -> None:
         """Writes ``args.txt``, a copy of the model file and ``model.txt``."""

@@ -16,7 +16,7 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     path = Path(path)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, mode) as file:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +32,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Replaces a text file in one step."""
     with written_whole(path, "w") as file:
         file.write(text)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replaces a binary file in one step."""
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def write_with(path: str | Path, write: Callable[[IO], None]) -> None:

@@ -1,9 +1,11 @@
 """Pictures of frames, labels and predictions. Images are arrays H W 3 uint8 RGB, labels H W integers."""
 
+import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,7 +13,11 @@ from utils.files import written_whole
 
 Palette = Sequence[tuple[int, int, int]]
 ERROR_COLOR = (213, 94, 0)  # vermilion of the Okabe-Ito palette, which the colour-blind tell from grey
+MARK_COLOR = (86, 180, 233)  # sky blue of the same palette; seen on dark and on bright frames with a black edge
+# What the colours of an error map stand for.
+ERROR_LEGEND = (("wrong", ERROR_COLOR), ("right", (200, 200, 200)), ("without a label", (0, 0, 0)))
 CAPTION_HEIGHT = 22
+SCALE_HEIGHT = 32
 GAP = 4
 
 
@@ -33,6 +39,74 @@ def error_map(frame: np.ndarray, prediction: np.ndarray, label: np.ndarray, igno
     picture[prediction != label] = ERROR_COLOR
     picture[label == ignored] = 0
     return picture
+
+
+def heat_overlay(frame: np.ndarray, heat: np.ndarray, shown: np.ndarray, highest: float) -> np.ndarray:
+    """The frame in grey with ``heat`` (h w, 0 to ``highest``) glowing over it, from violet to yellow.
+
+    ``shown`` (h w, bool) says where heat is drawn; its edge is outlined and the rest of the frame is dim.
+    """
+    height, width = frame.shape[:2]
+    levels = np.clip(255 * heat / max(highest, 1e-12), 0, 255).round().astype(np.uint8)
+    levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+    inside = cv2.resize(shown.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+    grey = frame.mean(axis=2, keepdims=True) * (0.45 + 0.4 * inside)
+    alpha = 0.95 * inside * np.sqrt(levels / 255)
+    picture = ((1 - alpha) * grey + alpha * heat_colors(levels[..., 0])).round().astype(np.uint8)
+    if not shown.all():
+        edge = cv2.morphologyEx(np.pad(inside[..., 0], 1), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
+        picture[(edge > 0) & (inside[..., 0] > 0)] = MARK_COLOR
+    return picture
+
+
+def heat_colors(levels: np.ndarray) -> np.ndarray:
+    """Levels 0..255 (any shape, uint8) as RGB of the map "inferno", whose brightness rises evenly."""
+    flat = cv2.applyColorMap(np.ascontiguousarray(levels).reshape(-1, 1), cv2.COLORMAP_INFERNO)
+    return flat[..., ::-1].reshape(*levels.shape, 3)
+
+
+def heat_scale(width: int, highest: float) -> np.ndarray:
+    """A strip that says what the colours of a heat map stand for: 0 to ``highest``, a share, in percent."""
+    height, font = SCALE_HEIGHT, ImageFont.load_default(SCALE_HEIGHT - 11)
+    canvas = Image.new("RGB", (width, height), (0, 0, 0))
+    draw = ImageDraw.Draw(canvas)
+    high = f"{100 * highest:.2g} %"
+    left, right = 10 + int(font.getlength("0")) + 8, width - int(font.getlength(high)) - 18
+    draw.text((10, height // 2), "0", fill=(255, 255, 255), font=font, anchor="lm")
+    draw.text((right + 8, height // 2), high, fill=(255, 255, 255), font=font, anchor="lm")
+    if right > left:
+        ramp = np.linspace(0, 255, right - left).round().astype(np.uint8)
+        canvas.paste(Image.fromarray(np.repeat(heat_colors(ramp)[None], height - 14, axis=0)), (left, 7))
+    return np.asarray(canvas)
+
+
+def marked(frame: np.ndarray, down: float, right: float) -> np.ndarray:
+    """The frame with a ring and a cross around the point at ``down`` and ``right``, in pixels."""
+    canvas = Image.fromarray(frame)
+    draw, radius = ImageDraw.Draw(canvas), max(5, frame.shape[1] // 80)
+    for color, wide in (((0, 0, 0), 5), (MARK_COLOR, 2)):
+        draw.ellipse((right - radius, down - radius, right + radius, down + radius), outline=color, width=wide)
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            start, end = radius, 2 * radius
+            draw.line(
+                (right + dx * start, down + dy * start, right + dx * end, down + dy * end), fill=color, width=wide
+            )
+    return np.asarray(canvas)
+
+
+def narrowed(picture: np.ndarray, width: int, exact: bool = False) -> np.ndarray:
+    """The picture at most ``width`` wide; ``exact`` keeps its colours as they are, as label maps need it."""
+    height, wide = picture.shape[:2]
+    if wide <= width:
+        return picture
+    method = cv2.INTER_NEAREST if exact else cv2.INTER_AREA
+    return cv2.resize(picture, (width, max(1, round(height * width / wide))), interpolation=method)
+
+
+def enlarged_to(picture: np.ndarray, width: int) -> np.ndarray:
+    """The picture, smoothly enlarged to ``width``."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def side_by_side(pictures: Sequence[tuple[str, np.ndarray]], columns: int) -> np.ndarray:
@@ -76,7 +150,23 @@ def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Writes an image or a label map (uint8) as PNG; the file takes its name once it is whole."""
-    encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="PNG")
     with written_whole(path) as file:
-        file.write(encoded.getvalue())
+        file.write(_encoded(picture, format="PNG"))
+
+
+def data_uri(picture: np.ndarray, exact: bool = False) -> str:
+    """The picture as text that a page can hold: JPEG, or PNG where colours are to be ``exact``."""
+    if exact:
+        return png_uri(_encoded(picture, format="PNG", optimize=True))
+    return "data:image/jpeg;base64," + base64.b64encode(_encoded(picture, format="JPEG", quality=85)).decode("ascii")
+
+
+def png_uri(png: bytes) -> str:
+    """An encoded PNG as text that a page can hold."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _encoded(picture: np.ndarray, **how: object) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, **how)
+    return encoded.getvalue()

@@ -30,7 +30,9 @@ def test_report_and_table(command, tmp_path, capsys):
     assert set(report["original_size"]) == {"mean_iou", "accuracy", "iou"}
     output = capsys.readouterr().out
     assert f"mean          {100 * report['mean_iou']:>8.2f}" in output
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"args.txt", "lmanet.py", "model.txt", "report.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("args.txt", "lmanet.py", "model.txt", "report.json", "report.html")
+    }
 
 
 def test_gain_over_an_earlier_evaluation(command, tmp_path, capsys):
@@ -46,7 +48,7 @@ def test_pictures_of_each_clip(command, tmp_path):
     assert main(command("--eval-mode", "--save-images")) == 0
     names = {path.name for path in (tmp_path / "run" / "images").iterdir()}
     kinds = ("frame", "label", "prediction", "overlay", "errors")
-    assert names == {f"toytown_{n:06d}_000003_{kind}.png" for n in (100, 101, 102) for kind in kinds}
+    assert names == {"legend.png"} | {f"toytown_{n:06d}_000003_{kind}.png" for n in (100, 101, 102) for kind in kinds}
     assert Image.open(tmp_path / "run" / "images" / "toytown_000100_000003_label.png").size == (64, 32)
 
 

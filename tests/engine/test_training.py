@@ -45,6 +45,7 @@ def test_a_training_leaves_all_files_under_their_published_names(command, tmp_pa
     assert {path.name for path in run.iterdir()} == {
         *("args.txt", "lmanet.py", "model.txt", "automated_log.txt", "best.txt"),
         *("checkpoint.pth.tar", "model_best.pth.tar", "model_best.pth", "model-001.pth", "model-002.pth"),
+        *("curves.png", "iou.png", "confusion.png"),
     }
     header, *rows = (run / "automated_log.txt").read_text().splitlines()
     assert header.split() == ["Epoch", "Train-loss", "Test-loss", "Train-IoU", "Test-IoU", "learningRate"]
@@ -156,6 +157,7 @@ def test_the_single_frame_network_and_its_shallow_decoder_train_from_scratch(com
     assert {path.name for path in run.iterdir()} == {
         *("args.txt", "lmanet.py", "model_encoder.txt", "automated_log_encoder.txt", "best_encoder.txt"),
         *("checkpoint_enc.pth.tar", "model_best_enc.pth.tar", "model_best_encoder.pth"),
+        *("curves_encoder.png", "iou_encoder.png", "confusion_encoder.png"),
     }
     # A full decoder is trained afterwards from that encoder.
     weights = run / "model_best_encoder.pth"
