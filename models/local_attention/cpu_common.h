@@ -15,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -141,7 +142,10 @@ bool parallel(long count, long threads, GompParallel gomp, const MakeScratch& ma
         gomp([](void* p) { (*static_cast<Work*>(p))(); }, &work, unsigned(threads), 0);
     } else {
         std::vector<std::thread> helpers;
-        for (long i = 1; i < threads; i++) helpers.emplace_back(work);
+        try {
+            for (long i = 1; i < threads; i++) helpers.emplace_back(work);
+        } catch (const std::system_error&) {  // no more threads to be had: those that started do it all
+        }
         work();
         for (auto& helper : helpers) helper.join();
     }

@@ -102,17 +102,18 @@ def backward(
     pixels = (-(-h * w // _THREADS), b, 1)
     _launch("attention_deltas", _shape_class(query, b, d), pixels, (grad, out, delta), (d, h, w))
 
-    def gradient(name: str, like: Tensor, images: int, want: bool) -> Tensor:
+    def gradient(name: str, like: Tensor, images: int, want: bool, most_passes: int = 4) -> Tensor:
         to = torch.empty_like(like) if want else like.new_empty(0)
         if want:
             channels = like.shape[1]
             shape = _shape_class(query, images, channels)
+            shape = shape._replace(passes=min(shape.passes, most_passes))
             tensors, sizes = (query, keys, values, grad, lse, delta, to), _sizes(query, values, window)
             _launch(name, shape, _grid(query, images, channels, shape), tensors, sizes)
         return to
 
     return [
-        gradient("attention_query_gradient", query, b, wanted[0]),
+        gradient("attention_query_gradient", query, b, wanted[0], most_passes=2),
         gradient("attention_key_gradient", keys, b * t, wanted[1]),
         gradient("attention_value_gradient", values, b * t, wanted[2]),
         _sink_gradient(sink, lse, delta) if wanted[3] else lse.new_empty(0),

@@ -64,6 +64,7 @@ constexpr int kShare = kOffsets / kWarps;  // window columns of a thread in the 
 constexpr int kDotDepth = 16;  // channels of the dot products staged at once
 constexpr int kDepth = 8;      // channels that a thread sums for each of the tile's rows
 constexpr int kGroup = kWarps * kDepth;
+constexpr int kUnroll = PASSES == 4 ? 1 : 4;  // four passes leave no registers for more
 constexpr float kLog2e = 1.4426950408889634f;
 
 // All the sizes; rx, ry: half the window, cut to what can lie inside of the frame.
@@ -123,7 +124,7 @@ __device__ void dot_products(float (&sum)[kShare][ROWS], Shared tile, Shared row
         if (!tile_is_staged || a.channels > kDotDepth) stage_tile(tile, a, c0, at, z);
         stage_row(row, b, c0, kDotDepth, y, left, at, z);
         __syncthreads();  // dot products: all is staged
-#pragma unroll 4
+#pragma unroll kUnroll
         for (int c = 0; c < kDotDepth; c++) {
             float mine[ROWS];
 #pragma unroll
@@ -139,10 +140,11 @@ __device__ void dot_products(float (&sum)[kShare][ROWS], Shared tile, Shared row
 }
 
 // sum[pass][r][d] += weights[r][j][lane] * channel (first + pass * kGroup + warp * kDepth + d) of column left + lane + j.
-__device__ void add_weighted(float (&sum)[PASSES][ROWS][kDepth], Shared weights, Shared row, Planes x, int first, int y,
+template <int P>
+__device__ void add_weighted(float (&sum)[P][ROWS][kDepth], Shared weights, Shared row, Planes x, int first, int y,
                              int left, int offsets, Place at, const Sizes& z) {
 #pragma unroll
-    for (int pass = 0; pass < PASSES; pass++) {
+    for (int pass = 0; pass < P; pass++) {
         if (first + pass * kGroup >= x.channels) break;
         __syncthreads();  // weights are written; all have read the last pass
         stage_row(row, x, first + pass * kGroup, kGroup, y, left, at, z);
@@ -163,11 +165,12 @@ __device__ void add_weighted(float (&sum)[PASSES][ROWS][kDepth], Shared weights,
 }
 
 // Writes sum * scale[r] to channels of x (laid out like Planes), inside of the frame only.
-__device__ void store_sums(float (&sum)[PASSES][ROWS][kDepth], const float (&scale)[ROWS], Element* to, long long stride,
+template <int P>
+__device__ void store_sums(float (&sum)[P][ROWS][kDepth], const float (&scale)[ROWS], Element* to, long long stride,
                            int channels, int first, Place at, const Sizes& z) {
     if (at.x0 + at.lane >= z.w) return;
 #pragma unroll
-    for (int pass = 0; pass < PASSES; pass++)
+    for (int pass = 0; pass < P; pass++)
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
 #pragma unroll
@@ -285,8 +288,8 @@ attention_deltas(const Element* grad, const Element* out, float* delta, int D, i
 // The walk of the gradients. A pixel of the tile is a query (kTileIsQuery) and the rows are keys, or the other way round:
 // the window is symmetric. The weight of a pair is p, or p (grad . value - delta) with kOfScores, the score's gradient.
 // Sums up weight * x over the rows of one frame.
-template <bool kTileIsQuery, bool kOfScores>
-__device__ void add_gradient(float (&sum)[PASSES][ROWS][kDepth], Shared tile, Shared dot_row, Shared row, Shared weights,
+template <bool kTileIsQuery, bool kOfScores, int P>
+__device__ void add_gradient(float (&sum)[P][ROWS][kDepth], Shared tile, Shared dot_row, Shared row, Shared weights,
                              Planes tile_key, Planes row_key, Planes tile_value, Planes row_value, Planes x, int first,
                              const float* lse, const float* delta, Place at, const Sizes& z) {
     for (int y = max(0, at.y0 - z.ry); y < min(z.h, at.y0 + ROWS + z.ry); y++)
@@ -315,7 +318,7 @@ __device__ void add_gradient(float (&sum)[PASSES][ROWS][kDepth], Shared tile, Sh
         }
 }
 
-#define GRADIENT_SHARED                                \
+#define GRADIENT_SHARED(P)                             \
     SHARED_FLOATS(tile, kDotDepth* ROWS* kCols);       \
     SHARED_FLOATS(dot_row, kDotDepth* kPitch);         \
     SHARED_FLOATS(row, kGroup* kPitch);                \
@@ -323,17 +326,18 @@ __device__ void add_gradient(float (&sum)[PASSES][ROWS][kDepth], Shared tile, Sh
     const Sizes z = {C, D, T, h, w, n, rx, ry};        \
     const Place at = place_of_block();                 \
     const long long frame = (long long)h * w;          \
-    float sum[PASSES][ROWS][kDepth] = {}, one[ROWS];   \
+    float sum[P][ROWS][kDepth] = {}, one[ROWS];        \
     for (int r = 0; r < ROWS; r++) one[r] = 1.f;
 
-// Gradient of the query. Grid: column tiles, row tiles, B * blocks of key channels.
+// Gradient of the query. Grid: column tiles, row tiles, B * blocks of at most two groups of key channels.
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_query_gradient(const Element* query, const Element* keys, const Element* values, const Element* grad,
                          const float* lse, const float* delta, Element* to, int C, int D, int T, int h, int w, int n,
                          int rx, int ry) {
-    GRADIENT_SHARED
-    const int blocks = (C + PASSES * kGroup - 1) / (PASSES * kGroup);
-    const int b = blockIdx.z / blocks, first = blockIdx.z % blocks * (PASSES * kGroup);
+    constexpr int kPasses = PASSES < 2 ? PASSES : 2;  // with four it would spill
+    GRADIENT_SHARED(kPasses)
+    const int blocks = (C + kPasses * kGroup - 1) / (kPasses * kGroup);
+    const int b = blockIdx.z / blocks, first = blockIdx.z % blocks * (kPasses * kGroup);
     const Planes q = planes(query, b, 0, C, 1, z), g = planes(grad, b, 0, D, 1, z);
     for (int t = 0; t < T; t++) {
         const Planes k = planes(keys, b, t, C, T, z), v = planes(values, b, t, D, T, z);
@@ -348,7 +352,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_key_gradient(const Element* query, const Element* keys, const Element* values, const Element* grad,
                        const float* lse, const float* delta, Element* to, int C, int D, int T, int h, int w, int n, int rx,
                        int ry) {
-    GRADIENT_SHARED
+    GRADIENT_SHARED(PASSES)
     const int blocks = (C + PASSES * kGroup - 1) / (PASSES * kGroup);
     const int bt = blockIdx.z / blocks, b = bt / T, t = bt % T, first = blockIdx.z % blocks * (PASSES * kGroup);
     const Planes q = planes(query, b, 0, C, 1, z), g = planes(grad, b, 0, D, 1, z);
@@ -363,7 +367,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_value_gradient(const Element* query, const Element* keys, const Element* values, const Element* grad,
                          const float* lse, const float* delta, Element* to, int C, int D, int T, int h, int w, int n,
                          int rx, int ry) {
-    GRADIENT_SHARED
+    GRADIENT_SHARED(PASSES)
     const int blocks = (D + PASSES * kGroup - 1) / (PASSES * kGroup);
     const int bt = blockIdx.z / blocks, b = bt / T, t = bt % T, first = blockIdx.z % blocks * (PASSES * kGroup);
     const Planes q = planes(query, b, 0, C, 1, z), g = planes(grad, b, 0, D, 1, z);

@@ -1,8 +1,10 @@
 """What the fused CPU backend promises beyond the right numbers: the same bits always, a cache that is safe to share."""
 
+import ctypes
 import logging
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,9 +12,17 @@ import sys
 import pytest
 import torch
 
-from models.local_attention import cpu_build, local_attention, why_not
+from models.local_attention import cpu, cpu_build, local_attention, why_not
 from models.local_attention.operator import windowed_read
-from tests.models.local_attention.cases import Case, call_of, laid_out, outcome
+from tests.models.local_attention.cases import (
+    GRID,
+    Case,
+    call_of,
+    laid_out,
+    largest_error,
+    outcome,
+    reference_outcome,
+)
 
 CASE = Case(b=2, c=16, d=64, t=2, h=33, w=40, window=7, sink=True)
 
@@ -158,6 +168,21 @@ def test_processes_that_start_together_share_one_library(tmp_path):
     library.write_bytes(library.read_bytes()[:1000])  # a library that was cut off is built again
     assert subprocess.run([sys.executable, "-c", script], env=env, check=False).returncode == 0
     assert library.stat().st_size == size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["-mavx2", "-mfma"], ["-msse2"]], ids=["8 lanes", "4 lanes"])
+def test_narrower_vectors_agree(monkeypatch, tmp_path, flags):
+    if platform.machine() != "x86_64":
+        pytest.skip("the flags are those of x86")
+    library = tmp_path / "library.so"
+    cpu_build._compile([cpu_build._compiler(), *cpu_build._FLAGS, *flags], library)
+    built = cpu_build.Built(ctypes.CDLL(str(library)), None)
+    monkeypatch.setattr(cpu, "built", lambda: built)
+    for case in GRID:
+        if case.window <= 7:
+            found = outcome(call_of(case), case, "cpu", torch.float32)
+            assert largest_error(found, reference_outcome(case)) < 2e-5 * max(1.0, case.scale), case
 
 
 def test_forked_child_does_not_wait_for_the_threads_of_its_parent():

@@ -1,0 +1,301 @@
+"""``python main.py --benchmark attention``: time and memory of every attention backend beside the machine's own rate.
+
+Everything is timed in turns: in each round a float32 matrix product, then each backend. So the ratios hold on a machine
+that others use too. Memory is measured in a fresh process, as the highest resident size above that before the call.
+"""
+
+import contextlib
+import ctypes
+import json
+import logging
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.local_attention import BACKENDS, local_attention, why_not
+
+logger = logging.getLogger(__name__)
+
+_PRODUCT = 1024  # side of the matrices whose product is the machine's own rate
+_MOST_SECONDS = 20.0  # of all rounds of one backend; where they would take longer, one call has to do
+
+
+class Shape(NamedTuple):
+    """Sizes of one call."""
+
+    name: str
+    b: int
+    c: int
+    d: int
+    t: int
+    h: int
+    w: int
+    n: int
+
+    @property
+    def flop(self) -> int:
+        """Useful work of a forward: a multiplication and an addition for each channel of each score and each value."""
+        return 2 * self.b * self.h * self.w * self.t * self.n**2 * (self.c + self.d)
+
+    @property
+    def io_bytes(self) -> int:
+        """Inputs plus output in float32."""
+        return 4 * self.b * self.h * self.w * (self.c + self.d + self.t * (self.c + self.d))
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, keys and values with scores of a few units."""
+        make = torch.Generator().manual_seed(0)
+        shapes = (self.b, self.c, self.h, self.w), (self.b, self.c, self.t, self.h, self.w)
+        values = torch.randn(self.b, self.d, self.t, self.h, self.w, generator=make)
+        return *(torch.randn(shape, generator=make) * self.c**-0.25 for shape in shapes), values
+
+
+ERFNET = Shape("ERFNet", 1, 16, 64, 4, 64, 128, 21)
+PSPNET = Shape("PSPNet-101", 1, 128, 2048, 3, 129, 257, 21)
+
+
+class Spread(NamedTuple):
+    """Seconds of one thing over all rounds."""
+
+    best: float
+    median: float
+    worst: float
+    rounds: int
+
+
+def run(output_folder: Path) -> None:
+    """Prints tables; writes ``attention_benchmark.json`` and, where matplotlib is there, ``attention_scaling.png``."""
+    output_folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "machine": _machine(),
+        "shapes": [_measured(ERFNET, rounds=15), _measured(PSPNET, rounds=2)],
+        "scaling": _scaling(),
+        "training_step": _training_steps(),
+    }
+    (output_folder / "attention_benchmark.json").write_text(json.dumps(report, indent=1))
+    _draw(report["scaling"], output_folder / "attention_scaling.png")
+    print("\n".join(_text(report)))
+
+
+def _machine() -> dict:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+    }
+
+
+def _measured(shape: Shape, rounds: int) -> dict:
+    """Seconds, extra memory and ratios of all backends at one shape, on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    call = tuple(x.to(device) for x in shape.inputs())
+    refused = {name: why_not(name, *call, shape.n) for name in BACKENDS if name != "auto"}
+    if shape.d > 256:
+        refused["reference"] = "it would keep all weights, several GB"
+    names = [name for name, reason in refused.items() if reason is None]
+    product = torch.randn(_PRODUCT, _PRODUCT, device=device)
+    work: dict[str, Callable[[], object]] = {"matrix product": lambda: product @ product}
+    for name in names:
+        work[f"{name} forward"] = lambda name=name: _forward(call, shape, name)
+    backwards = [name for name in names if name in ("cpu", "cuda") or (shape.d <= 256 and name == "portable")]
+    for name in backwards:
+        work[f"{name} backward"] = _backward(call, shape, name)
+    seconds = _in_turns(work, rounds, device)
+    rate = 2 * _PRODUCT**3 / seconds["matrix product"].median
+    return {
+        "shape": shape._asdict(),
+        "gflop": shape.flop / 1e9,
+        "device": str(device),
+        "product_gflops": rate / 1e9,
+        "seconds": {name: spread._asdict() for name, spread in seconds.items()},
+        "of_product_rate": {n: shape.flop / seconds[f"{n} forward"].median / rate for n in names},
+        "times_as_fast": {
+            a: {b: seconds[f"{b} forward"].median / seconds[f"{a} forward"].median for b in names} for a in names
+        },
+        "backward_by_forward": {n: seconds[f"{n} backward"].median / seconds[f"{n} forward"].median for n in backwards},
+        "extra_memory": {n: _extra_memory(shape, n, n in backwards) for n in names if device.type == "cpu"},
+        "refused": {name: reason for name, reason in refused.items() if reason},
+    }
+
+
+def _forward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Tensor:
+    with torch.no_grad():
+        return local_attention(*call, shape.n, backend=backend)
+
+
+def _backward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Callable[[], object]:
+    leaves = [x.detach().requires_grad_() for x in call]
+    graph: list[Tensor] = []
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(graph[0], leaves, torch.ones_like(graph[0]), retain_graph=True)
+
+    def first() -> tuple[Tensor, ...]:
+        if not graph:
+            graph.append(local_attention(*leaves, shape.n, backend=backend))
+        return gradients()
+
+    return first
+
+
+def _in_turns(work: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Spread]:
+    """One call of each to warm up, then rounds; of what is slow, the first call is all there is."""
+    seconds = {name: [_seconds(function, device)] for name, function in work.items()}
+    quick = [name for name in work if seconds[name][0] * rounds < _MOST_SECONDS]
+    for name in quick:
+        seconds[name].clear()
+    for _ in range(rounds):
+        for name in quick:
+            seconds[name].append(_seconds(work[name], device))
+    return {name: Spread(min(s), statistics.median(s), max(s), len(s)) for name, s in seconds.items()}
+
+
+def _seconds(function: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, float] | None:
+    """Highest resident size above the one before, by the size of inputs plus output; None where it cannot be read."""
+    if not sys.platform.startswith("linux"):
+        return None
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_extra_memory_here, (shape, backend, with_backward))
+
+
+def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[str, float]:
+    mmap_threshold = -3
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)  # so that freed memory leaves the process at once
+    small = Shape("warm up", 1, 2, 2, 1, 8, 8, 3)
+    leaves = [x.requires_grad_() for x in small.inputs()]
+    local_attention(*leaves, 3, backend=backend).sum().backward()
+    call = shape.inputs()
+    found = {"forward": _peak(lambda: _forward(call, shape, backend)) / shape.io_bytes}
+    if with_backward:
+        leaves = [x.requires_grad_() for x in call]
+        out = local_attention(*leaves, shape.n, backend=backend)
+        grad = torch.ones_like(out)
+        found["backward"] = _peak(lambda: torch.autograd.grad(out, leaves, grad)) / shape.io_bytes
+    return found
+
+
+def _peak(function: Callable[[], object]) -> int:
+    """Bytes that a call adds to the resident size at its highest, with what it returns."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets the highest size back to the current one
+    before = _status_bytes("VmRSS")
+    function()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def _scaling() -> dict[str, dict]:
+    """Seconds of ``auto`` over T, over h * w and over n * n, and the least-squares line through each."""
+    few = ERFNET._replace(t=1)
+    series = {
+        "T": [(t, ERFNET._replace(t=t)) for t in (1, 2, 3, 4, 6, 8)],
+        "h*w": [(h * 2 * h, few._replace(h=h, w=2 * h)) for h in (32, 48, 64, 80, 96, 112)],
+        "n*n": [(n * n, few._replace(h=128, w=256, n=n)) for n in (5, 9, 13, 17, 21, 25, 29)],
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {}
+    for name, points in series.items():
+        calls = {x: (tuple(i.to(device) for i in shape.inputs()), shape) for x, shape in points}
+        work = {x: lambda call=call, shape=shape: _forward(call, shape, "auto") for x, (call, shape) in calls.items()}
+        seconds = _in_turns(work, 9, device)
+        found[name] = _line([float(x) for x in seconds], [spread.best for spread in seconds.values()])
+    return found
+
+
+def _line(x: list[float], y: list[float]) -> dict:
+    slope, intercept = statistics.linear_regression(x, y)
+    return {"x": x, "seconds": y, "slope": slope, "intercept": intercept, "r2": statistics.correlation(x, y) ** 2}
+
+
+def _training_steps() -> dict[str, dict]:
+    """A training step of LMANet-ERFNet on a clip of 512x1024 with the portable and with the fastest attention."""
+    from models import LMANetConfig, build_lmanet  # the whole network is needed here only
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clip = torch.rand(1, 4, 3, 512, 1024, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.zeros(1, 512, 1024, dtype=torch.long, device=device)
+
+    def step(backend: str) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model = build_lmanet(LMANetConfig(backbone="erf", memory_size=3, attention_backend=backend)).to(device).train()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-5)
+
+        def one() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(model(clip)[:, -1], labels).backward()
+            optimizer.step()
+
+        return one
+
+    seconds = _in_turns({"portable": step("portable"), "auto": step("auto")}, 3, device)
+    return {name: spread._asdict() for name, spread in seconds.items()}
+
+
+def _draw(scaling: dict[str, dict], path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure  # no window system is needed for this
+    except ImportError:
+        logger.info("matplotlib is not installed, so there is no %s", path.name)
+        return
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    for axes, (name, line) in zip(figure.subplots(1, len(scaling), squeeze=False)[0], scaling.items(), strict=True):
+        ends = [0.0, max(line["x"])]
+        axes.plot(ends, [1e3 * (line["intercept"] + line["slope"] * x) for x in ends], color="silver")
+        axes.plot(line["x"], [1e3 * y for y in line["seconds"]], "o")
+        axes.set(xlabel=name, ylabel="ms, best of 9", ylim=(0, None), title=f"R² = {line['r2']:.4f}")
+    figure.savefig(path, dpi=110)
+
+
+def _text(report: dict) -> list[str]:
+    lines = ["machine: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items())]
+    for found in report["shapes"]:
+        sizes = " ".join(f"{key}={value}" for key, value in list(found["shape"].items())[1:])
+        lines += ["", f"{found['shape']['name']}: {sizes}; {found['gflop']:.2f} GFLOP forward, on {found['device']}"]
+        lines += [f"{'':22}{'best':>10}{'median':>10}{'worst':>10}  rounds"]
+        for name, s in found["seconds"].items():
+            times = "".join(f"{1e3 * s[key]:10.2f}" for key in ("best", "median", "worst"))
+            lines.append(f"{name:22}{times}  {s['rounds']} (ms)")
+        lines.append(f"matrix product of {_PRODUCT}: {found['product_gflops']:.0f} GFLOP/s")
+        for name, ratio in found["of_product_rate"].items():
+            others = ", ".join(f"{r:.2f} x {b}" for b, r in found["times_as_fast"][name].items() if b != name)
+            lines.append(f"{name}: {ratio:.2f} of that rate; as fast as {others or '-'}")
+        for name, ratio in found["backward_by_forward"].items():
+            lines.append(f"{name}: backward {ratio:.2f} forwards")
+        for name, memory in found["extra_memory"].items():
+            if memory:
+                sizes = ", ".join(f"{way} {ratio:.2f}" for way, ratio in memory.items())
+                lines.append(f"{name}: extra memory by inputs plus output: {sizes}")
+        lines += [f"{name}: not measured, {reason}" for name, reason in found["refused"].items()]
+    lines.append("")
+    for name, line in report["scaling"].items():
+        points = ", ".join(f"{x:g}: {1e3 * y:.2f}" for x, y in zip(line["x"], line["seconds"], strict=True))
+        lines.append(f"ms over {name}: {points}; R² of the line {line['r2']:.4f}")
+    for name, s in report["training_step"].items():
+        lines.append(f"training step of LMANet-ERFNet, 4 frames of 512x1024, {name}: median {s['median']:.2f} s")
+    return lines
