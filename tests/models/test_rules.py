@@ -235,10 +235,10 @@ def test_memory_strategy(strategy, window, positions):
 
 @torch.inference_mode()
 def test_random_strategy_takes_any_past_frames_and_the_last():
-    model, clip = model_of(memory_strategy="random", always_decode=True), clip_of(5)
+    model, clip = model_of(memory_strategy="random", always_decode=True), clip_of(5, (16, 24))
     single = [model.decoder(model.encoder(frame), frame.shape[-2:]) for frame in clip.unbind(1)]
     seen = set()
-    for seed in range(12):
+    for seed in range(8):
         torch.manual_seed(seed)
         logits = model(clip)
         assert logits.shape[1] == 3
