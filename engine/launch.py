@@ -9,18 +9,22 @@ import torch
 
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
-from engine import build
+from engine import benchmark_stream, build
 from engine.consistency import consistency_text, measure_consistency
 from engine.evaluate import PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.frame_sources import open_source
+from engine.options import network_config
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
 from engine.stream import stream_text, write_summary
 from engine.stream_outputs import clear_previous
 from engine.train import resume, train
 from models.model_text import describe
+from models.onnx import export_step
+from models.segmenter import refuse_untrained_memory
 from models.weights import export_weights
 from utils.errors import OptionError, UserError
+from utils.files import write_with
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,10 @@ def run(options: argparse.Namespace) -> None:
             run_training(options, device, folder)
         if options.export_weights:
             run_export(options)
+        if options.export_onnx:
+            run_onnx_export(options)
+        if options.benchmark == "stream":
+            benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
         if options.stream:
             run_stream(options, device, folder)
         if options.eval_mode:
@@ -100,6 +108,14 @@ def run_export(options: argparse.Namespace) -> None:
     model = build.model_with_weights(options, torch.device("cpu"))
     kind = export_weights(model, options.export_weights, trained=False)
     print(f"{options.export_weights}: written as {kind}")
+
+
+def run_onnx_export(options: argparse.Namespace) -> None:
+    model = build.model_with_weights(options, torch.device("cpu"))
+    refuse_untrained_memory(model)
+    content = export_step(model, options.work_size)
+    write_with(options.export_onnx, lambda file: file.write(content))
+    print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")
 
 
 def run_evaluation(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
