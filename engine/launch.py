@@ -169,9 +169,10 @@ def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFol
     try:
         stream.run()
     finally:
-        summary = stream.summary() | build.circumstances(options, device)
-        write_summary(folder.path, summary)
-        print(stream_text(summary, folder.path))
+        if stream.record.frames:
+            summary = stream.summary() | build.circumstances(options, device)
+            print(stream_text(summary, folder.path))
+            write_summary(folder.path, summary)
 
 
 def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):
