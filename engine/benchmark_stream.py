@@ -1,4 +1,4 @@
-"""``--benchmark stream``: what one frame of a stream costs, by parts, against the same backbone as a single-frame model.
+"""``--benchmark stream``: what one frame of a stream costs, by parts, against the same backbone without a memory.
 
 All variants take turns, frame by frame, so that what else the machine does falls on all of them alike. Weights are
 fresh: the time does not depend on them.
@@ -42,9 +42,10 @@ def run(
     device: torch.device,
     folder: Path,
     compiled: bool,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
 ) -> dict:
     """Measures, prints a table, writes ``benchmark_stream.json`` and gives its content."""
+    rounds = rounds or ROUNDS
     torch.manual_seed(0)
     model = build_lmanet(config).eval().to(device)
     single = build_lmanet(replace(config, baseline=True)).eval().to(device)

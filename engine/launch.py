@@ -11,12 +11,13 @@ from datasets.cityscapes import CityscapesClips
 from datasets.classes import CLASS_NAMES
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
-from engine import build
+from engine import benchmark_stream, build
 from engine.consistency import consistency_text, measure_consistency
 from engine.evaluate import Evaluation, PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.frame_sources import open_source
 from engine.html_report import InspectedClip, ReportPage
 from engine.memory_view import memory_view
+from engine.options import network_config
 from engine.picks import BestAndWorst
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
@@ -25,9 +26,11 @@ from engine.stream_outputs import clear_previous
 from engine.train import resume, train
 from models.lmanet import LMANet
 from models.model_text import describe
+from models.onnx import export_step
+from models.segmenter import refuse_untrained_memory
 from models.weights import export_weights
 from utils.errors import OptionError, UserError
-from utils.files import write_text
+from utils.files import write_text, write_with
 from utils.metrics import ConfusionMatrix
 from utils.terminal import takes_colour
 
@@ -49,6 +52,10 @@ def run(options: argparse.Namespace) -> None:
             run_training(options, device, folder)
         if options.export_weights:
             run_export(options)
+        if options.export_onnx:
+            run_onnx_export(options)
+        if options.benchmark == "stream":
+            benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
         if options.stream:
             run_stream(options, device, folder)
         if options.eval_mode:
@@ -121,6 +128,14 @@ def run_export(options: argparse.Namespace) -> None:
     model = build.model_with_weights(options, torch.device("cpu"))
     kind = export_weights(model, options.export_weights, trained=False)
     print(f"{options.export_weights}: written as {kind}")
+
+
+def run_onnx_export(options: argparse.Namespace) -> None:
+    model = build.model_with_weights(options, torch.device("cpu"))
+    refuse_untrained_memory(model)
+    content = export_step(model, options.work_size)
+    write_with(options.export_onnx, lambda file: file.write(content))
+    print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")
 
 
 def run_evaluation(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
@@ -207,9 +222,10 @@ def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFol
     try:
         stream.run()
     finally:
-        summary = stream.summary() | build.circumstances(options, device)
-        write_summary(folder.path, summary)
-        print(stream_text(summary, folder.path))
+        if stream.record.frames:
+            summary = stream.summary() | build.circumstances(options, device)
+            print(stream_text(summary, folder.path))
+            write_summary(folder.path, summary)
 
 
 def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):

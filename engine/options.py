@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from engine.stream_options import NO_WEIGHTS, add_stream_group, check_stream
+from engine.stream_options import BENCHMARKS, NO_WEIGHTS, add_stream_group, check_stream
 from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES, LMANetConfig
 from utils.errors import OptionError, UserError
 
@@ -130,6 +130,14 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
         "or the number of a camera",
     )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
+    mode.add_argument(
+        "--benchmark", choices=BENCHMARKS, help="measure the time of a frame, with weights that need not be there"
+    )
+    group.add_argument(
+        "--export-onnx",
+        metavar="FILE",
+        help="write one step of a stream, or the single-frame network of --baseline-mode, for frames of --work-size",
+    )
     group.add_argument(
         "--export-weights",
         metavar="FILE",
@@ -300,11 +308,17 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _check_mode(options: argparse.Namespace) -> None:
-    if not (options.training or options.eval_mode or options.stream or options.export_weights):
-        raise OptionError("no mode is given: expected one of --training, --eval-mode, --stream, --export-weights FILE")
+    exports = options.export_weights or options.export_onnx
+    if not (options.training or options.eval_mode or options.stream or options.benchmark or exports):
+        raise OptionError(
+            "no mode is given: expected one of --training, --eval-mode, --stream, --benchmark, --export-weights FILE, "
+            "--export-onnx FILE"
+        )
     check_stream(options)
     if options.training and options.export_weights:
         raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
+    if options.training and options.export_onnx:
+        raise OptionError("--export-onnx does not go with --training: export its model_best.pth afterwards")
     if options.export_weights and options.weights == NO_WEIGHTS:
         raise OptionError("--export-weights has nothing to write with --weights none: give a weight file")
     if not options.training:
@@ -372,7 +386,12 @@ def _synthetic_size(options: argparse.Namespace) -> tuple[int, int]:
 def _check_paths(options: argparse.Namespace) -> None:
     if options.model != "lmanet.py":
         raise OptionError(f"--model {options.model}: expected lmanet.py, the network in models/")
-    if options.weights != NO_WEIGHTS and not options.resume and not Path(options.weights).is_file():
+    if (
+        options.weights != NO_WEIGHTS
+        and not options.resume
+        and not options.benchmark
+        and not Path(options.weights).is_file()
+    ):
         raise OptionError(
             f"--weights {options.weights}: there is no such file; give one, or --weights none to start fresh"
         )

@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +97,8 @@ class Stream:
                 for prepared in self._reader:
                     self._advance(prepared)
                     progress.update()
-        except KeyboardInterrupt:
-            self.record.stopped_by = "Ctrl-C"
-            raise
-        except IncompleteError as error:
-            self.record.stopped_by = str(error)
+        except BaseException as error:
+            self.record.stopped_by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
             raise
         finally:
             self._reader.stop()
@@ -191,21 +188,23 @@ class OutputThread(Background[LabelledFrame]):
         """Waits until all is written and completes the output. Raises ``IncompleteError`` where it cannot."""
         self.finish()
         if not self.failed:
-            with self._explained():
+            with explained(self.name, self._output.abandon):
                 self._output.close()
 
     def _write(self, frame: LabelledFrame) -> None:
-        with self._explained():
+        with explained(self.name, self._output.abandon):
             self._output.write(frame)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, av.error.FFmpegError) as error:
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
-            raise IncompleteError(f"{self.name} cannot be written: {reason}; {self._output.abandon()}") from error
+
+@contextmanager
+def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
+    """Turns an error of writing into an ``IncompleteError`` that says why, and what is left."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+        raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error
 
 
 def _shares(pixels: np.ndarray) -> dict[str, float]:
@@ -215,7 +214,9 @@ def _shares(pixels: np.ndarray) -> dict[str, float]:
 
 
 def write_summary(folder: Path, summary: dict) -> None:
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    """Writes ``stream.json``. Raises ``IncompleteError`` where it cannot."""
+    with explained(SUMMARY, lambda: "the other files are as they were left"):
+        write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def stream_text(summary: dict, folder: Path) -> str:

@@ -6,6 +6,7 @@ from utils.errors import OptionError
 
 NO_WEIGHTS = "none"
 VIDEO_KINDS = ("overlay", "labels", "both")
+BENCHMARKS = ("stream",)
 LABEL_KINDS = ("trainIds", "labelIds")
 
 
@@ -52,7 +53,11 @@ def check_stream(options: argparse.Namespace) -> None:
         return
     if options.consistency and not options.eval_mode:
         raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
-    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities amp compile overwrite"
+    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities amp overwrite"
+    if options.compile and not options.benchmark:
+        raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
+    if options.benchmark and options.baseline_mode:
+        raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
     for name in stream_only.split():
         if getattr(options, name) not in (None, False, 1 if name == "every" else 0.5):
             raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")

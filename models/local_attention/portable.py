@@ -49,6 +49,20 @@ def portable_attention(query: Tensor, keys: Tensor, values: Tensor, window: int,
     return _forward(query, keys, values, extra, tiling)
 
 
+def portable_attention_of(
+    present: Tensor, query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None
+) -> Tensor:
+    """The same over those of T frames that are ``present`` (bool ``T``, one at least); forward only, exportable."""
+    tiling = _tiling(query, keys, values, window)
+    extra = _extra_score(query, keys[:, :, :1], tiling, window, None)  # of one frame
+    if extra is not None:
+        extra = extra + present.sum().to(extra.dtype).log()
+    if sink is not None:
+        sink = sink.reshape(1).to(_compute_dtype(query))
+        extra = sink if extra is None else torch.logaddexp(extra, sink)
+    return _forward(query, keys, values, extra, tiling, present)
+
+
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, keys, values, extra, tiling):
@@ -88,10 +102,17 @@ def _compute_dtype(query: Tensor) -> torch.dtype:
     return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
-def _forward(query: Tensor, keys: Tensor, values: Tensor, extra: Tensor | None, tiling: _Tiling) -> Tensor:
+def _forward(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    extra: Tensor | None,
+    tiling: _Tiling,
+    present: Tensor | None = None,
+) -> Tensor:
     bands = _QueryBands(query, tiling)
     key_windows, value_windows = _windows(keys, tiling), _windows(values, tiling)
-    mask = _mask(query, keys.shape[2], extra, tiling)
+    mask = _mask(query, keys.shape[2], extra, tiling, present)
     pad = extra is not None
     rows: list[list[Tensor]] = [[] for _ in range(tiling.rows)]
     for row, first, last in tiling.groups():
@@ -197,8 +218,11 @@ def _add_windows(target: Tensor, group: Tensor, row: int, first: int, tiling: _T
         target[..., y : y + wh, x : x + ww] += windows[i]
 
 
-def _mask(query: Tensor, t: int, extra: Tensor | None, tiling: _Tiling) -> Tensor:
-    """Adds to the scores of a tile ``thtw Twhww``: 0 inside of a query's window, -inf outside, ``extra`` behind."""
+def _mask(query: Tensor, t: int, extra: Tensor | None, tiling: _Tiling, present: Tensor | None = None) -> Tensor:
+    """Adds to the scores of a tile ``thtw Twhww``: 0 inside of a query's window, -inf outside, ``extra`` behind.
+
+    Frames that are not ``present`` (bool ``T``; none given: all are) are outside.
+    """
     wh, ww = tiling.windows
     device = query.device
 
@@ -208,6 +232,9 @@ def _mask(query: Tensor, t: int, extra: Tensor | None, tiling: _Tiling) -> Tenso
 
     rows, cols = near(tiling.th, wh, tiling.ry), near(tiling.tw, ww, tiling.rx)
     inside = rows[:, None, None, :, None] & cols[None, :, None, None, :]  # th tw 1 wh ww
-    inside = inside.expand(-1, -1, t, -1, -1).reshape(tiling.th * tiling.tw, t * wh * ww)
+    inside = inside.expand(-1, -1, t, -1, -1)
+    if present is not None:
+        inside = inside & present[:, None, None]
+    inside = inside.reshape(tiling.th * tiling.tw, t * wh * ww)
     mask = torch.zeros(inside.shape, dtype=_compute_dtype(query), device=device).masked_fill(~inside, -math.inf)
     return mask if extra is None else torch.cat([mask, extra.expand(mask.shape[0], 1)], 1)

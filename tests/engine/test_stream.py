@@ -285,6 +285,7 @@ def test_what_is_no_source_is_said_in_one_line(stream, tmp_path, capfd, make, me
     assert stream(make(tmp_path))[0] == 2
     error = capfd.readouterr().err
     assert message in error.splitlines()[-1]
+    assert not (tmp_path / "run" / "stream.json").exists()
 
 
 def test_an_earlier_stream_is_not_overwritten_unasked(stream, tmp_path, capsys):

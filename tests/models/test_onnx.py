@@ -1,0 +1,91 @@
+"""ONNX files in ONNX Runtime against the network itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from models import LMANetConfig, build_lmanet
+from models.local_attention import local_attention
+from models.local_attention.portable import portable_attention_of
+from models.onnx import empty_memory, export_step
+from utils.errors import OptionError
+
+SIZE = (32, 64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def session_of(content: bytes):
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"memorize_first": True, "learnable_constant": True, "corr_size": 21},
+        {"backbone": "torchvision/lraspp_mobilenet_v3_large"},
+    ],
+    ids=str,
+)
+def test_ten_frames_give_the_logits_of_step(kind):
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = build_lmanet(LMANetConfig(**{"corr_size": 5, "memory_size": 3} | kind)).eval()
+    if model.config.learnable_constant:
+        torch.nn.init.constant_(model.attention_constant, 2.0)
+    session = session_of(export_step(model, SIZE))
+    state, memory = [tensor.numpy() for tensor in empty_memory(model, SIZE)], None
+    for number in range(10):
+        frame = torch.rand(1, 3, *SIZE)
+        with torch.inference_mode():
+            expected, memory = model.step(frame, memory)
+        inputs = dict(zip(("frame", "keys", "values", "filled"), [frame.numpy(), *state], strict=True))
+        logits, *state = session.run(["logits", "new_keys", "new_values", "new_filled"], inputs)
+        assert np.abs(logits - expected.numpy()).max() < 1e-3 * max(1, expected.abs().max().item())
+        assert state[2] == min(number + 1, 3)
+    assert np.abs(state[0] - memory.keys.numpy()).max() < 1e-3
+
+
+def test_a_single_frame_network_too():
+    pytest.importorskip("onnxscript")
+    model = build_lmanet(LMANetConfig(baseline=True)).eval()
+    frame = torch.rand(1, 3, *SIZE)
+    (logits,) = session_of(export_step(model, SIZE)).run(None, {"frame": frame.numpy()})
+    with torch.inference_mode():
+        assert np.abs(logits - model.step(frame)[0].numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("window", [3, 9, 41])
+@pytest.mark.parametrize("with_sink", [False, True])
+def test_absent_frames_are_as_if_they_were_not_there(window, with_sink):
+    torch.manual_seed(0)
+    sizes = (1, 4, 9, 18), (1, 4, 3, 9, 18), (1, 5, 3, 9, 18)
+    query, keys, values = (torch.randn(size, dtype=torch.float64) for size in sizes)
+    sink = torch.tensor([0.7]) if with_sink else None
+    for filled in (1, 2, 3):
+        present = torch.arange(3) >= 3 - filled
+        found = portable_attention_of(present, query, keys, values, window, sink)
+        expected = local_attention(query, keys[:, :, -filled:], values[:, :, -filled:], window, sink, "reference")
+        assert torch.allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [{"structure": "mem_only"}, {"local": False}])
+def test_networks_without_such_a_form_are_refused(kind):
+    with pytest.raises(OptionError, match="--export-onnx does not go with --"):
+        export_step(build_lmanet(LMANetConfig(**kind)), SIZE)
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="pip install onnx onnxscript"):
+        export_step(build_lmanet(LMANetConfig(baseline=True)), SIZE)
