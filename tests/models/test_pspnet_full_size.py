@@ -56,7 +56,7 @@ def test_two_steps(model, made_clip, size):
         losses.append(loss.item())
         print(f"\na step on 4 frames of {size}: {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB")
     assert all(math.isfinite(loss) for loss in losses)
-    # On a large crop of made-up weights, a first step of the published rate leads too far.
+    # At 713 the loss of these made-up weights was seen to rise a little after one step of the published rate.
     assert losses[1] < losses[0] or size == (713, 713)
     changed = {name for name, p in model.named_parameters() if p.requires_grad and not torch.equal(p, before[name])}
     assert changed == set(before)
