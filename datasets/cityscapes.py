@@ -69,7 +69,7 @@ class Sample(NamedTuple):
     """What a data set gives for a clip."""
 
     frames: Tensor  # uint8  S 3 H W, RGB
-    label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor), 19 = ignored
+    label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), 19 = ignored
     original_label: Tensor  # uint8, as large as the file; of no elements where it was not asked for
     index: int  # of the clip in the data set
 
@@ -178,7 +178,8 @@ class CityscapesClips(Dataset[Sample]):
             frames, label = self.augmentation(frames, label, generator)
         if self.label_divisor > 1:
             height, width = label.shape
-            label = resize_label(label, (height // self.label_divisor, width // self.label_divisor))
+            # Rounded up, as the encoders do.
+            label = resize_label(label, (-(-height // self.label_divisor), -(-width // self.label_divisor)))
         return Sample(frames, label, original_label, index)
 
     def _frame(self, path: Path) -> Tensor:

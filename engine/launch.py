@@ -27,7 +27,7 @@ from engine.train import resume, train
 from models.lmanet import LMANet
 from models.model_text import describe
 from models.onnx import export_step
-from models.segmenter import refuse_untrained_memory
+from models.segmenter import has_untrained_memory, refuse_untrained_memory
 from models.weights import export_weights
 from utils.errors import OptionError, UserError
 from utils.files import write_text, write_with
@@ -54,6 +54,10 @@ def run(options: argparse.Namespace) -> None:
             run_export(options)
         if options.export_onnx:
             run_onnx_export(options)
+        if options.benchmark == "attention":
+            from engine import benchmark_attention  # only here: it brings matplotlib
+
+            benchmark_attention.run(folder.path)
         if options.benchmark == "stream":
             benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
         if options.stream:
@@ -142,6 +146,8 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     baseline = read_report(options.baseline_path) if options.baseline_path else None
     clips = build.clips_of(options, "val")
     model = build.model_with_weights(options, device)
+    if has_untrained_memory(model):
+        log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
     folder.describe_run(options, describe(model))
     loader, _ = build.loader_of(options, clips, device, trains=False)
     picks = BestAndWorst(clips.clips)

@@ -6,7 +6,7 @@ from utils.errors import OptionError
 
 NO_WEIGHTS = "none"
 VIDEO_KINDS = ("overlay", "labels", "both")
-BENCHMARKS = ("stream",)
+BENCHMARKS = ("attention", "stream")
 LABEL_KINDS = ("trainIds", "labelIds")
 
 

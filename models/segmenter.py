@@ -121,9 +121,14 @@ def loaded_network(weights: str | Path | Mapping[str, Tensor], backbone: str = "
     return model
 
 
+def has_untrained_memory(model: LMANet) -> bool:
+    """Whether the weights were a single-frame network's, so that the memory starts fresh."""
+    return model.origin is not None and any(name.startswith("memory_head.") for name in model.origin.fresh)
+
+
 def refuse_untrained_memory(model: LMANet) -> None:
     """Raises ``WeightsError`` where the weights were a single-frame network's and the memory would be noise."""
-    if model.origin is not None and any(name.startswith("memory_head.") for name in model.origin.fresh):
+    if has_untrained_memory(model):
         raise WeightsError(
             f"the weights are those of {model.origin.kind.label}: the memory would be untrained; "
             "run the single-frame network (--baseline-mode, baseline=True), or give the weights of a trained LMANet"
