@@ -21,15 +21,15 @@ from engine.options import network_config
 from engine.picks import BestAndWorst
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import RunFolder
-from engine.stream import stream_text, write_summary
-from engine.stream_outputs import clear_previous
+from engine.stream import stream_text, summarised
+from engine.stream_outputs import SUMMARY, clear_previous
 from engine.train import resume, train
 from models.lmanet import LMANet
 from models.model_text import describe
 from models.onnx import export_step
 from models.segmenter import has_untrained_memory, refuse_untrained_memory
 from models.weights import export_weights
-from utils.errors import OptionError, UserError
+from utils.errors import IncompleteError, OptionError, UserError
 from utils.files import write_text, write_with
 from utils.metrics import ConfusionMatrix
 from utils.terminal import takes_colour
@@ -225,13 +225,16 @@ def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFol
     model = build.model_with_weights(options, device)
     stream = build.stream_of(options, model, source, device, folder.path)
     folder.describe_run(options, describe(model))
+    summary_written = True
     try:
         stream.run()
     finally:
         if stream.record.frames:
             summary = stream.summary() | build.circumstances(options, device)
-            print(stream_text(summary, folder.path))
-            write_summary(folder.path, summary)
+            print(stream_text(summary))
+            summary_written = summarised(folder.path, summary)
+    if not summary_written:
+        raise IncompleteError(f"{SUMMARY} cannot be written to {folder.path}; all other files are complete")
 
 
 def clip_writer(options: argparse.Namespace, folder: RunFolder, clips):

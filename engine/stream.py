@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import statistics
 import time
 from collections import deque
@@ -27,6 +28,8 @@ from utils.errors import IncompleteError
 from utils.files import write_text
 from utils.scene_cuts import SceneCuts
 from utils.timing import resident_mebibytes, synchronised_seconds
+
+log = logging.getLogger(__name__)
 
 MEMORY_SAMPLES = 400  # of the resident memory; when there are as many, every second one is dropped
 
@@ -102,8 +105,10 @@ class Stream:
             raise
         finally:
             self._reader.stop()
-            self._complete_outputs()
-            self.record.seconds = time.perf_counter() - start
+            try:
+                self._complete_outputs()
+            finally:
+                self.record.seconds = time.perf_counter() - start
 
     def summary(self) -> dict:
         """Frames, speed, milliseconds of each stage (medians), class shares, cuts, memory."""
@@ -213,13 +218,18 @@ def _shares(pixels: np.ndarray) -> dict[str, float]:
     return {name: round(int(n) / total, 6) for name, n in zip(CLASS_NAMES, pixels, strict=True) if n}
 
 
-def write_summary(folder: Path, summary: dict) -> None:
-    """Writes ``stream.json``. Raises ``IncompleteError`` where it cannot."""
-    with explained(SUMMARY, lambda: "the other files are as they were left"):
+def summarised(folder: Path, summary: dict) -> bool:
+    """Whether ``stream.json`` could be written; an error is logged, since a greater one may be on its way."""
+    try:
         write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        log.error("%s cannot be written: %s", folder / SUMMARY, error.strerror)
+        return False
+    log.info("summary: %s", folder / SUMMARY)
+    return True
 
 
-def stream_text(summary: dict, folder: Path) -> str:
+def stream_text(summary: dict) -> str:
     """What a stream gave, in a few lines."""
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in summary["milliseconds"].items())
     lines = [
@@ -230,4 +240,4 @@ def stream_text(summary: dict, folder: Path) -> str:
         lines.append(f"scenes begin at frames {', '.join(str(cut) for cut in summary['scene_cuts'])}")
     if summary["consistency"]:
         lines.append(consistency_text(summary["consistency"]))
-    return "\n".join([*lines, f"summary: {folder / SUMMARY}"])
+    return "\n".join(lines)

@@ -381,6 +381,19 @@ def test_cameras_are_released_and_said_when_they_end(monkeypatch, stream, tmp_pa
     assert Camera.released
 
 
+def test_a_summary_that_cannot_be_written_is_said(stream, tmp_path, capsys, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.stream.write_text", full)
+    assert stream(write_folder(tmp_path / "in", moving_blocks(2)), "--save-video", "overlay")[0] == 1
+    assert "stream.json cannot be written to" in capsys.readouterr().err.splitlines()[-1]
+    assert len(read_video(tmp_path / "run" / "overlay.mp4")) == 2
+    monkeypatch.setattr(stream_outputs.VideoOutput, "close", lambda self: full(None, None))
+    assert stream(tmp_path / "in", "--save-video", "overlay", "--overwrite")[0] == 1
+    assert "video cannot be written: the disk is full" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_ten_thousand_frames(stream, tmp_path):
     source = write_video(tmp_path / "long.mp4", moving_blocks(10_000))
