@@ -29,6 +29,4 @@ class StreetOptions:
         for name, high in (("difficulty", 1.0), ("speed", 10.0)):
             value = getattr(self, name)
             if not 0.0 <= value <= high:
-                raise DataError(
-                    f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 1"
-                )
+                raise DataError(f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 1")
