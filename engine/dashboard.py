@@ -215,8 +215,9 @@ class RunDashboard:
             return view.pictures(row, column, PICTURE_WIDTH)
 
         def current() -> dict:
-            said = f"feature pixel {row}, {column}" + (f"; {pictures().elsewhere()}" if pictures().elsewhere() else "")
-            return windows.picture("current frame: click a pixel", pictures().current, said)
+            # Without a caption, above which the page would count the pixels of a click.
+            elsewhere = f", {pictures().elsewhere()}" if pictures().elsewhere() else ""
+            return windows.picture(f"pixel {row}, {column} (click twice for another){elsewhere}", pictures().current)
 
         def memory(number: int) -> dict:
             return windows.picture(f"{pictures().captions[number]} of the attention", pictures().past[number])

@@ -95,7 +95,8 @@ def picture(title: str, image: np.ndarray, caption: str = "", exact: bool = Fals
     content = {"src": data_uri(image, exact), "caption": caption}
     height, width = image.shape[:2]
     below = 26 * history + 22 * bool(caption)
-    opts = {"title": title, "width": width + 20, "height": height + TITLE_HEIGHT + below}
+    # The page draws it one pixel wider than that: as large as it is, so that clicks come in its own pixels.
+    opts = {"title": title, "width": width - 1, "height": height + TITLE_HEIGHT + below}
     return {"data": [{"content": content, "type": "image_history" if history else "image"}], "opts": opts}
 
 

@@ -79,8 +79,10 @@ def train(
     watch: Watch | None = None,
 ) -> None:
     """Trains from the epoch after the last row to the last epoch; every epoch ends with a checkpoint."""
-    for epoch in range(len(training.rows) + 1, settings.num_epochs + 1):
+    began, first = None, len(training.rows) + 1
+    for epoch in range(first, settings.num_epochs + 1):
         start = time.perf_counter()
+        began = began or start
         sampler.set_epoch(epoch)
         learning_rate = training.optimizer.param_groups[0]["lr"]
         train_loss, train_iou, waiting = _train_epoch(training, settings, loader, epoch, watch)
@@ -94,7 +96,7 @@ def train(
             watch.epoch(training.rows, validation)
         log.info(
             "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (%.0f s waiting for data; "
-            "%.3f s a validation frame in the network)",
+            "%.3f s a validation frame in the network), %s left",
             epoch,
             settings.num_epochs,
             train_loss,
@@ -103,6 +105,7 @@ def train(
             time.perf_counter() - start,
             waiting + validation.waiting_seconds,
             validation.network_seconds_per_frame(),
+            tqdm.format_interval((time.perf_counter() - began) / (epoch - first + 1) * (settings.num_epochs - epoch)),
         )
 
 

@@ -157,7 +157,7 @@ def test_a_click_changes_the_pictures_of_the_memory(tmp_path, server):
     assert eventually(lambda: set(server.windows("run_pictures")) == PICTURES)
     before = server.windows("run_pictures")
     dashboard._clicked(60.0, 3.0)  # features are 8 x 16
-    assert eventually(lambda: "pixel 7, 0" in server.windows("run_pictures")["frame"]["content"]["caption"])
+    assert eventually(lambda: "pixel 7, 0 " in server.windows("run_pictures")["frame"]["title"])
     assert eventually(
         lambda: all(
             server.windows("run_pictures")[f"memory {n}"]["content"] != before[f"memory {n}"]["content"]
