@@ -53,11 +53,12 @@ def evaluate(
     device: torch.device,
     on_clip: OnClip | None = None,
     original_labels: bool = False,
+    on_batch: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Predicts the last frame of every clip of the loader and counts; leaves the model in evaluation mode.
 
     With ``original_labels`` predictions are enlarged by nearest neighbour and counted at the labels' own size too;
-    ``on_clip`` is called for every clip.
+    ``on_clip`` is called for every clip, ``on_batch`` after every batch with what there is so far.
     """
     model.eval()
     result = Evaluation(ConfusionMatrix(NUM_CLASSES, device), ConfusionMatrix(NUM_CLASSES, device))
@@ -80,6 +81,8 @@ def evaluate(
                 sample.index.tolist(), sample.frames, prediction.cpu(), sample.label, strict=True
             ):
                 on_clip(number, frames[-1], predicted, labelled)
+        if on_batch is not None:
+            on_batch(result)
     result.loss = total_loss.item() / result.clips
     result.waiting_seconds = batches.waiting_seconds
     return result

@@ -1,9 +1,12 @@
 """Runs the mode that was asked for, on the device that is there."""
 
 import argparse
+import functools
 import logging
+import os
 import random
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -13,6 +16,7 @@ from datasets.images import image_size
 from datasets.sampling import clean_worker_error
 from engine import benchmark_stream, build
 from engine.consistency import consistency_text, measure_consistency
+from engine.dashboard import RunDashboard
 from engine.evaluate import Evaluation, PictureWriter, PredictionWriter, all_of, class_names, evaluate
 from engine.frame_sources import open_source
 from engine.html_report import InspectedClip, ReportPage
@@ -20,7 +24,7 @@ from engine.memory_view import memory_view
 from engine.options import network_config
 from engine.picks import BestAndWorst
 from engine.report import iou_table, percent, read_report, scores
-from engine.run_folder import RunFolder
+from engine.run_folder import EpochRow, RunFolder
 from engine.stream import stream_text, summarised
 from engine.stream_outputs import SUMMARY, clear_previous
 from engine.train import resume, train
@@ -111,13 +115,16 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
     validations: list[Evaluation] = []
 
     def validate() -> Evaluation:
-        writer = clip_writer(options, folder, val_clips)
+        writer = all_of(clip_writer(options, folder, val_clips), dashboard and dashboard.see_clip)
         validations[:] = [evaluate(model, val_loader, training.loss_function, device, writer, options.use_orig_res)]
         return validations[0]
 
+    dashboard = dashboard_of(options, folder, model, val_clips, device, baseline, training.rows)
     try:
-        train(training, build.train_settings(options), loader, sampler, validate, folder)
+        train(training, build.train_settings(options), loader, sampler, validate, folder, dashboard)
     finally:
+        if dashboard is not None:
+            dashboard.close()
         # Also where a training is stopped or fails: what it has learned until then is worth seeing.
         if validations and training.rows:
             from engine.plots import write_training_plots  # only here: matplotlib takes long to import
@@ -151,8 +158,13 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     folder.describe_run(options, describe(model))
     loader, _ = build.loader_of(options, clips, device, trains=False)
     picks = BestAndWorst(clips.clips)
-    writer = all_of(clip_writer(options, folder, clips), picks)
-    result = evaluate(model, loader, build.loss_function(options, device), device, writer, options.use_orig_res)
+    dashboard = dashboard_of(options, folder, model, clips, device, baseline)
+    writer = all_of(clip_writer(options, folder, clips), picks, dashboard and dashboard.see_clip)
+    on_batch = dashboard and dashboard.progress
+    loss_function = build.loss_function(options, device)
+    result = evaluate(model, loader, loss_function, device, writer, options.use_orig_res, on_batch)
+    if dashboard is not None:
+        dashboard.evaluation(result)
 
     names, coloured = class_names(), takes_colour(sys.stdout)
     report = {
@@ -187,6 +199,29 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
         f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
     print(f"report: {folder.page_file} (figures: {folder.report_file.name})")
+    if dashboard is not None:
+        if sys.stdin.isatty() and dashboard.client.connected:
+            print("the memory inspector answers clicks until Ctrl-C ...", flush=True)
+            dashboard.wait_for_interrupt()
+        dashboard.close()
+
+
+def dashboard_of(
+    options: argparse.Namespace,
+    folder: RunFolder,
+    model: LMANet,
+    clips: CityscapesClips,
+    device: torch.device,
+    baseline: dict | None,
+    rows: Sequence[EpochRow] = (),
+) -> RunDashboard | None:
+    """What shows the run in visdom, if that is asked for; of several processes only the first shows anything."""
+    if not options.visualize or os.environ.get("RANK", "0") != "0":
+        return None
+    first_clip = functools.cache(lambda: clips[0].frames)
+    return RunDashboard(
+        options.port, folder, options.steps_plot, lambda: memory_view(model, first_clip(), device), baseline, rows
+    )
 
 
 def report_page(

@@ -272,9 +272,11 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--baseline-path", metavar="DIR", help="an earlier evaluation's --savedir: its IoU and the gain are shown"
     )
-    group.add_argument("--visualize", action="store_true", help="show the run in visdom (not there yet)")
+    group.add_argument("--visualize", action="store_true", help="show the run in visdom, where its server runs")
     group.add_argument("--port", type=int, default=8097, metavar="PORT", help="of the visdom server")
-    group.add_argument("--steps-plot", type=int, default=50, metavar="N", help="update visdom every N steps")
+    group.add_argument(
+        "--steps-plot", type=int, default=50, metavar="N", help="with --visualize: a point of the loss every N steps"
+    )
 
 
 def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
@@ -289,20 +291,28 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _refuse_what_is_not_there(options: argparse.Namespace) -> None:
-    if options.visualize or options.port != 8097 or options.steps_plot != 50:
-        raise OptionError("--visualize, --port and --steps-plot: the visdom dashboard is not there yet; leave them out")
     if options.nodes != 1 or options.nr != 0 or options.mport != 8888:
         raise OptionError("--nodes, --nr and --mport: several machines are not there yet; leave them out")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    least = {"num_epochs": 1, "batch_size": 1, "num_workers": 0, "gpus": 1, "epochs_save": 0, "steps_loss": 0}
+    least = {
+        "num_epochs": 1,
+        "batch_size": 1,
+        "num_workers": 0,
+        "gpus": 1,
+        "epochs_save": 0,
+        "steps_loss": 0,
+        "steps_plot": 1,
+    }
     for name, bound in least.items():
         value = getattr(options, name)
         if value < bound:
             raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {bound} or more")
     if not 0 < options.lr_start < 1:
         raise OptionError(f"--lr-start is {options.lr_start}: expected a rate between 0 and 1, for example 2e-4")
+    if not 0 < options.port < 65536:
+        raise OptionError(f"--port is {options.port}: expected a port between 1 and 65535, for example 8097")
     if options.seed < 0:
         raise OptionError(f"--seed is {options.seed}: expected 0 or more")
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from datasets.classes import CLASS_NAMES, PALETTE
-from engine.report import iou_by_name
+from engine.report import confusion_shares, iou_by_name
 from engine.run_folder import EpochRow, RunFolder
 from utils.files import write_bytes
 from utils.metrics import ConfusionMatrix
@@ -140,13 +140,6 @@ def confusion_png(counts: np.ndarray, names: Sequence[str], title: str) -> bytes
         axes.set_title(title)
         figure.colorbar(painted, ax=axes, shrink=0.6, label="% of the labelled pixels (grey: none is labelled)")
         return _png(figure)
-
-
-def confusion_shares(counts: np.ndarray) -> np.ndarray:
-    """Counts K K as shares of each row, K-1 K; ``nan`` in rows of classes that are not labelled."""
-    kept = counts[:-1].astype(np.float64)
-    totals = kept.sum(axis=1, keepdims=True)
-    return np.divide(kept, totals, out=np.full_like(kept, np.nan), where=totals > 0)
 
 
 def _draw_pair(

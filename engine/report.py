@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from utils.errors import OptionError
@@ -56,6 +57,13 @@ def scores(names: Sequence[str], confusion: ConfusionMatrix) -> dict:
         "accuracy": _or_none(confusion.accuracy()),
         "iou": iou_by_name(names, confusion.iou()),
     }
+
+
+def confusion_shares(counts: np.ndarray) -> np.ndarray:
+    """Counts K K as shares of each row, K-1 K; ``nan`` in rows of classes that are not labelled."""
+    kept = counts[:-1].astype(np.float64)
+    totals = kept.sum(axis=1, keepdims=True)
+    return np.divide(kept, totals, out=np.full_like(kept, np.nan), where=totals > 0)
 
 
 def read_report(folder: str | Path) -> dict:

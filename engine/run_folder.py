@@ -55,6 +55,7 @@ class RunFolder:
         self.confusion_file = self.path / f"confusion{long}.png"
         self.images_folder = self.path / "images"
         self.predictions_folder = self.path / "predictions"
+        self.dashboard_folder = self.path / "visdom"
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ class RunFolder:
         aside = self.path / f"previous_{number}"
         aside.mkdir()
         for file in list(self.path.iterdir()):
-            if file.is_file():
+            if file.is_file() or file == self.dashboard_folder:
                 shutil.move(file, aside / file.name)
         log.info("%s held another training: its files are now in %s", self.path, aside)
 

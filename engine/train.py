@@ -5,8 +5,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -44,6 +45,14 @@ class TrainSettings:
     decoder_eval_mode: bool
 
 
+class Watch(Protocol):
+    """Is told of every step and every epoch of a training."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+
+    def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None: ...
+
+
 @dataclass
 class Training:
     """All that a training changes, and all that a checkpoint keeps."""
@@ -67,22 +76,27 @@ def train(
     sampler: EpochSampler,
     validate: Callable[[], Evaluation],
     folder: RunFolder,
+    watch: Watch | None = None,
 ) -> None:
     """Trains from the epoch after the last row to the last epoch; every epoch ends with a checkpoint."""
-    for epoch in range(len(training.rows) + 1, settings.num_epochs + 1):
+    began, first = None, len(training.rows) + 1
+    for epoch in range(first, settings.num_epochs + 1):
         start = time.perf_counter()
+        began = began or start
         sampler.set_epoch(epoch)
         learning_rate = training.optimizer.param_groups[0]["lr"]
-        train_loss, train_iou, waiting = _train_epoch(training, settings, loader, epoch)
+        train_loss, train_iou, waiting = _train_epoch(training, settings, loader, epoch, watch)
         validation = validate()
         val_iou = validation.confusion.mean_iou() if settings.val_iou else 0.0
         row = EpochRow(epoch, train_loss, validation.loss, train_iou, val_iou, learning_rate)
         training.rows.append(row)
         advance_schedule(training.schedule, train_loss)
         _save(training, settings, folder)
+        if watch is not None:
+            watch.epoch(training.rows, validation)
         log.info(
             "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (%.0f s waiting for data; "
-            "%.3f s a validation frame in the network)",
+            "%.3f s a validation frame in the network), %s left",
             epoch,
             settings.num_epochs,
             train_loss,
@@ -91,11 +105,12 @@ def train(
             time.perf_counter() - start,
             waiting + validation.waiting_seconds,
             validation.network_seconds_per_frame(),
+            tqdm.format_interval((time.perf_counter() - began) / (epoch - first + 1) * (settings.num_epochs - epoch)),
         )
 
 
 def _train_epoch(
-    training: Training, settings: TrainSettings, loader: DataLoader, epoch: int
+    training: Training, settings: TrainSettings, loader: DataLoader, epoch: int, watch: Watch | None
 ) -> tuple[float, float, float]:
     """One epoch: the mean loss, the mean IoU (0 where it is not wanted), and the seconds spent waiting for data."""
     model, device = training.model, training.device
@@ -122,6 +137,8 @@ def _train_epoch(
             if settings.train_iou:
                 main_logits = logits[0] if isinstance(logits, tuple) else logits
                 confusion.update(main_logits[:, -1].argmax(1), label)
+            if watch is not None:
+                watch.step(epoch, step, len(loader), losses[-1])
             progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             if settings.steps_loss and step % settings.steps_loss == 0:
                 mean = sum(losses[-settings.steps_loss :]) / settings.steps_loss

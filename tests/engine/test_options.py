@@ -91,9 +91,9 @@ def test_network_options_reach_the_configuration(folder_with_weights):
     [
         ("", "no mode is given: expected one of --training, --eval-mode"),
         ("--training --eval-mode", "not allowed with argument"),
-        ("--eval-mode --visualize", "visdom dashboard is not there yet"),
-        ("--eval-mode --port 1", "visdom dashboard is not there yet"),
-        ("--training --steps-plot 1", "visdom dashboard is not there yet"),
+        ("--eval-mode --port 0", "--port is 0: expected a port between 1 and 65535"),
+        ("--training --port 65536", "--port is 65536"),
+        ("--training --steps-plot 0", "--steps-plot is 0: expected 1 or more"),
         ("--training --nodes 2", "several machines are not there yet"),
         ("--training --nr 1", "several machines are not there yet"),
         ("--training --mport 1", "several machines are not there yet"),

@@ -13,8 +13,7 @@ from datasets.classes import CLASSES
 from engine.evaluate import class_names
 from engine.memory_view import memory_view, telling_cells
 from engine.picks import BestAndWorst
-from engine.plots import confusion_shares
-from engine.report import iou_table
+from engine.report import confusion_shares, iou_table
 from main import main
 from models import LMANetConfig, build_lmanet
 from utils.metrics import ConfusionMatrix
