@@ -31,6 +31,7 @@ from utils.timing import resident_mebibytes, synchronised_seconds
 
 log = logging.getLogger(__name__)
 
+SHOWN_CUTS = 10
 MEMORY_SAMPLES = 400  # of the resident memory; when there are as many, every second one is dropped
 
 
@@ -237,7 +238,9 @@ def stream_text(summary: dict) -> str:
         f"({summary['threads']} threads); milliseconds a frame: {stages}"
     ]
     if summary["scene_cuts"]:
-        lines.append(f"scenes begin at frames {', '.join(str(cut) for cut in summary['scene_cuts'])}")
+        cuts = summary["scene_cuts"]
+        shown = ", ".join(str(cut) for cut in cuts[:SHOWN_CUTS]) + (" ..." if len(cuts) > SHOWN_CUTS else "")
+        lines.append(f"{len(cuts)} scene cuts, at frames {shown}")
     if summary["consistency"]:
         lines.append(consistency_text(summary["consistency"]))
     return "\n".join(lines)
