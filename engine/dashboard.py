@@ -203,7 +203,7 @@ class RunDashboard:
         view = self._view
         if view is not None:
             height, width = narrowed(view.frame, PICTURE_WIDTH).shape[:2]
-            self._cell = view.cell_at(down / height, right / width)
+            self._cell = view.cell_at((down - windows.top_in_pane(height)) / height, right / width)
             self._inspect()
 
     def _inspect(self) -> None:

@@ -14,7 +14,8 @@ from utils.visualize import data_uri
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PLOT_SIZE = {"width": 520, "height": 330}
-TITLE_HEIGHT = 24
+# visdom's page sets panes in rows of 15 pixels, 9 of which are lost once, with a bar of 15 above the content.
+ROW, LOST, BAR = 15, 9, 15
 
 
 class Curve(NamedTuple):
@@ -90,13 +91,24 @@ def plot_of_confusion(title: str, shares: np.ndarray, names: Sequence[str]) -> d
     return _plot(title, [trace], x_axis, y_axis, {"width": 760, "height": 640})
 
 
+def pane_height(height: int) -> int:
+    """Height to ask of the page for a pane in which a picture of ``height`` is whole."""
+    rows = -(-(height + 2 * BAR + LOST) // ROW)
+    return ROW * rows - ROW - LOST
+
+
+def top_in_pane(height: int) -> float:
+    """How far below its bar the page puts the picture in such a pane: clicks are counted from the bar."""
+    return (pane_height(height) + ROW - height) / 2
+
+
 def picture(title: str, image: np.ndarray, caption: str = "", exact: bool = False, history: bool = False) -> dict:
     """An image H W 3, in a pane as large as it is; ``history`` makes a slider of all that are added."""
     content = {"src": data_uri(image, exact), "caption": caption}
     height, width = image.shape[:2]
     below = 26 * history + 22 * bool(caption)
     # The page draws it one pixel wider than that: as large as it is, so that clicks come in its own pixels.
-    opts = {"title": title, "width": width - 1, "height": height + TITLE_HEIGHT + below}
+    opts = {"title": title, "width": width - 1, "height": pane_height(height + below)}
     return {"data": [{"content": content, "type": "image_history" if history else "image"}], "opts": opts}
 
 

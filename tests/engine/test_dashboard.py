@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from engine.dashboard import RunDashboard
+from engine.dashboard_windows import top_in_pane
 from engine.evaluate import Evaluation
 from engine.memory_view import memory_view
 from engine.run_folder import EpochRow, RunFolder
@@ -156,7 +157,7 @@ def test_a_click_changes_the_pictures_of_the_memory(tmp_path, server):
     dashboard.evaluation(result)
     assert eventually(lambda: set(server.windows("run_pictures")) == PICTURES)
     before = server.windows("run_pictures")
-    dashboard._clicked(60.0, 3.0)  # features are 8 x 16
+    dashboard._clicked(60.0 + top_in_pane(64), 3.0)  # features are 8 x 16
     assert eventually(lambda: "pixel 7, 0 " in server.windows("run_pictures")["frame"]["title"])
     assert eventually(
         lambda: all(
