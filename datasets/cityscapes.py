@@ -109,7 +109,7 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
         labels = _named_files(label_folder / city, _LABEL_ENDINGS)
         frames = _CityFrames([folder / city for folder in frame_folders]) if labels else None
         for name in sorted(labels):
-            paths = frames.before(name, [window - 1 - position for position in positions])
+            paths = frames.before(name, [window - 1 - position for position in positions], window)
             if paths is None:
                 too_early += 1
                 longest = max(longest, frames.longest_window(name))
@@ -204,8 +204,12 @@ class _CityFrames:
             self._paths.update(_named_files(folder, _FRAME_ENDINGS))
         self._starts: dict[str, int] | None = None
 
-    def before(self, name: str, distances: Iterable[int]) -> tuple[Path, ...] | None:
-        """The frames so many frames before the labelled one; None where its snippet begins later."""
+    def before(self, name: str, distances: Iterable[int], window: int) -> tuple[Path, ...] | None:
+        """The frames so many frames before the labelled one; None where its snippet begins later than the window.
+
+        That holds also where the first frames of the window are not wanted, so that a network without a memory is
+        scored on the same labels as one with it.
+        """
         if name not in self._paths:
             raise DataError(
                 f"no frame {self._folder / name}{_FRAME_ENDINGS[-1]} (or .jpg) for the label of that name: "
@@ -214,9 +218,11 @@ class _CityFrames:
         sequence, frame = _sequence_and_frame(name)
         wanted = {frame - distance: f"{sequence}_{frame - distance:06d}" for distance in distances}
         missing = [number for number, wanted_name in wanted.items() if wanted_name not in self._paths]
-        if not missing:
+        first = frame - window + 1
+        begins_later = f"{sequence}_{first:06d}" not in self._paths and self._snippet_start(name) > first
+        if not missing and not begins_later:
             return tuple(Path(self._paths[wanted_name]) for wanted_name in wanted.values())
-        gap = max(missing)
+        gap = max(missing, default=first)
         if gap > self._snippet_start(name):
             raise DataError(
                 f"frame {self._folder / wanted[gap]}{_FRAME_ENDINGS[-1]} (or .jpg) is missing inside of the snippet of "
