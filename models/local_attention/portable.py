@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_GROUP_BYTES = 32 << 20
+_GROUP_BYTES = 8 << 20
 _TILE = (8, 16)
 
 
