@@ -219,7 +219,7 @@ def segmenter_of(options: argparse.Namespace, model: LMANet, device: torch.devic
         work_size=options.work_size,
         every=options.every,
         compiled=options.compile,
-        amp=options.amp,
+        amp=options.amp is not None,
     )
 
 

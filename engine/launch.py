@@ -1,6 +1,7 @@
 """Runs the mode that was asked for, on the device that is there."""
 
 import argparse
+import errno
 import functools
 import logging
 import os
@@ -68,6 +69,13 @@ def run(options: argparse.Namespace) -> None:
     except torch.OutOfMemoryError as error:
         raise OptionError(
             f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        raise OptionError(
+            f"--savedir {options.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): expected "
+            "room on the disk; make some, or give another --savedir"
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" in str(error):

@@ -153,6 +153,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cpu", "cuda", "mps"),
         help="where to compute; auto takes CUDA, then MPS, then the CPU",
     )
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=("bfloat16", "float16"),
+        help="with --training and --stream: compute in 16 bits where that is precise enough; training with float16, "
+        "whose gradients are scaled, needs CUDA",
+    )
     group.add_argument("--seed", type=int, default=0, help="of weights that start fresh, of order and augmentation")
     group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
 
@@ -250,11 +258,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--accumulate", type=int, default=1, metavar="K", help="batches of each process that make one step"
     )
-    group.add_argument(
-        "--amp",
-        choices=("bfloat16", "float16"),
-        help="train in mixed precision; float16, whose gradients are scaled, needs CUDA",
-    )
     _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
     group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
 
@@ -350,11 +353,13 @@ def _check_mode(options: argparse.Namespace) -> None:
     if not options.training:
         training_only = (
             "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
-            "random_crop iouTrain epochs_save steps_save amp max_restarts"
+            "random_crop iouTrain epochs_save steps_save max_restarts"
         )
         for name in training_only.split():
             if getattr(options, name):
                 raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out")
+        if options.eval_mode and options.amp:
+            raise OptionError("--amp belongs to --training and --stream: leave it out, as figures are those of float32")
         if options.eval_mode and not options.iouVal and not options.loss:
             raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
     if options.train_erfnet_shallow_dec and not options.shallow_dec:

@@ -169,7 +169,7 @@ def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None
 def _resume_schedule(training: Training, state: dict | None, epoch: int, source: object) -> None:
     schedule = training.schedule
     if state is None:
-        state = {} if isinstance(schedule, ReduceLROnPlateau) else {"last_epoch": epoch}
+        state = schedule.state_dict() | {"last_epoch": epoch}
     elif ("best" in state) != isinstance(schedule, ReduceLROnPlateau):
         raise CheckpointError(
             f"{source}: was trained with another kind of --lr-strategy: give the same one to --resume"

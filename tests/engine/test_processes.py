@@ -1,16 +1,21 @@
 """Several processes train and evaluate as one; whichever fails is named, and none is left."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from utils import checkpoint
 from utils.errors import CheckpointError
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITHOUT_DROPOUT = "tests/engine/without_dropout.py"
+SMALL = ("--stm-queue-size", "1")
 
 
 def started(arguments: list[str], *launcher: str, **environment: str) -> subprocess.Popen:
@@ -61,28 +66,69 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_one_two_and_three_processes_learn_the_same(command, tmp_path):
-    # Five clips: with two and three processes one is repeated, so six are asked for, in a set that divides.
-    from tests_data import make_data_set
-
-    data = make_data_set(tmp_path / "toytown", train=6, val=4)
-    options = ("--training", "--num-epochs", "20", "--train-encoder", "--train-decoder", "--iouTrain")
+def assert_same_training(command, tmp_path, processes, epochs):
+    """Six clips a step, one step an epoch, all parts trained; four validation clips, which three do not divide."""
+    options = ("--training", "--num-epochs", str(epochs), "--train-encoder", "--train-decoder", "--iouTrain", *SMALL)
     runs = {}
-    for processes in (1, 2, 3):
-        folder = tmp_path / f"run_{processes}"
-        arguments = command(*options, "--batch-size", str(6 // processes), data=data, savedir=folder)
-        run = started(arguments, *torchrun(processes, WITHOUT_DROPOUT))
+    for count in processes:
+        folder = tmp_path / f"run_{count}"
+        arguments = command(*options, "--batch-size", str(6 // count), data=tmp_path / "six", savedir=folder)
+        run = started(arguments, *torchrun(count, WITHOUT_DROPOUT), DOUBLE="1")
+        error = run.communicate(timeout=900)[1]
+        assert run.returncode == 0, error
+        assert f"a step takes 6 clips ({count} processes x batch {6 // count} x 1), learning rate 5e-05" in error
+        runs[count] = checkpoint_of(folder)
+    one = runs.pop(1)
+    for several in runs.values():
+        for name, tensor in one["state_dict"].items():
+            assert (tensor - several["state_dict"][name]).abs().max() < 1e-5, name
+        # Both IoUs, which follow from counts: exactly.
+        assert [row[3:] for row in one["rows"]] == [row[3:] for row in several["rows"]]
+
+
+def test_two_processes_learn_what_one_does(command, tmp_path, six_clips):
+    assert_same_training(command, tmp_path, (1, 2), epochs=1)
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_path, six_clips):
+    assert_same_training(command, tmp_path, (1, 2, 3), epochs=20)
+
+
+def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):
+    ious = []
+    for count in (1, 2):
+        run = started(command("--eval-mode", "--gpus", str(count), *SMALL, savedir=tmp_path / str(count)))
         error = run.communicate(timeout=300)[1]
         assert run.returncode == 0, error
-        runs[processes] = checkpoint_of(folder)
-        assert (
-            f"a step takes 6 clips ({processes} processes x batch {6 // processes} x 1), learning rate 5e-05" in error
-        )
-    for processes in (2, 3):
-        apart = {
-            name: (tensor - runs[processes]["state_dict"][name]).abs().max().item()
-            for name, tensor in runs[1]["state_dict"].items()
-            if tensor.is_floating_point()
-        }
-        assert max(apart.values()) < 1e-5, sorted(apart.items(), key=lambda item: -item[1])[:5]
-        assert [row[3:] for row in runs[1]["rows"]] == [row[3:] for row in runs[processes]["rows"]]
+        report = json.loads((tmp_path / str(count) / "report.json").read_text())
+        assert (report["clips"], report["processes"]) == (3, count)
+        ious.append(report["iou"])
+    assert ious[0] == ious[1]
+
+
+def test_a_wrong_input_in_one_rank_is_said_once(command, own_toytown):
+    damaged = next((own_toytown / "leftImg8bit_sequence/val/toytown").glob("toytown_000101_000003*"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    run = started(command("--eval-mode", "--gpus", "2", *SMALL, data=own_toytown))
+    error = run.communicate(timeout=300)[1]
+    assert run.returncode == 2
+    assert [line for line in error.splitlines() if "error" in line] == [error.splitlines()[-1]]
+    assert error.splitlines()[-1].startswith("main.py: error: ")
+    assert damaged.name in error.splitlines()[-1]
+
+
+def test_a_killed_rank_is_named_and_no_process_is_left(command, tmp_path):
+    options = ("--training", "--gpus", "2", "--num-epochs", "1000", "--num-workers", "1", *SMALL)
+    run = started(command(*options))
+    wait_for(lambda: (tmp_path / "run" / "checkpoint.pth.tar").exists() or run.poll() is not None)
+    ranks = ranks_of(run.pid)
+    workers = [worker for rank in ranks for worker in children_of(rank)]
+    os.kill(ranks[1], signal.SIGKILL)
+    start = time.monotonic()
+    error = run.communicate(timeout=60)[1]
+    assert time.monotonic() - start < 60
+    assert run.returncode == 1
+    assert f"rank 1 (process {ranks[1]}) was killed by SIGKILL; all others were ended; go on with --resume" in error
+    assert "Traceback" not in error
+    wait_for(lambda: not any(map(is_alive, ranks + workers)), seconds=15)
