@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow lint images clean
+.PHONY: help setup demo test test-slow soak lint images clean
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 
@@ -29,6 +29,10 @@ test: $(INSTALLED)
 # make test-slow  the tests that take longer
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -q -m slow
+
+# make soak   kills a small training and fills its disk again and again, for half an hour
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(RUN) tests/soak.py
 
 # make lint   layout and lint
 lint: $(INSTALLED)

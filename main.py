@@ -8,6 +8,7 @@ Train, starting from the single-frame network:
     python main.py --training --weights trained_models/erfnet_pretrained.pth --backbone erf --lr-start 2e-4 \
         --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --savedir save/training_lma_erf
 Go on with a training that was stopped: the same command with --resume.
+On two GPUs: the same command with --gpus 2, or torchrun --nproc-per-node 2 main.py and the same options.
 Label a video, a folder of frames or a camera, frame by frame:
     python main.py --stream drive.mp4 --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 \
         --save-video overlay --savedir save/drive
@@ -19,18 +20,25 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from engine import processes
 from engine.options import parse_options
-from utils.errors import IncompleteError, UserError
+from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
 
 EXIT_INCOMPLETE = 1
-EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line and returns the exit status: 0, 1 for work half done, 2 for wrong input, 130 for Ctrl-C."""
-    options = parse_options(argv)
+    """Runs one command line and returns the exit status.
+
+    That is 0, 1 for work half done or where one of several processes failed, 2 for wrong input, 75 in a process that
+    lost another one, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    options = parse_options(arguments)
     try:
+        if processes.wants_several(options):
+            return processes.run_several(options, arguments)
         # Here and not above, so that --help and wrong options are answered at once: this imports torch.
         from engine.launch import run
 
@@ -39,12 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"main.py: error: {error}", file=sys.stderr)
         return EXIT_INCOMPLETE
     except UserError as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return EXIT_WRONG_INPUT
+        processes.tell_error(error)
+        return processes.EXIT_WRONG_INPUT
+    except LostPeerError as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        return processes.EXIT_LOST_PEER
+    except StoppedError as stopped:
+        if processes.is_first_rank():
+            print(f"main.py: stopped by SIGTERM; {stopped}", file=sys.stderr)
+        return processes.EXIT_TERMINATED
     except KeyboardInterrupt:
         hint = f"; go on with --resume --savedir {options.savedir}" if options.training else ""
         hint = f"; the frames so far are complete in {options.savedir}" if options.stream else hint
-        print(f"main.py: stopped by Ctrl-C{hint}", file=sys.stderr)
+        if processes.is_first_rank():
+            print(f"main.py: stopped by Ctrl-C{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 

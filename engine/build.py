@@ -1,13 +1,16 @@
 """From options to objects: the only place that reads the parsed options."""
 
 import argparse
+import copy
 import logging
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
@@ -21,13 +24,15 @@ from engine.consistency import FrameSequence, prediction_names, sequences_of
 from engine.frame_sources import FrameSource
 from engine.options import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
+from engine.state import Training
 from engine.stream import Stream
 from engine.stream_outputs import LabelOutput, ProbabilityOutput, VideoOutput
-from engine.train import Training, TrainSettings
+from engine.train import TrainSettings
 from models.lmanet import LMANet, build_lmanet
 from models.losses import WeightedCrossEntropy
 from models.segmenter import VideoSegmenter
 from models.weights import load_weights
+from utils import distributed
 from utils.consistency import TemporalConsistency
 from utils.files import writable_folder
 
@@ -36,6 +41,7 @@ log = logging.getLogger(__name__)
 SYNTHETIC_TRAIN_CLIPS, SYNTHETIC_VAL_CLIPS = 100, 30
 PLATEAU_FLOOR = 1e-9
 POW_B_EPOCHS = 50
+PROBE_SIDE = 64
 
 
 def run_folder(options: argparse.Namespace) -> RunFolder:
@@ -66,7 +72,7 @@ def data_roots(options: argparse.Namespace) -> Roots:
     from datasets.synthetic import StreetOptions, write_dataset  # only here: a real data set needs no painter
 
     root = Path(options.data_root)
-    if not (root / "dataset.json").is_file():
+    if distributed.is_first() and not (root / "dataset.json").is_file():
         log.info("drawing synthetic street clips into %s", root)
         height, width = SYNTHETIC_SIZE
         write_dataset(
@@ -76,6 +82,7 @@ def data_roots(options: argparse.Namespace) -> Roots:
             StreetOptions(height=height, width=width),
             os.cpu_count() or 1,
         )
+    distributed.wait_for_all()
     return resolve_roots(str(root))
 
 
@@ -105,7 +112,7 @@ def loader_of(
     options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
 ) -> tuple[DataLoader, EpochSampler]:
     """A loader and the sampler that decides its order; validation goes through the clips as they lie."""
-    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains, pad=trains)
+    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains, pad=trains, **_share())
     loader = DataLoader(
         clips,
         batch_size=options.batch_size if trains else 1,
@@ -113,7 +120,7 @@ def loader_of(
         num_workers=min(options.num_workers, len(clips)),
         pin_memory=device.type == "cuda",
         persistent_workers=trains and options.num_workers > 0,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent if trains else _leave_interrupts_to_the_parent,
         # Of its own, so that loading never moves the random numbers of the training.
         generator=torch.Generator().manual_seed(options.seed),
     )
@@ -121,10 +128,58 @@ def loader_of(
 
 
 def training_of(options: argparse.Namespace, model: LMANet, device: torch.device) -> Training:
+    """The start of a training, before ``resume`` and ``spread``."""
+    if distributed.world_size() > 1:
+        distributed.synchronise_norms(model, device.type)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = Adam(trained, lr=options.lr_start, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     schedule = schedule_of(options.lr_strategy, optimizer, options.num_epochs)
-    return Training(model, optimizer, schedule, loss_function(options, device), device)
+    # Only numbers of half the width and range of float32 need to be scaled.
+    scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "float16")
+    return Training(model, optimizer, schedule, loss_function(options, device), device, model, scaler)
+
+
+def spread(options: argparse.Namespace, training: Training) -> None:
+    """Lets several processes train as one: their gradients are averaged, of trained parameters alone."""
+    if distributed.world_size() == 1:
+        return
+    model, device = training.model, training.device
+    for name in unused_parameters(model, options.win_size):
+        # No loss reaches it, so that it never changes; the other processes need not be asked about it.
+        model.get_parameter(name).requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a new name for broadcast_buffers, which older PyTorch lacks
+        training.network = DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # the batch norms are synchronised
+            gradient_as_bucket_view=True,
+        )
+    if distributed.rank() > 0:
+        # Dropout of its own for each process; the first draws what a single process would.
+        torch.manual_seed(options.seed + 1_000_003 * distributed.rank())
+
+
+def unused_parameters(model: LMANet, window: int) -> list[str]:
+    """Names of the trained parameters that the loss of a clip of ``window`` frames does not depend on, such as the
+    value convolution of the query where only what was read is decoded. Found with one small clip, on a copy."""
+    probe = copy.deepcopy(model).cpu().train()
+    config = model.config
+    positions = config.frame_positions(window)
+    frames = config.memory_size + 1 if positions is None else len(positions)
+    side = config.traits.nearest_sides(PROBE_SIDE)[0]
+    for module in probe.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()  # the other processes are not waited for
+    with torch.random.fork_rng(devices=[]):
+        logits = probe(torch.zeros(1, frames, 3, side, side), selected=True)
+    parts = logits if isinstance(logits, tuple) else (logits,)
+    sum(part[:, -1].sum() for part in parts).backward()
+    return [name for name, parameter in probe.named_parameters() if parameter.requires_grad and parameter.grad is None]
+
+
+def _share() -> dict[str, int]:
+    return {"rank": distributed.rank(), "world_size": distributed.world_size()}
 
 
 def train_settings(options: argparse.Namespace) -> TrainSettings:
@@ -132,6 +187,9 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         num_epochs=options.num_epochs,
         steps_loss=options.steps_loss,
         epochs_save=options.epochs_save,
+        steps_save=options.steps_save,
+        accumulate=options.accumulate,
+        autocast=getattr(torch, options.amp) if options.amp else None,
         train_iou=options.iouTrain,
         val_iou=options.iouVal,
         encoder_eval_mode=options.encoder_eval_mode,
@@ -161,7 +219,7 @@ def segmenter_of(options: argparse.Namespace, model: LMANet, device: torch.devic
         work_size=options.work_size,
         every=options.every,
         compiled=options.compile,
-        amp=options.amp,
+        amp=options.amp is not None,
     )
 
 
@@ -203,3 +261,9 @@ def _plain(value: object) -> object:
 def _leave_interrupts_to_the_parent(worker: int) -> None:
     """Ctrl-C reaches the whole process group; only the main process answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A training answers SIGTERM with a checkpoint, until which its workers are needed."""
+    _leave_interrupts_to_the_parent(worker)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

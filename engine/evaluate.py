@@ -17,6 +17,8 @@ from datasets.cityscapes import Clip
 from datasets.classes import CLASS_NAMES, IGNORED, NUM_CLASSES, PALETTE, train_ids_to_label_ids
 from engine.batches import Timed, network_input
 from models.lmanet import LMANet
+from utils import distributed
+from utils.errors import DataError
 from utils.metrics import ConfusionMatrix
 from utils.timing import synchronised_seconds
 from utils.visualize import ERROR_LEGEND, colorized, error_map, legend, overlay, stacked, write_png
@@ -42,7 +44,7 @@ class Evaluation:
 
     def network_seconds_per_frame(self) -> float:
         """Median over the clips; the first one, which warms up, does not count where there are others."""
-        return statistics.median(self.network_seconds[1:] or self.network_seconds)
+        return statistics.median(self.network_seconds[1:] or self.network_seconds or [0.0])
 
 
 @torch.inference_mode()
@@ -54,16 +56,24 @@ def evaluate(
     on_clip: OnClip | None = None,
     original_labels: bool = False,
     on_batch: Callable[[Evaluation], None] | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Predicts the last frame of every clip of the loader and counts; leaves the model in evaluation mode.
 
     With ``original_labels`` predictions are enlarged by nearest neighbour and counted at the labels' own size too;
-    ``on_clip`` is called for every clip, ``on_batch`` after every batch with what there is so far.
+    ``on_clip`` is called for every clip, ``on_batch`` after every batch with what there is so far. Where several
+    processes evaluate, each goes through its share of the clips, and all get the counts, the loss and the number of
+    clips of all of them; ``before_batch`` is called equally often in each. Raises ``DataError`` where not every clip
+    was counted once.
     """
     model.eval()
     result = Evaluation(ConfusionMatrix(NUM_CLASSES, device), ConfusionMatrix(NUM_CLASSES, device))
     batches, total_loss = Timed(loader, device), torch.zeros((), device=device)
-    for sample in tqdm(batches, "evaluation", total=len(loader), unit="batch", disable=None, leave=False):
+    calls = max(distributed.gathered(len(loader)))
+    quiet = None if distributed.is_first() else True
+    for sample in tqdm(batches, "evaluation", total=len(loader), unit="batch", disable=quiet, leave=False):
+        if before_batch is not None:
+            before_batch()
         clip = network_input(sample.frames, model.config.traits, device)
         label = sample.label.to(device, non_blocking=True)
         start = synchronised_seconds(device)
@@ -83,9 +93,20 @@ def evaluate(
                 on_clip(number, frames[-1], predicted, labelled)
         if on_batch is not None:
             on_batch(result)
-    result.loss = total_loss.item() / result.clips
+    for _ in range(calls - len(loader) if before_batch is not None else 0):
+        before_batch()
+    _sum_over_processes(result, total_loss, len(loader.dataset))
     result.waiting_seconds = batches.waiting_seconds
     return result
+
+
+def _sum_over_processes(result: Evaluation, total_loss: Tensor, expected: int) -> None:
+    result.clips = int(distributed.summed(torch.tensor(result.clips)))
+    if result.clips != expected:
+        raise DataError(f"{result.clips} clips were evaluated: expected each of the {expected} once")
+    result.loss = distributed.summed(total_loss).item() / result.clips
+    for matrix in (result.confusion, result.original_confusion):
+        matrix.counts = distributed.summed(matrix.counts)
 
 
 def enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:

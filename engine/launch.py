@@ -1,12 +1,15 @@
 """Runs the mode that was asked for, on the device that is there."""
 
 import argparse
+import errno
 import functools
 import logging
 import os
 import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -14,7 +17,7 @@ from datasets.cityscapes import CityscapesClips
 from datasets.classes import CLASS_NAMES
 from datasets.images import image_size
 from datasets.sampling import clean_worker_error
-from engine import benchmark_stream, build
+from engine import benchmark_stream, build, processes
 from engine.consistency import consistency_text, measure_consistency
 from engine.dashboard import RunDashboard
 from engine.evaluate import Evaluation, PictureWriter, PredictionWriter, all_of, class_names, evaluate
@@ -25,15 +28,18 @@ from engine.options import network_config
 from engine.picks import BestAndWorst
 from engine.report import iou_table, percent, read_report, scores
 from engine.run_folder import EpochRow, RunFolder
+from engine.saving import Saver
+from engine.state import resume, run_name
 from engine.stream import stream_text, summarised
 from engine.stream_outputs import SUMMARY, clear_previous
-from engine.train import resume, train
+from engine.train import train
 from models.lmanet import LMANet
 from models.model_text import describe
 from models.onnx import export_step
 from models.segmenter import has_untrained_memory, refuse_untrained_memory
 from models.weights import export_weights
-from utils.errors import IncompleteError, OptionError, UserError
+from utils import distributed
+from utils.errors import IncompleteError, LostPeerError, OptionError, TrainingError, UserError
 from utils.files import write_text, write_with
 from utils.metrics import ConfusionMatrix
 from utils.terminal import takes_colour
@@ -42,38 +48,65 @@ log = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Trains or evaluates. Raises a ``UserError`` for anything a user can mend."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    """Trains or evaluates, alone or as one of several processes. Raises a ``UserError`` for anything a user can mend,
+    ``StoppedError`` after SIGTERM and ``LostPeerError`` where another process went away."""
+    level = logging.INFO if processes.is_first_rank() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    processes.end_with_parent()
     device = pick_device(options.device)
     folder = build.run_folder(options)
-    if options.gpus > 1:
-        log.info("--gpus %d: one process runs, several are not there yet", options.gpus)
     torch.backends.cudnn.benchmark = True  # frames of a run are all of one size
     random.seed(options.seed)
     torch.manual_seed(options.seed)
     try:
-        if options.training:
-            run_training(options, device, folder)
-        if options.export_weights:
-            run_export(options)
-        if options.export_onnx:
-            run_onnx_export(options)
-        if options.benchmark == "attention":
-            from engine import benchmark_attention  # only here: it brings matplotlib
-
-            benchmark_attention.run(folder.path)
-        if options.benchmark == "stream":
-            benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
-        if options.stream:
-            run_stream(options, device, folder)
-        if options.eval_mode:
-            run_evaluation(options, device, folder)
+        distributed.join(device.type)
+        with folder.locked(processes.lock_patience()) if distributed.is_first() else nullcontext():
+            distributed.wait_for_all()
+            run_modes(options, device, folder)
+        distributed.leave()
     except UserError as error:
         raise clean_worker_error(error) from None
     except torch.OutOfMemoryError as error:
         raise OptionError(
             f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
         ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        raise OptionError(
+            f"--savedir {options.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): expected "
+            "room on the disk; make some, or give another --savedir"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise TrainingError(
+                f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
+                f"--num-workers {options.num_workers}"
+                + (", and go on from the last checkpoint with --resume" if options.training else "")
+            ) from error
+        if distributed.is_lost_peer(error):
+            time.sleep(processes.GRACE_SECONDS)
+            raise LostPeerError(f"rank {distributed.rank()} ended, as another process went away") from error
+        raise
+
+
+def run_modes(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
+    if options.training:
+        run_training(options, device, folder)
+    if options.export_weights and distributed.is_first():
+        run_export(options)
+    if options.export_onnx and distributed.is_first():
+        run_onnx_export(options)
+    if options.benchmark == "attention":
+        from engine import benchmark_attention  # only here: it brings matplotlib
+
+        benchmark_attention.run(folder.path)
+    if options.benchmark == "stream":
+        benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
+    if options.stream:
+        run_stream(options, device, folder)
+    if options.eval_mode:
+        run_evaluation(options, device, folder)
 
 
 def pick_device(name: str) -> torch.device:
@@ -86,53 +119,97 @@ def pick_device(name: str) -> torch.device:
         raise OptionError(
             f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {present}"
         )
-    return torch.device(name)
+    if not processes.is_rank():
+        return torch.device(name)
+    return _device_of_rank(name)
+
+
+def _device_of_rank(kind: str) -> torch.device:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if kind == "mps" and int(os.environ["WORLD_SIZE"]) > 1:
+        raise OptionError("--device mps: one process at a time can use it: leave --gpus out, or give --device cpu")
+    if kind != "cuda":
+        return torch.device(kind)
+    if local_rank >= torch.cuda.device_count():
+        raise OptionError(
+            f"--gpus: process {local_rank + 1} of this machine has no GPU: expected at most {torch.cuda.device_count()}"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def run_training(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
     baseline = read_report(options.baseline_path) if options.baseline_path else None
     train_clips, val_clips = build.clips_of(options, "train"), build.clips_of(options, "val")
-    checkpoint = folder.read_checkpoint() if options.resume else None
+    checkpoint = distributed.from_first(_checkpoint_to_go_on_from(options, folder) if distributed.is_first() else None)
+    if options.amp == "float16" and device.type != "cuda":
+        raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
     model = build.model_with_weights(options, device)
     training = build.training_of(options, model, device)
+    if distributed.is_first():
+        if checkpoint is None:
+            folder.set_earlier_training_aside()
+        folder.describe_run(options, describe(model))
+    build.spread(options, training)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
-    else:
-        folder.set_earlier_training_aside()
-    folder.describe_run(options, describe(model))
     loader, sampler = build.loader_of(options, train_clips, device, trains=True)
     val_loader, _ = build.loader_of(options, val_clips, device, trains=False)
     log.info(
-        "%d training and %d validation clips of %d frames, batch %d, on %s with %d threads",
+        "%d training and %d validation clips of %d frames, on %s with %d threads",
         len(train_clips),
         len(val_clips),
         options.win_size,
-        options.batch_size,
         device,
         torch.get_num_threads(),
+    )
+    size = distributed.world_size()
+    log.info(
+        "a step takes %d clips (%d processes x batch %d x %d), learning rate %g",
+        size * options.batch_size * options.accumulate,
+        size,
+        options.batch_size,
+        options.accumulate,
+        training.optimizer.param_groups[0]["lr"],
     )
 
     validations: list[Evaluation] = []
 
-    def validate() -> Evaluation:
+    def validate(before_batch: Callable[[], None]) -> Evaluation:
         writer = all_of(clip_writer(options, folder, val_clips), dashboard and dashboard.see_clip)
-        validations[:] = [evaluate(model, val_loader, training.loss_function, device, writer, options.use_orig_res)]
+        loss_function = training.loss_function
+        validations[:] = [
+            evaluate(model, val_loader, loss_function, device, writer, options.use_orig_res, before_batch=before_batch)
+        ]
         return validations[0]
 
     dashboard = dashboard_of(options, folder, model, val_clips, device, baseline, training.rows)
     try:
-        train(training, build.train_settings(options), loader, sampler, validate, folder, dashboard)
+        train(training, build.train_settings(options), loader, sampler, validate, Saver(folder), dashboard)
     finally:
         if dashboard is not None:
             dashboard.close()
         # Also where a training is stopped or fails: what it has learned until then is worth seeing.
-        if validations and training.rows:
+        if validations and training.rows and distributed.is_first():
             from engine.plots import write_training_plots  # only here: matplotlib takes long to import
 
             best_epoch = training.best_row(options.iouVal).epoch
             write_training_plots(folder, training.rows, best_epoch, validations[0].confusion, baseline)
-    best = training.best_row(options.iouVal)
-    print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
+    if distributed.is_first():
+        folder.remove_previous_checkpoint()
+        best = training.best_row(options.iouVal)
+        print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
+
+
+def _checkpoint_to_go_on_from(options: argparse.Namespace, folder: RunFolder) -> dict | None:
+    """The checkpoint that was asked for, or the one that this very run had written before it was started again."""
+    if options.resume:
+        return folder.read_checkpoint()
+    if not processes.may_be_restarted() or not folder.has_checkpoint():
+        return None
+    content = folder.read_checkpoint()
+    return content if content.get("run") == run_name() else None
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -155,7 +232,8 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     model = build.model_with_weights(options, device)
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
-    folder.describe_run(options, describe(model))
+    if distributed.is_first():
+        folder.describe_run(options, describe(model))
     loader, _ = build.loader_of(options, clips, device, trains=False)
     picks = BestAndWorst(clips.clips)
     dashboard = dashboard_of(options, folder, model, clips, device, baseline)
@@ -166,12 +244,15 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     if dashboard is not None:
         dashboard.evaluation(result)
 
+    if not distributed.is_first():
+        return
     names, coloured = class_names(), takes_colour(sys.stdout)
     report = {
         "clips": result.clips,
         "frames_per_clip": options.win_size,
         "work_size": list(options.work_size),
         "device": str(device),
+        "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "network_seconds_per_frame": result.network_seconds_per_frame(),
         "waiting_seconds_per_clip": result.waiting_seconds / result.clips,

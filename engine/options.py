@@ -76,7 +76,6 @@ def network_config(options: argparse.Namespace) -> LMANetConfig:
 
 def check_options(options: argparse.Namespace) -> None:
     """Fills in what follows from other options and raises a ``UserError`` for what cannot be done."""
-    _refuse_what_is_not_there(options)
     config = network_config(options)
     options.fusion_strategy = config.fusion
     _check_numbers(options)
@@ -153,6 +152,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", "cpu", "cuda", "mps"),
         help="where to compute; auto takes CUDA, then MPS, then the CPU",
+    )
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=("bfloat16", "float16"),
+        help="with --training and --stream: compute in 16 bits where that is precise enough; training with float16, "
+        "whose gradients are scaled, needs CUDA",
     )
     group.add_argument("--seed", type=int, default=0, help="of weights that start fresh, of order and augmentation")
     group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
@@ -245,16 +252,32 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--epochs-save", type=int, default=0, metavar="N", help="keep the weights of every Nth epoch; 0: no"
     )
     group.add_argument("--iouTrain", action="store_true", help="IoU on the training clips too")
+    group.add_argument(
+        "--steps-save", type=int, default=0, metavar="K", help="a checkpoint every K steps too; 0: after epochs only"
+    )
+    group.add_argument(
+        "--accumulate", type=int, default=1, metavar="K", help="batches of each process that make one step"
+    )
     _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
     group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("processes")
-    group.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine (for now one runs)")
-    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (for now 1)")
+    group = parser.add_argument_group("processes (under torchrun, what it says counts instead)")
+    group.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="processes on this machine, one for each GPU, or on its CPU"
+    )
+    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines, all with the same command")
     group.add_argument("--nr", type=int, default=0, metavar="K", help="number of this machine, from 0")
-    group.add_argument("--mport", type=int, default=8888, metavar="PORT", help="port on which processes meet")
+    group.add_argument("--master-addr", default="localhost", metavar="HOST", help="address of machine 0")
+    group.add_argument("--mport", type=int, default=8888, metavar="PORT", help="port of machine 0 where all meet")
+    group.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="where a process fails, start all again up to N times, from the last checkpoint",
+    )
 
 
 def _add_reports(parser: argparse.ArgumentParser) -> None:
@@ -290,20 +313,10 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _refuse_what_is_not_there(options: argparse.Namespace) -> None:
-    if options.nodes != 1 or options.nr != 0 or options.mport != 8888:
-        raise OptionError("--nodes, --nr and --mport: several machines are not there yet; leave them out")
-
-
 def _check_numbers(options: argparse.Namespace) -> None:
     least = {
-        "num_epochs": 1,
-        "batch_size": 1,
-        "num_workers": 0,
-        "gpus": 1,
-        "epochs_save": 0,
-        "steps_loss": 0,
-        "steps_plot": 1,
+        **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
+        **dict.fromkeys(("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr"), 0),
     }
     for name, bound in least.items():
         value = getattr(options, name)
@@ -313,6 +326,12 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise OptionError(f"--lr-start is {options.lr_start}: expected a rate between 0 and 1, for example 2e-4")
     if not 0 < options.port < 65536:
         raise OptionError(f"--port is {options.port}: expected a port between 1 and 65535, for example 8097")
+    if options.nr >= options.nodes:
+        raise OptionError(
+            f"--nr is {options.nr}: expected 0 to {options.nodes - 1}, as there are --nodes {options.nodes}"
+        )
+    if options.mport > 65535:
+        raise OptionError(f"--mport is {options.mport}: expected a port up to 65535, for example 8888")
     if options.seed < 0:
         raise OptionError(f"--seed is {options.seed}: expected 0 or more")
 
@@ -334,11 +353,13 @@ def _check_mode(options: argparse.Namespace) -> None:
     if not options.training:
         training_only = (
             "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
-            "random_crop iouTrain epochs_save"
+            "random_crop iouTrain epochs_save steps_save max_restarts"
         )
         for name in training_only.split():
             if getattr(options, name):
                 raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out")
+        if options.eval_mode and options.amp:
+            raise OptionError("--amp belongs to --training and --stream: leave it out, as figures are those of float32")
         if options.eval_mode and not options.iouVal and not options.loss:
             raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
     if options.train_erfnet_shallow_dec and not options.shallow_dec:

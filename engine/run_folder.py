@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import torch
 
 from utils import checkpoint
 from utils.errors import CheckpointError
-from utils.files import writable_folder, write_text
+from utils.files import remove_parts, writable_folder, write_text
+from utils.lock import LOCK_FILE, FolderLock
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,13 @@ class RunFolder:
         """The last folder of the path, which the run is called by."""
         return os.path.basename(os.path.abspath(self.path)) or "run"
 
+    @contextmanager
+    def locked(self, patience: float = 0.0) -> Iterator[None]:
+        """Keeps other runs out of the folder. Raises ``OptionError`` where one is in it, which is named."""
+        with FolderLock(self.path, "--savedir", patience):
+            remove_parts(self.path)
+            yield
+
     def describe_run(self, options: argparse.Namespace, model_text: str) -> None:
         """Writes ``args.txt``, a copy of the model file and ``model.txt``."""
         write_text(self.path / "args.txt", "".join(f"{key}: {value}\n" for key, value in sorted(vars(options).items())))
@@ -70,13 +80,14 @@ class RunFolder:
 
     def set_earlier_training_aside(self) -> None:
         """Moves the files of a training that is not resumed into ``previous_N``: a new one never overwrites it."""
-        if not self.checkpoint_file.exists():
+        if not self.has_checkpoint():
             return
         number = 1 + sum(1 for _ in self.path.glob("previous_*"))
         aside = self.path / f"previous_{number}"
         aside.mkdir()
-        for file in list(self.path.iterdir()):
-            if file.is_file() or file == self.dashboard_folder:
+        # The checkpoint goes last: a move that was interrupted is taken up again.
+        for file in sorted(self.path.iterdir(), key=lambda file: file == self.checkpoint_file):
+            if (file.is_file() and file.name != LOCK_FILE) or file == self.dashboard_folder:
                 shutil.move(file, aside / file.name)
         log.info("%s held another training: its files are now in %s", self.path, aside)
 
@@ -86,30 +97,60 @@ class RunFolder:
     def write_best(self, row: EpochRow) -> None:
         write_text(self.best_file, f"Best epoch is {row.epoch}, with Val-IoU= {row.val_iou:.4f}\n")
 
-    def save_checkpoint(self, content: dict, is_best: bool) -> None:
-        """Writes the checkpoint of an epoch; for the best one so far also its copy and its weights alone."""
-        checkpoint.save(self.checkpoint_file, content)
-        if is_best:
-            checkpoint.save(self.best_checkpoint_file, content)
-            checkpoint.save(self.best_weights_file, content["state_dict"])
+    def save_best(self, row: EpochRow, content: dict) -> None:
+        """The files of the best epoch so far: its checkpoint, its weights alone, its number."""
+        checkpoint.save(self.best_checkpoint_file, content)
+        checkpoint.save(self.best_weights_file, content["state_dict"])
+        self.write_best(row)
+
+    def save_checkpoint(self, content: dict) -> None:
+        """Writes the checkpoint and keeps the one before it until the training is over."""
+        checkpoint.save(self.checkpoint_file, content, keep_previous=True)
+
+    def remove_previous_checkpoint(self) -> None:
+        checkpoint.previous(self.checkpoint_file).unlink(missing_ok=True)
 
     def save_epoch_weights(self, epoch: int, state_dict: dict[str, torch.Tensor]) -> None:
         checkpoint.save(self.path / self._epoch_weights.format(epoch=epoch), state_dict)
 
+    def has_checkpoint(self) -> bool:
+        return any(path.is_file() for path in self._checkpoint_files())
+
     def read_checkpoint(self) -> dict:
-        """The last checkpoint. Raises ``CheckpointError`` where there is none or it cannot be read."""
-        if not self.checkpoint_file.is_file():
+        """The last checkpoint, or the one before it where the last one is damaged, which is said.
+
+        Raises ``CheckpointError`` where there is none or none can be read.
+        """
+        if not self.has_checkpoint():
             raise CheckpointError(
                 f"--resume: there is no {self.checkpoint_file}: expected the --savedir of an earlier training, "
                 "or leave --resume out to start one"
             )
-        content = checkpoint.read(self.checkpoint_file, CheckpointError)
-        missing = [key for key in ("epoch", "state_dict", "optimizer", "best_acc") if key not in content]
-        if missing:
-            raise CheckpointError(
-                f"{self.checkpoint_file}: is no checkpoint of a training: it lacks {', '.join(missing)}"
-            )
-        return content
+        errors = []
+        for path in self._checkpoint_files():
+            try:
+                content = _read_checkpoint(path)
+            except CheckpointError as error:
+                errors.append(error)
+                continue
+            for error in errors:
+                log.warning("%s", error)
+            if path != self.checkpoint_file:
+                log.warning("%s: going on from this one, the checkpoint before the last", path)
+            return content
+        raise errors[0]
+
+    def _checkpoint_files(self) -> tuple[Path, Path]:
+        return self.checkpoint_file, checkpoint.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
         write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _read_checkpoint(path: Path) -> dict:
+    content = checkpoint.read(path, CheckpointError)
+    needed = ("epoch", "state_dict", "optimizer", "best_acc")
+    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise CheckpointError(f"{path}: is no checkpoint of a training: it lacks {', '.join(missing)}")
+    return content

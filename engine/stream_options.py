@@ -31,7 +31,6 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="how steady labels are over time, with and without the memory; also in --eval-mode",
     )
-    group.add_argument("--amp", action="store_true", help="compute in 16 bits where that is precise enough")
     group.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster")
     group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream left in --savedir")
 
@@ -53,7 +52,7 @@ def check_stream(options: argparse.Namespace) -> None:
         return
     if options.consistency and not options.eval_mode:
         raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
-    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities amp overwrite"
+    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities overwrite"
     if options.compile and not options.benchmark:
         raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
     if options.benchmark and options.baseline_mode:

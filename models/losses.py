@@ -19,11 +19,14 @@ class WeightedCrossEntropy(nn.Module):
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
         self.ignored = ignored
 
+    def weight(self, label: Tensor) -> Tensor:
+        """The sum of the weights of all pixels of labels ``B H W`` that count: what ``forward`` divides by."""
+        return self.class_weights[label.long()][label != self.ignored].sum()
+
     def forward(self, logits: Tensor | tuple[Tensor, Tensor], label: Tensor) -> Tensor:
         if isinstance(logits, tuple):
             return torch.stack([self.forward(each, label) for each in logits]).mean()
         label = label.long()
         last = logits[:, -1].float()
         total = F.cross_entropy(last, label, self.class_weights, ignore_index=self.ignored, reduction="sum")
-        weight = self.class_weights[label][label != self.ignored].sum()
-        return total / weight.clamp(min=torch.finfo(torch.float32).tiny)
+        return total / self.weight(label).clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,14 +1,26 @@
-"""Checkpoints and weights on disk: read as data only, written whole."""
+"""Checkpoints and weights on disk: read as data only, written whole, with a checksum.
 
+The checksum is the comment at the end of the zip file that ``torch.save`` writes, so that any PyTorch reads the file:
+``sha256:`` and 64 digits over all bytes before it, as they are without a comment.
+"""
+
+import hashlib
+import os
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from utils.errors import UserError
-from utils.files import written_whole
+from utils.files import PART, written_whole
+
+_MARK = b"sha256:"
+_NO_COMMENT = b"\0\0"  # the length of the comment, which a zip file ends in
+_COMMENT_LENGTH = len(_MARK) + 64
+_BLOCK = 1 << 20
 
 _DAMAGED = (
     RuntimeError,
@@ -25,10 +37,83 @@ _DAMAGED = (
 )
 
 
-def save(path: str | Path, content: dict) -> None:
-    """Writes tensors and plain values; the file takes its name once it is whole."""
-    with written_whole(path) as file:
+def save(path: str | Path, content: dict, keep_previous: bool = False) -> None:
+    """Writes tensors and plain values; the file takes its name once it is whole and was read back.
+
+    With ``keep_previous`` the file that had the name is kept as ``previous(path)``. Raises ``OSError`` where it cannot
+    be written or reads back as something else; what was there before stays.
+    """
+    path = Path(path)
+    with written_whole(path, "w+b") as file:
         torch.save(content, file)
+        _add_checksum(file)
+        _forget_cached(file)
+        if not _checksum_holds(file):
+            raise OSError(f"{path}: does not read back as it was written")
+        if keep_previous and path.exists():
+            _keep(path, previous(path))
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file carries a checksum that does not hold; files of other programs carry none."""
+    with open(path, "rb") as file:
+        return not _checksum_holds(file, needed=False)
+
+
+def _add_checksum(file: IO[bytes]) -> None:
+    file.seek(-len(_NO_COMMENT), os.SEEK_END)
+    if file.read() != _NO_COMMENT:
+        raise OSError(f"{file.name}: torch.save ended it in an unexpected way")
+    comment = _MARK + _digest(file, file.tell()).encode()
+    file.seek(-len(_NO_COMMENT), os.SEEK_END)
+    file.write(_COMMENT_LENGTH.to_bytes(2, "little") + comment)
+
+
+def _checksum_holds(file: IO[bytes], needed: bool = True) -> bool:
+    size = file.seek(0, os.SEEK_END) - _COMMENT_LENGTH
+    if size <= len(_NO_COMMENT):
+        return not needed
+    file.seek(size)
+    comment = file.read()
+    if not comment.startswith(_MARK):
+        return not needed
+    return comment[len(_MARK) :] == _digest(file, size).encode()
+
+
+def _digest(file: IO[bytes], size: int) -> str:
+    """SHA-256 of the first ``size`` bytes, the last two of which, the length of the comment, are taken as none."""
+    digest, left = hashlib.sha256(), size - len(_NO_COMMENT)
+    file.seek(0)
+    while left and (block := file.read(min(left, _BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    digest.update(_NO_COMMENT)
+    file.seek(size)
+    return digest.hexdigest()
+
+
+def _forget_cached(file: IO[bytes]) -> None:
+    """Writes a file to disk and lets the system forget it, so that reading it back asks the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Gives a file a second name, so that at no moment there is none under the first."""
+    part = kept.with_name(f".{kept.name}{PART}")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(path, part)
+        os.replace(part, kept)
+    except OSError:
+        os.replace(path, kept)  # a file system without links
 
 
 def read(path: str | Path, error_type: type[UserError]) -> object:
@@ -40,6 +125,8 @@ def read(path: str | Path, error_type: type[UserError]) -> object:
     if not path.is_file():
         raise error_type(f"{path}: there is no such file: expected one written by torch.save")
     try:
+        if is_damaged(path):
+            raise error_type(_unreadable(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as hints about the pickle protocol of old files
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -27,3 +27,11 @@ class TrainingError(UserError):
 
 class IncompleteError(UserError):
     """Part of the work is done and kept, and the rest cannot be. ``main.py`` exits with status 1."""
+
+
+class StoppedError(Exception):
+    """The training was asked to stop by SIGTERM and has written its checkpoint; the text says how to go on."""
+
+
+class LostPeerError(Exception):
+    """Another one of the processes that train together went away."""

@@ -9,12 +9,15 @@ from typing import IO
 
 from utils.errors import OptionError
 
+# What a file that is being written is called ends in this; one that is left over belongs to a process that was killed.
+PART = ".part"
+
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """A file to write to that takes its name only once all is written and on disk; on an error nothing changes."""
     path = Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -26,6 +29,12 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         Path(beside).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what processes that were killed had begun to write; only for whoever holds the folder's lock."""
+    for part in folder.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -58,6 +58,12 @@ def own_toytown(tmp_path):
     return make_data_set(tmp_path / "toytown")
 
 
+@pytest.fixture
+def six_clips(tmp_path):
+    """Six training and four validation snippets."""
+    return make_data_set(tmp_path / "six", train=6, val=4)
+
+
 @pytest.fixture(scope="session")
 def erfnet_file(tmp_path_factory):
     """Weights of a fresh single-frame ERFNet under the published names."""

@@ -94,9 +94,13 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--eval-mode --port 0", "--port is 0: expected a port between 1 and 65535"),
         ("--training --port 65536", "--port is 65536"),
         ("--training --steps-plot 0", "--steps-plot is 0: expected 1 or more"),
-        ("--training --nodes 2", "several machines are not there yet"),
-        ("--training --nr 1", "several machines are not there yet"),
-        ("--training --mport 1", "several machines are not there yet"),
+        ("--training --nr 1", "--nr is 1: expected 0 to 0, as there are --nodes 1"),
+        ("--training --nodes 0", "--nodes is 0: expected 1 or more"),
+        ("--training --mport 70000", "--mport is 70000: expected a port up to 65535"),
+        ("--training --accumulate 0", "--accumulate is 0: expected 1 or more"),
+        ("--training --amp float8", "invalid choice: 'float8'"),
+        ("--eval-mode --amp", "--amp belongs to --training and --stream"),
+        ("--eval-mode --steps-save 5", "--steps-save belongs to --training"),
         ("--training --corr-size 4", "--corr-size is 4: expected an odd number"),
         ("--training --corr-size -1", "--corr-size is -1: expected an odd number"),
         ("--training --stm-queue-size 0", "--stm-queue-size is 0: expected 1 frame or more"),
@@ -176,11 +180,6 @@ def test_help_is_quick_and_needs_no_torch():
     assert all(f"--{name.replace('_', '-')}" in done.stdout for name in PUBLISHED_DEFAULTS)
     # Seconds of the processor, so that a busy machine does not count.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
-
-
-def test_several_processes_on_a_machine_without_gpus_are_one_and_said_so(command, capsys):
-    assert main(command("--eval-mode", "--gpus", "2")) == 0
-    assert "--gpus 2: one process runs" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_refused(command, capsys):

@@ -1,0 +1,131 @@
+"""A training that is stopped, damaged or short of disk: what is kept, and that it goes on as if nothing had been."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from main import main
+from models.losses import WeightedCrossEntropy
+from utils import checkpoint
+from utils.errors import CheckpointError
+
+PROJECT = Path(__file__).resolve().parents[2]
+TRAIN = ("--training", "--num-epochs", "2", "--stm-queue-size", "1", "--lr-strategy", "plateau_08", "--iouTrain")
+
+
+def read(path):
+    return checkpoint.read(path, CheckpointError)
+
+
+def assert_same_end(first: Path, second: Path) -> None:
+    one, other = (read(folder / "checkpoint.pth.tar") for folder in (first, second))
+    assert one["rows"] == other["rows"]
+    assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
+    assert read(first / "model_best.pth").keys() == read(second / "model_best.pth").keys()
+
+
+# An epoch is three training steps and three validation clips, each of which asks for a loss once.
+@pytest.mark.parametrize(("call", "steps"), [(2, 2), (5, 3)], ids=["in a training step", "in the validation"])
+def test_sigterm_writes_a_checkpoint_that_goes_on_bit_for_bit(command, tmp_path, monkeypatch, capsys, call, steps):
+    assert main(command(*TRAIN, savedir=tmp_path / "whole")) == 0
+    right, calls = WeightedCrossEntropy.forward, []
+
+    def with_a_signal(self, logits, label):
+        calls.append(label)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return right(self, logits, label)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightedCrossEntropy, "forward", with_a_signal)
+        assert main(command(*TRAIN)) == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("main.py: stopped by SIGTERM; go on with --resume")
+    stopped = read(tmp_path / "run" / "checkpoint.pth.tar")
+    assert (stopped["epoch"], len(stopped["progress"]["losses"])) == (0, steps)
+    assert main(command(*TRAIN, "--resume")) == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_second_run_in_one_folder_is_refused_until_the_first_is_gone(command, tmp_path, capsys):
+    hold = (
+        "import sys, time; from pathlib import Path; from utils.lock import FolderLock\n"
+        "with FolderLock(Path(sys.argv[1]), '--savedir'): print('held', flush=True); time.sleep(600)"
+    )
+    (tmp_path / "run").mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run")], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert main(command("--eval-mode", "--stm-queue-size", "1")) == 2
+    assert f"in use by process {holder.pid} on " in capsys.readouterr().err.splitlines()[-1]
+    holder.kill()
+    holder.wait()
+    assert main(command("--eval-mode", "--stm-queue-size", "1")) == 0
+    assert f"process {holder.pid} on " in capsys.readouterr().err
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("engine.run_folder.RunFolder.remove_previous_checkpoint", lambda self: None)
+    assert main(command(*TRAIN)) == 0
+    path = tmp_path / "run" / "checkpoint.pth.tar"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of a weight, which PyTorch would not notice
+    path.write_bytes(content)
+    assert main(command(*TRAIN, "--resume")) == 0
+    error = capsys.readouterr().err
+    assert f"{path}: is no weight file, or damaged" in error
+    assert f"{path}.previous: going on from this one" in error
+    assert "1 epochs are done" in error
+    assert read(path)["epoch"] == 2
+
+
+@pytest.mark.parametrize(("failing", "status"), [(1, 0), (10**6, 2)], ids=["for a while", "to the end"])
+def test_a_full_disk(command, tmp_path, monkeypatch, capsys, failing, status):
+    right, calls = checkpoint._forget_cached, []
+
+    def full(file):
+        calls.append(file)
+        if len(calls) <= failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        right(file)
+
+    monkeypatch.setattr(checkpoint, "_forget_cached", full)
+    assert main(command(*TRAIN)) == status
+    error = capsys.readouterr().err
+    assert "could not be written (No space left on device): the last checkpoint stays, training goes on" in error
+    run = tmp_path / "run"
+    if status:
+        assert "the last checkpoint could not be written" in error.splitlines()[-1]
+        assert not (run / "checkpoint.pth.tar").exists()
+    else:
+        assert read(run / "checkpoint.pth.tar")["epoch"] == 2
+        assert read(run / "model_best.pth")
+    assert not list(run.glob(".*"))
+
+
+def test_a_checkpoint_with_the_published_keys_goes_on_and_says_what_it_lacks(command, tmp_path, capsys):
+    options = ("--training", "--stm-queue-size", "1", "--num-epochs")
+    assert main(command(*options, "1")) == 0
+    path = tmp_path / "run" / "checkpoint.pth.tar"
+    content = read(path)
+    torch.save({key: content[key] for key in ("epoch", "arch", "state_dict", "best_acc", "optimizer")}, path)
+    assert main(command(*options, "2", "--resume")) == 0
+    assert "lacks network, schedule, rows, random_states: goes on after epoch 1" in capsys.readouterr().err
+    assert [row[0] for row in read(path)["rows"]] == [1, 2]
+
+
+def test_accumulated_batches_in_16_bits_make_one_step(command, tmp_path):
+    options = ("--training", "--stm-queue-size", "1", "--num-epochs", "1", "--accumulate", "2", "--amp", "bfloat16")
+    assert main(command(*options)) == 0
+    # Five clips in batches of two are three batches, which are two steps.
+    steps = {
+        int(state["step"]) for state in read(tmp_path / "run" / "checkpoint.pth.tar")["optimizer"]["state"].values()
+    }
+    assert steps == {2}
