@@ -362,6 +362,12 @@ def _check_mode(options: argparse.Namespace) -> None:
             raise OptionError("--amp belongs to --training and --stream: leave it out, as figures are those of float32")
         if options.eval_mode and not options.iouVal and not options.loss:
             raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
+    if options.gpus * options.nodes > 1 and not (options.training or options.eval_mode):
+        raise OptionError("--gpus and --nodes belong to --training and --eval-mode: leave them out, one process runs")
+    if options.gpus * options.nodes > 1 and options.consistency:
+        raise OptionError(
+            "--consistency follows videos from frame to frame in one process: leave out --gpus and --nodes"
+        )
     if options.train_erfnet_shallow_dec and not options.shallow_dec:
         raise OptionError("--train-erfnet-shallow-dec trains the shallow decoder: add --shallow-dec")
     trains_baseline = options.train_encoder or options.train_decoder or options.train_erfnet_shallow_dec

@@ -128,6 +128,8 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--training --batch-size 0", "--batch-size is 0"),
         ("--training --num-workers -1", "--num-workers is -1"),
         ("--training --gpus 0", "--gpus is 0"),
+        ("--stream x.mp4 --gpus 2", "--gpus and --nodes belong to --training and --eval-mode"),
+        ("--eval-mode --consistency --gpus 2", "--consistency follows videos from frame to frame in one process"),
         ("--training --lr-start 0", "--lr-start is 0.0: expected a rate between 0 and 1"),
         ("--training --lr-start nan", "--lr-start is nan"),
         ("--training --lr-strategy step", "invalid choice: 'step'"),
