@@ -32,13 +32,13 @@ COMMANDS = (
     ),
     (
         "2. LMANet: the same network with a memory of three frames, trained for a few minutes",
-        f"{SYNTHETIC} --training --weights {WEIGHTS} --train-decoder --encoder-eval-mode --num-epochs 5 "
-        f"--lr-start 1e-3 --steps-loss 0 --savedir {FOLDER}/lmanet",
+        f"{SYNTHETIC} --training --weights {WEIGHTS} --train-decoder --encoder-eval-mode --num-epochs 6 "
+        f"--fusion-strategy sigmoid-do2 --lr-start 1e-3 --steps-loss 0 --savedir {FOLDER}/lmanet",
     ),
     (
         "3. How good is LMANet, and what is gained?",
-        f"{SYNTHETIC} --eval-mode --save-images --weights {FOLDER}/lmanet/model_best.pth "
-        f"--baseline-path {FOLDER}/eval_erfnet --savedir {FOLDER}/eval_lmanet",
+        f"{SYNTHETIC} --eval-mode --save-images --fusion-strategy sigmoid-do2 "
+        f"--weights {FOLDER}/lmanet/model_best.pth --baseline-path {FOLDER}/eval_erfnet --savedir {FOLDER}/eval_lmanet",
     ),
 )
 
