@@ -45,7 +45,13 @@ def save(path: str | Path, content: dict, keep_previous: bool = False) -> None:
     """
     path = Path(path)
     with written_whole(path, "w+b") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # Ctrl-C while torch writes comes out as a complaint of its zip writer.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
         _add_checksum(file)
         _forget_cached(file)
         if not _checksum_holds(file):

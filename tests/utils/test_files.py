@@ -65,3 +65,26 @@ def test_what_is_saved_comes_back(tmp_path):
     content = checkpoint.read(tmp_path / "c.tar", WeightsError)
     assert content["epoch"] == 3
     assert content["x"].tolist() == [1, 1]
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_stays_ctrl_c(tmp_path, monkeypatch):
+    class Interrupted:
+        """A file at whose second piece the user presses Ctrl-C."""
+
+        def __init__(self, file):
+            self.file, self.pieces = file, 0
+
+        def write(self, data):
+            self.pieces += 1
+            if self.pieces == 2:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+        def flush(self):
+            self.file.flush()
+
+    right = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, file: right(content, Interrupted(file)))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path / "c.tar", {"x": torch.ones(1000)})
+    assert list(tmp_path.iterdir()) == []
