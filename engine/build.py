@@ -22,7 +22,7 @@ from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
 from engine.consistency import FrameSequence, prediction_names, sequences_of
 from engine.frame_sources import FrameSource
-from engine.options import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
+from engine.option_checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
 from engine.state import Training
 from engine.stream import Stream

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.options import build_parser, network_config, parse_options
+from engine.option_checks import network_config
+from engine.options import build_parser, parse_options
 from main import main
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,25 @@
+"""``--export-weights`` and ``--export-onnx``: the network as files for other programs."""
+
+import argparse
+
+import torch
+
+from engine import build
+from models.onnx import export_step
+from models.segmenter import refuse_untrained_memory
+from models.weights import export_weights
+from utils.files import write_with
+
+
+def run_export(options: argparse.Namespace) -> None:
+    model = build.model_with_weights(options, torch.device("cpu"))
+    kind = export_weights(model, options.export_weights, trained=False)
+    print(f"{options.export_weights}: written as {kind}")
+
+
+def run_onnx_export(options: argparse.Namespace) -> None:
+    model = build.model_with_weights(options, torch.device("cpu"))
+    refuse_untrained_memory(model)
+    content = export_step(model, options.work_size)
+    write_with(options.export_onnx, lambda file: file.write(content))
+    print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")
