@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 	$(RUN) -m engine.demo
 
 test: $(INSTALLED)
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q --durations=15
 
 # make test-slow  the tests that take longer
 test-slow: $(INSTALLED)

@@ -124,16 +124,17 @@ def test_the_warning_is_one_line(command, tmp_path, capsys):
 
 
 def test_a_server_killed_in_the_middle_of_a_training_gets_all_of_it(command, server, monkeypatch):
-    import engine.train
+    from engine.saving import Saver
 
-    def killed_in_the_second_epoch(training, settings, folder):
-        real_save(training, settings, folder)
-        if len(training.rows) == 2:
+    real_save = Saver.save_epoch
+
+    def killed_in_the_second_epoch(self, content, rows, *more, **named):
+        real_save(self, content, rows, *more, **named)
+        if len(rows) == 2:
             server.kill()
             server.start()
 
-    real_save = engine.train._save
-    monkeypatch.setattr(engine.train, "_save", killed_in_the_second_epoch)
+    monkeypatch.setattr(Saver, "save_epoch", killed_in_the_second_epoch)
     assert main(command("--training", "--num-epochs", "3", "--visualize", "--port", str(server.start().port))) == 0
     assert set(server.windows("run_graphs")) == GRAPHS
     assert traces(server.windows("run_graphs")["loss"])["training"]["x"] == [1, 2, 3]
