@@ -124,6 +124,7 @@ class Dashboard:
     def close(self, seconds: float = TIMEOUT_SECONDS) -> None:
         """Brings what is missing to disk, and for at most ``seconds`` to the server, if one answers."""
         self._give_up_at = time.monotonic() + seconds
+        self._next_try = 0.0
         self._closing.set()
         self._wake.set()
         self._sender.join(seconds + DISK_SECONDS)
@@ -134,13 +135,18 @@ class Dashboard:
     def _run(self) -> None:
         while True:
             closing, computing = self._closing.is_set(), time.thread_time()
+            was_connected = self._connected
             self._wake.clear()
             try:
                 self._write_files()
-                if self._connected or (not closing and self._connect()):
+                # At the end a server that has been there gets one more chance: it may have been started again.
+                if self._connected or ((self._greeted or not closing) and self._connect()):
                     self._send_missing()
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self._lost(error)
+                if closing and was_connected:
+                    self._next_try = 0.0
+                    continue
             except Exception:  # whatever goes wrong in a picture must not end a training
                 log.warning("the dashboard could not show something; the run goes on", exc_info=True)
             if closing:
