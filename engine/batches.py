@@ -1,5 +1,7 @@
 """From what a loader gives to what a network takes."""
 
+import contextlib
+import signal
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -21,6 +23,19 @@ def network_input(frames: Tensor, traits: BackboneTraits, device: torch.device) 
     return (clip - mean) / std
 
 
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the end of this block; processes that start inside of it never get it.
+
+    It reaches every process of a terminal: a loader's worker that dies of it while it starts looks like a failure.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Timed(Iterable[Batch]):
     """Goes through a loader and adds up the seconds spent waiting for it."""
 
@@ -28,7 +43,8 @@ class Timed(Iterable[Batch]):
         self.loader, self.device, self.waiting_seconds = loader, device, 0.0
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
+        with interrupts_held_back():
+            batches = iter(self.loader)
         while True:
             start = synchronised_seconds(self.device)
             try:

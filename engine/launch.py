@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 
 import torch
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> None:
     ``StoppedError`` after SIGTERM and ``LostPeerError`` where another process went away."""
     level = logging.INFO if processes.is_first_rank() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    # Four are the published default, also where there are fewer processors.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     processes.end_with_parent()
     device = pick_device(options.device)
     folder = build.run_folder(options)
@@ -40,30 +43,45 @@ def run(options: argparse.Namespace) -> None:
             distributed.wait_for_all()
             run_modes(options, device, folder)
         distributed.leave()
-    except UserError as error:
-        raise clean_worker_error(error) from None
-    except torch.OutOfMemoryError as error:
-        raise OptionError(
-            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+    except (UserError, OSError, RuntimeError) as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from error
+        explained = _explained(error, options, device)
+        if explained is error:
             raise
-        raise OptionError(
+        raise explained from error
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came up while Ctrl-C was being answered, as from a data worker that went away then."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _explained(error: Exception, options: argparse.Namespace, device: torch.device) -> Exception:
+    """The error in words that a user can act on; the error itself where there are none."""
+    if isinstance(error, UserError):
+        return clean_worker_error(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return OptionError(
+            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return OptionError(
             f"--savedir {options.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): expected "
             "room on the disk; make some, or give another --savedir"
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
-            raise TrainingError(
-                f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
-                f"--num-workers {options.num_workers}"
-                + (", and go on from the last checkpoint with --resume" if options.training else "")
-            ) from error
-        if distributed.is_lost_peer(error):
-            time.sleep(processes.GRACE_SECONDS)
-            raise LostPeerError(f"rank {distributed.rank()} ended, as another process went away") from error
-        raise
+        )
+    if "DataLoader worker" in str(error):
+        resume = ", and go on from the last checkpoint with --resume" if options.training else ""
+        return TrainingError(
+            f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
+            f"--num-workers {options.num_workers}{resume}"
+        )
+    if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
+        time.sleep(processes.GRACE_SECONDS)
+        return LostPeerError(f"rank {distributed.rank()} ended, as another process went away")
+    return error
 
 
 def run_modes(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
