@@ -2,13 +2,13 @@
 
 import argparse
 import functools
-import os
 from collections.abc import Sequence
 
 import torch
 
 from datasets.cityscapes import CityscapesClips
 from datasets.images import image_size
+from engine import processes
 from engine.dashboard import RunDashboard
 from engine.evaluate import PictureWriter, PredictionWriter, all_of
 from engine.memory_view import memory_view
@@ -34,7 +34,7 @@ def dashboard_of(
     rows: Sequence[EpochRow] = (),
 ) -> RunDashboard | None:
     """What shows the run in visdom, if that is asked for; of several processes only the first shows anything."""
-    if not options.visualize or os.environ.get("RANK", "0") != "0":
+    if not options.visualize or not processes.is_first_rank():
         return None
     first_clip = functools.cache(lambda: clips[0].frames)
     return RunDashboard(

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -47,12 +47,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """Replaces a binary file in one step."""
     with written_whole(path) as file:
         file.write(content)
-
-
-def write_with(path: str | Path, write: Callable[[IO], None]) -> None:
-    """Replaces a binary file in one step by what ``write`` puts into it."""
-    with written_whole(path) as file:
-        write(file)
 
 
 def writable_folder(path: str | Path, option: str) -> Path:

@@ -8,7 +8,7 @@ from engine import build
 from models.onnx import export_step
 from models.segmenter import refuse_untrained_memory
 from models.weights import export_weights
-from utils.files import write_with
+from utils.files import written_whole
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -21,5 +21,6 @@ def run_onnx_export(options: argparse.Namespace) -> None:
     model = build.model_with_weights(options, torch.device("cpu"))
     refuse_untrained_memory(model)
     content = export_step(model, options.work_size)
-    write_with(options.export_onnx, lambda file: file.write(content))
+    with written_whole(options.export_onnx) as file:
+        file.write(content)
     print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")
