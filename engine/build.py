@@ -20,6 +20,7 @@ from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_root
 from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
+from engine.batches import network_input
 from engine.consistency import FrameSequence, prediction_names, sequences_of
 from engine.frame_sources import FrameSource
 from engine.option_checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
@@ -30,10 +31,12 @@ from engine.stream_outputs import LabelOutput, ProbabilityOutput, VideoOutput
 from engine.train import TrainSettings
 from models.lmanet import LMANet, build_lmanet
 from models.losses import WeightedCrossEntropy
-from models.segmenter import VideoSegmenter
+from models.segmenter import VideoSegmenter, has_untrained_memory
+from models.warm_start import warm_start
 from models.weights import load_weights
 from utils import distributed
 from utils.consistency import TemporalConsistency
+from utils.errors import OptionError
 from utils.files import writable_folder
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,19 @@ def model_with_weights(options: argparse.Namespace, device: torch.device) -> LMA
     if not (options.train_decoder or options.train_erfnet_shallow_dec):
         model.decoder.requires_grad_(False)
     return model.to(device, memory_format=torch.channels_last)
+
+
+def warm_start_memory(options: argparse.Namespace, model: LMANet, clips: CityscapesClips, device: torch.device) -> None:
+    """First weights for a memory that would start with random ones, from clips spread over the data set."""
+    if not has_untrained_memory(model):
+        raise OptionError(
+            f"--warm-start with --weights {options.weights}: expected a trained single-frame network's weights, whose "
+            "memory has none yet; leave it out"
+        )
+    step = max(1, len(clips) // options.warm_start)
+    chosen = [clips[index].frames for index in range(0, len(clips), step)][: options.warm_start]
+    warm_start(model, lambda: (network_input(frames[None], model.config.traits, device) for frames in chosen))
+    log.info("the memory starts from the features of %d clips", len(chosen))
 
 
 def loss_function(options: argparse.Namespace, device: torch.device) -> nn.Module:

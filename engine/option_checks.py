@@ -49,7 +49,7 @@ def check_options(options: argparse.Namespace) -> None:
 def _check_numbers(options: argparse.Namespace) -> None:
     least = {
         **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
-        **dict.fromkeys(("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr"), 0),
+        **dict.fromkeys(("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start"), 0),
     }
     for name, bound in least.items():
         value = getattr(options, name)
@@ -86,7 +86,7 @@ def _check_mode(options: argparse.Namespace) -> None:
     if not options.training:
         training_only = (
             "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
-            "random_crop iouTrain epochs_save steps_save max_restarts"
+            "random_crop iouTrain epochs_save steps_save max_restarts warm_start"
         )
         for name in training_only.split():
             if getattr(options, name):

@@ -210,6 +210,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--train-encoder", action="store_true", help="do not freeze the encoder")
     group.add_argument("--train-decoder", action="store_true", help="do not freeze the decoder")
     group.add_argument("--train-erfnet-shallow-dec", action="store_true", help="train the shallow decoder's 1x1 output")
+    group.add_argument(
+        "--warm-start",
+        type=int,
+        default=0,
+        metavar="N",
+        help="a fresh memory starts as good as the single frame: its weights follow from the features of N training "
+        "clips, for example 16; 0: random weights, as published",
+    )
     group.add_argument("--encoder-eval-mode", action="store_true", help="batch norm and dropout as in evaluation")
     group.add_argument("--decoder-eval-mode", action="store_true", help="the same for the decoder")
     group.add_argument(

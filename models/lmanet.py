@@ -94,7 +94,7 @@ class LMANet(nn.Module):
         encoded = self.encoder(frame)  # B F+U h w
         if config.baseline:
             return (self.decoder(encoded, size) if decode else None), None, None
-        features, around = self._parted(encoded)  # B F h w, B U h w
+        features, around = self.parted(encoded)  # B F h w, B U h w
 
         if config.memorize_first:
             memory = self._remembered(features, memory)
@@ -130,7 +130,7 @@ class LMANet(nn.Module):
             backend=self.config.attention_backend,
         )
 
-    def _parted(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+    def parted(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """What goes through the memory, and what goes round it: most often nothing."""
         traits = self.config.traits
         if encoded.dim() != 4 or encoded.shape[1] != traits.features + traits.around:

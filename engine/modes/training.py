@@ -28,6 +28,8 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
     if options.amp == "float16" and device.type != "cuda":
         raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
     model = build.model_with_weights(options, device)
+    if options.warm_start and checkpoint is None:
+        build.warm_start_memory(options, model, train_clips, device)
     training = build.training_of(options, model, device)
     if distributed.is_first():
         if checkpoint is None:

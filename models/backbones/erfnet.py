@@ -24,7 +24,7 @@ class Downsampler(nn.Module):
         self.bn = BackboneNorm(channels_out, batch_norm, BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' H/2 W/2
-        return F.relu(self.bn(torch.cat([self.conv(x), F.max_pool2d(x, 2)], dim=1)))
+        return F.relu(self.bn(torch.cat([self.conv(x), F.max_pool2d(x, 2)], dim=1)), inplace=True)
 
 
 class Upsampler(nn.Module):
@@ -36,7 +36,7 @@ class Upsampler(nn.Module):
         self.bn = BackboneNorm(channels_out, batch_norm, BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C' 2H 2W
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class NonBottleneck1D(nn.Module):
@@ -53,11 +53,11 @@ class NonBottleneck1D(nn.Module):
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C H W
-        y = F.relu(self.conv3x1_1(x))
-        y = F.relu(self.bn1(self.conv1x3_1(y)))
-        y = F.relu(self.conv3x1_2(y))
+        y = F.relu(self.conv3x1_1(x), inplace=True)
+        y = F.relu(self.bn1(self.conv1x3_1(y)), inplace=True)
+        y = F.relu(self.conv3x1_2(y), inplace=True)
         y = self.bn2(self.conv1x3_2(y))
-        return F.relu(self.dropout(y) + x)
+        return F.relu(self.dropout(y).add_(x), inplace=True)
 
 
 class Encoder(nn.Module):
