@@ -21,6 +21,7 @@ from engine.modes.training import run_training
 from engine.option_checks import network_config
 from engine.run_folder import RunFolder
 from utils import distributed
+from utils.allocator import keep_freed_memory
 from utils.errors import LostPeerError, OptionError, TrainingError, UserError
 
 
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
     # Four are the published default, also where there are fewer processors.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     processes.end_with_parent()
+    keep_freed_memory()
     device = pick_device(options.device)
     folder = build.run_folder(options)
     torch.backends.cudnn.benchmark = True  # frames of a run are all of one size

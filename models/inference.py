@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.fusion import GatedFusion
+from models.fusion import GatedFusion, PreparedInput
 from models.lmanet import LMANet
 from models.memory import KeyValueHead, pushed_in_place
 
@@ -36,6 +36,7 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
     for part in parts:
         fold_batch_norms(part)
     if not fast.config.baseline:
+        _fold_query_norm(fast)
         _join_heads(fast)
         if isinstance(fast.fusion, GatedFusion):
             fast.fusion = JoinedGatedFusion(fast.fusion)
@@ -117,7 +118,8 @@ class JoinedGatedFusion(nn.Module):
     def __init__(self, fusion: GatedFusion):
         super().__init__()
         self.prepare_query, self.prepare_read = fusion.prepare_query, fusion.prepare_read
-        self.gate_activation, self.one_gate = fusion.gate_activation, fusion.one_gate
+        self.activate_gates = Tensor.sigmoid_ if fusion.gate_activation is torch.sigmoid else fusion.gate_activation
+        self.one_gate = fusion.one_gate
         norm = fusion.norm
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.features_query, self.features_read = fusion.features_query, fusion.features_read
@@ -128,8 +130,9 @@ class JoinedGatedFusion(nn.Module):
         self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
-        query, read = self.prepare_query(query), self.prepare_read(read)
-        gates = self.gate_activation(self.gates(torch.cat([query, read], dim=1)))
+        # The attention reads planes; its few channels are put in order before they are joined with others.
+        query, read = self.prepare_query(query), self.prepare_read(read.contiguous(memory_format=torch.channels_last))
+        gates = self.activate_gates(self.gates(torch.cat([query, read], dim=1)))
         gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
         fused = self.features_query(query).mul_(gate_query).add_(self.shift)
         return fused.addcmul_(gate_read, self.features_read(read)).relu_()
@@ -143,6 +146,14 @@ def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:
     joined.weight = nn.Parameter(torch.cat([conv.weight for conv in convolutions]), requires_grad=False)
     joined.bias = nn.Parameter(torch.cat([conv.bias for conv in convolutions]), requires_grad=False)
     return joined
+
+
+def _fold_query_norm(model: LMANet) -> None:
+    """The batch norm of a fusion's query becomes part of the convolution that makes the query's value for it alone."""
+    prepare, head = getattr(model.fusion, "prepare_query", None), model.query_head
+    if isinstance(prepare, PreparedInput) and isinstance(head.value, nn.Conv2d):
+        head.value = fuse_conv_bn_eval(head.value, prepare[0])
+        prepare[0] = nn.Identity()
 
 
 def _join_heads(model: LMANet) -> None:
