@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from datasets.cache import FrameCache
 from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_roots
 from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES
+from datasets.controls import CONTROLS
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
 from engine.batches import network_input
@@ -107,8 +108,9 @@ def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
     config, trains = network_config(options), split == "train"
     augmentation = Augmentation(flip=True, shift=2, crop=CROP if options.random_crop else None) if trains else None
     positions = config.frame_positions(options.win_size)
+    clips = find_clips(data_roots(options), split, options.win_size, positions)
     return CityscapesClips(
-        find_clips(data_roots(options), split, options.win_size, positions),
+        CONTROLS[options.control](clips) if options.control else clips,
         options.work_size,
         augmentation=augmentation,
         cache=FrameCache(writable_folder(options.cache, "--cache")) if options.cache else None,

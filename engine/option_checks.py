@@ -49,7 +49,9 @@ def check_options(options: argparse.Namespace) -> None:
 def _check_numbers(options: argparse.Namespace) -> None:
     least = {
         **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
-        **dict.fromkeys(("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start"), 0),
+        **dict.fromkeys(
+            ("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start"), 0
+        ),
     }
     for name, bound in least.items():
         value = getattr(options, name)
@@ -101,6 +103,8 @@ def _check_mode(options: argparse.Namespace) -> None:
         raise OptionError(
             "--consistency follows videos from frame to frame in one process: leave out --gpus and --nodes"
         )
+    if options.control and options.consistency:
+        raise OptionError("--consistency follows whole videos, --control changes clips: leave one of them out")
     if options.train_erfnet_shallow_dec and not options.shallow_dec:
         raise OptionError("--train-erfnet-shallow-dec trains the shallow decoder: add --shallow-dec")
     trains_baseline = options.train_encoder or options.train_decoder or options.train_erfnet_shallow_dec

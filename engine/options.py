@@ -11,6 +11,7 @@ from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_ST
 from utils.errors import UserError
 
 DATASETS = ("Cityscapes", "Synthetic")
+CONTROLS = ("repeated-frame", "other-clip", "other-labels")
 LR_STRATEGIES = (
     *(f"plateau_{factor}" for factor in ("03", "05", "07", "08", "09")),
     "pow_07",
@@ -152,6 +153,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips a step and process")
     group.add_argument("--num-workers", type=int, default=4, metavar="N", help="processes that read the data")
     group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
+    group.add_argument(
+        "--control",
+        choices=CONTROLS,
+        help="a control experiment: clips that repeat their labelled frame, or have earlier frames, or labels, of "
+        "another clip",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

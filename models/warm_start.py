@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.fusion import ConcatFusion, GatedFusion, ReducedGateFusion
+from models.config import LMANetConfig
+from models.fusion import GatedFusion, ReducedGateFusion
 from models.lmanet import LMANet
 from models.memory import KeyValueHead
 from utils.errors import OptionError
@@ -57,12 +58,7 @@ def warm_start(model: LMANet, clips: Callable[[], Iterable[Tensor]], read_share:
     ``read_share`` is the read's part in the fused features. Raises ``OptionError`` for a network whose decoder does not
     read the encoder's features: the structure ``mem_only`` and the fusion ``concat``.
     """
-    config = model.config
-    if config.baseline or config.structure == "mem_only" or isinstance(model.fusion, ConcatFusion):
-        what = "--baseline-mode" if config.baseline else f"--model-struct {config.structure}"
-        if isinstance(model.fusion, ConcatFusion):
-            what = f"--fusion-strategy {config.fusion}"
-        raise OptionError(f"--warm-start with {what}: no memory that ends in the single frame's features; leave it out")
+    _refuse_what_ends_elsewhere(model.config)
     was_training = model.training
     model.eval()
     features = Moments(covariance=True)
@@ -74,6 +70,18 @@ def warm_start(model: LMANet, clips: Callable[[], Iterable[Tensor]], read_share:
     set_fusion(model, clips, features, components, read_share)
     _set_last_norm(model, clips)
     model.train(was_training)
+
+
+def _refuse_what_ends_elsewhere(config: LMANetConfig) -> None:
+    for found, option in (
+        (config.baseline, "--baseline-mode"),
+        (config.structure == "mem_only", f"--model-struct {config.structure}"),
+        (config.fusion == "concat", f"--fusion-strategy {config.fusion}"),
+    ):
+        if found:
+            raise OptionError(
+                f"--warm-start with {option}: no memory ends in the single frame's features; leave it out"
+            )
 
 
 def _watch(

@@ -1,0 +1,36 @@
+"""Control experiments: clips whose memory, or whose labels, can teach nothing.
+
+What a memory gains has to vanish with them; a gain that stays comes from something else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from datasets.cityscapes import Clip
+
+
+def repeated_frame(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips that show their labelled frame all along: the memory knows nothing new."""
+    return [replace(clip, frames=(clip.frames[-1],) * len(clip.frames)) for clip in clips]
+
+
+def other_clip(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips whose earlier frames are those of a clip half the data set away: the memory knows another street."""
+    return [replace(clip, frames=(*other.frames[:-1], clip.frames[-1])) for clip, other in _paired(clips)]
+
+
+def other_labels(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips with the label of a clip half the data set away: there is nothing to learn."""
+    return [replace(clip, label=other.label) for clip, other in _paired(clips)]
+
+
+CONTROLS: dict[str, Callable[[Sequence[Clip]], list[Clip]]] = {
+    "repeated-frame": repeated_frame,
+    "other-clip": other_clip,
+    "other-labels": other_labels,
+}
+
+
+def _paired(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
+    half = len(clips) // 2
+    return list(zip(clips, [*clips[half:], *clips[:half]], strict=True))
