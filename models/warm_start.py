@@ -1,10 +1,10 @@
 """A memory that starts as good as the single-frame network: weights of its parts from the features of some clips.
 
-Fresh heads and a fresh fusion hide what a trained encoder says from a trained decoder: the network starts at nothing and
-spends its first epochs on becoming a single-frame network again. Here the first weights are computed from data
+Fresh heads and a fresh fusion hide what a trained encoder says from a trained decoder: the network starts at nothing
+and spends its first epochs on becoming a single-frame network again. Here the first weights are computed from data
 (as in Krähenbühl et al., *Data-dependent Initializations of Convolutional Neural Networks*, ICLR 2016):
 
-- keys and values are the principal components of the features, scaled to unit variance: a query finds what looks like it;
+- keys and values are the principal components of the features, scaled to unit variance: a query finds what is like it;
 - the fusion adds up what it knows of query and read and turns it back into features, which the decoder knows.
 """
 
@@ -103,7 +103,7 @@ def _watch(
 
 
 def _components(features: Moments) -> Tensor:
-    """Principal directions times their deviations, ``F F``, the largest first: features are mean + components @ code."""
+    """Principal directions times their deviations, ``F F``, largest first: features are mean + components @ code."""
     values, directions = torch.linalg.eigh(features.covariance)
     values = values.clamp(min=LEAST_VARIANCE * values.sum())
     return (directions * values.sqrt()).flip(1)

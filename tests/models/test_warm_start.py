@@ -13,7 +13,7 @@ FUSIONS = ["sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "linear", "si
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """Features of an untrained encoder hardly vary; these do, and few components hold them as those of a trained one."""
+    """Features of a fresh encoder hardly vary; these do, and few components hold them as those of a trained one."""
     with torch.no_grad():
         last = model.encoder.layers[-1]
         mixing = torch.randn(128, 12) @ torch.randn(12, 128) / 12

@@ -1,0 +1,1 @@
+"""Experiments from short declarative files: trainings and evaluations of several seeds, and their tables and plots."""

@@ -1,0 +1,93 @@
+"""Run an experiment: train and evaluate all that its file names, with all seeds, and write tables and a figure.
+
+    python -m engine.experiments headline
+    python -m engine.experiments window --savedir save/window --jobs 4
+
+The same command goes on where it was stopped. Jobs of one thread each give the same figures on the same machine.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from engine.experiments.figure import figure_png
+from engine.experiments.plan import names, read_plan
+from engine.experiments.results import csv_text, markdown, read_results, results_files
+from engine.experiments.runner import Chain, chains, data_steps, run_plan
+from utils.errors import OptionError, TrainingError, UserError
+from utils.files import writable_folder, write_bytes, write_text
+from utils.lock import FolderLock
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment; gives 0, 1 where a command of it failed, 2 for wrong input, 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        return _run(options)
+    except TrainingError as error:
+        print(f"experiments: error: {error}", file=sys.stderr)
+        return 1
+    except UserError as error:
+        print(f"experiments: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, examples = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        "python -m engine.experiments",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(names())}, or a .toml file like theirs")
+    parser.add_argument("--savedir", metavar="DIR", help="folder of all that is made (save/experiments/NAME)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="commands side by side (as many as cores)"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each command (1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    for name in ("jobs", "threads"):
+        if getattr(options, name) < 1:
+            raise OptionError(f"--{name} is {getattr(options, name)}: expected 1 or more, for example 2")
+    plan = read_plan(options.name)
+    folder = writable_folder(options.savedir or f"save/experiments/{plan.name}", "--savedir").resolve()
+    circumstances = f"{options.threads} threads a command, PyTorch {torch.__version__}, seeds {plan.seeds}."
+
+    def tell(done: list[Chain]) -> None:
+        results = read_results(done)
+        if not results:
+            return
+        table, figures, picture = results_files(folder)
+        text = markdown(plan, results, circumstances)
+        write_text(table, text)
+        write_text(figures, csv_text(results))
+        write_bytes(picture, figure_png(plan, results))
+        print(text)
+        print(f"table: {table}, figures: {figures}, picture: {picture}, commands: {folder / 'commands.txt'}")
+
+    if options.dry_run:
+        steps = [*data_steps(plan, folder), *(step for chain in chains(plan, folder) for step in chain.steps)]
+        print("\n".join(step.text for step in steps))
+        return 0
+    with FolderLock(folder, "--savedir"):
+        run_plan(plan, folder, options.jobs, options.threads, tell)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

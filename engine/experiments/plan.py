@@ -1,0 +1,153 @@
+"""What an experiment consists of, as its TOML file says it.
+
+    question = "Does the memory pay?"          # becomes the title
+    seeds = [1, 2, 3]
+    options = "--dataset Synthetic"            # of every command
+    reference = "control"                      # gains are counted from this arm, seed by seed
+
+    [data]                                     # sets of clips, by name: options of python -m datasets.synthetic
+    street = "--train-clips 400 --size 128x256"
+
+    [arms.lmanet]
+    data = "street"
+    start = "trained_models/erfnet_street.pth" # a weight file, or another arm, whose last weights these are
+    train = "--lr-start 1e-3 --num-epochs 4"   # none: the arm is evaluated as it starts
+    evaluate = "--consistency"                 # options of the evaluation
+    network = "--corr-size 5"                  # options of both
+
+An arm with ``each = [...]`` is as many arms: ``{}`` in its name and its strings becomes one value after the other.
+``reference`` may be given for an arm, too.
+"""
+
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import OptionError
+
+PLANS = Path(__file__).parent / "plans"
+_PLAN_KEYS = {"question", "seeds", "options", "reference", "data", "arms"}
+_ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "each"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network, or one way to train or to evaluate it. Options are split into words."""
+
+    name: str
+    data: str | None
+    start: str
+    train: tuple[str, ...] | None
+    evaluate: tuple[str, ...]
+    network: tuple[str, ...]
+    reference: str | None
+
+    @property
+    def folder(self) -> str:
+        return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in self.name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment; arms come after those that they start from."""
+
+    name: str
+    question: str
+    seeds: tuple[int, ...]
+    options: tuple[str, ...]
+    data: dict[str, tuple[str, ...]]
+    arms: tuple[Arm, ...]
+
+    def arm(self, name: str) -> Arm | None:
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def depends_on_seed(self, arm: Arm) -> bool:
+        """Whether another seed gives another result: where the arm, or one that it starts from, is trained."""
+        start = self.arm(arm.start)
+        return arm.train is not None or (start is not None and self.depends_on_seed(start))
+
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        return self.seeds if self.depends_on_seed(arm) else self.seeds[:1]
+
+
+def names() -> list[str]:
+    """The experiments that come with the project."""
+    return sorted(path.stem for path in PLANS.glob("*.toml"))
+
+
+def read_plan(name_or_file: str) -> Plan:
+    """A plan by its name, or from a TOML file. Raises ``OptionError`` where it cannot be read or makes no sense."""
+    path = Path(name_or_file) if name_or_file.endswith(".toml") else PLANS / f"{name_or_file}.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OptionError(
+            f"{name_or_file}: there is no such experiment: expected one of {', '.join(names())}, or a .toml file"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path}: cannot be read as TOML ({error}); see engine/experiments/plan.py") from error
+    try:
+        return _plan(path, content)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise OptionError(f"{path}: {error} is missing or of another type; see engine/experiments/plan.py") from error
+
+
+def _plan(path: Path, content: dict) -> Plan:
+    _refuse_unknown(path, "the file", content, _PLAN_KEYS)
+    arms = []
+    for name, entry in content["arms"].items():
+        _refuse_unknown(path, f"arm {name}", entry, _ARM_KEYS)
+        arms += [_arm(name, entry, content.get("reference"), str(value)) for value in entry.get("each", [""])]
+    plan = Plan(
+        name=path.stem,
+        question=content["question"],
+        seeds=tuple(int(seed) for seed in content["seeds"]),
+        options=_words(content.get("options", "")),
+        data={name: _words(options) for name, options in content.get("data", {}).items()},
+        arms=tuple(arms),
+    )
+    _check(path, plan)
+    return plan
+
+
+def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
+    def filled(key: str, default: str | None = "") -> str | None:
+        text = entry.get(key, default)
+        return text if text is None else text.replace("{}", value)
+
+    train = filled("train", None)
+    return Arm(
+        name=name.replace("{}", value),
+        data=filled("data", None),
+        start=filled("start", "none"),
+        train=None if train is None else _words(train),
+        evaluate=_words(filled("evaluate")),
+        network=_words(filled("network")),
+        reference=filled("reference", reference),
+    )
+
+
+def _words(options: str) -> tuple[str, ...]:
+    return tuple(shlex.split(options))
+
+
+def _refuse_unknown(path: Path, where: str, entry: dict, known: set[str]) -> None:
+    unknown = sorted(set(entry) - known)
+    if unknown:
+        raise OptionError(f"{path}: {where} has {', '.join(unknown)}: expected {', '.join(sorted(known))}")
+
+
+def _check(path: Path, plan: Plan) -> None:
+    seen: set[str] = set()
+    folders = [arm.folder for arm in plan.arms]
+    if not plan.seeds or not plan.arms or len(set(folders)) < len(folders):
+        raise OptionError(f"{path}: expected one seed and one arm or more, and arms whose names differ")
+    for arm in plan.arms:
+        if arm.data is not None and arm.data not in plan.data:
+            raise OptionError(f"{path}: arm {arm.name} has data {arm.data}: expected one of {', '.join(plan.data)}")
+        if arm.reference is not None and plan.arm(arm.reference) is None:
+            raise OptionError(f"{path}: arm {arm.name} has reference {arm.reference}: there is no such arm")
+        if plan.arm(arm.start) is not None and arm.start not in seen:
+            raise OptionError(f"{path}: arm {arm.name} starts from {arm.start}: expected an arm that comes before it")
+        seen.add(arm.name)

@@ -1,0 +1,118 @@
+"""What came out of an experiment: one record an arm and seed, as a table, as CSV and as a figure."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.consistency import SINGLE_FRAME, WITH_MEMORY
+from engine.experiments.plan import Plan
+from engine.experiments.runner import Chain
+from utils.errors import DataError
+
+MEASURES = {"mIoU": "mean_iou", "pixel accuracy": "accuracy"}
+CONSISTENCY = ("TC", "mVC8", "mVC16")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of one evaluation, in [0, 1]; what was not measured is absent."""
+
+    arm: str
+    seed: int
+    figures: dict[str, float]  # by measure
+    iou: dict[str, float | None]  # by class
+
+
+def read_results(chains: Sequence[Chain]) -> list[Result]:
+    """What the evaluations of some chains wrote. Raises ``DataError`` for a report that is none."""
+    return [_read(chain) for chain in chains]
+
+
+def _read(chain: Chain) -> Result:
+    try:
+        report = json.loads(chain.report.read_text(encoding="utf-8"))
+        figures = {measure: report[key] for measure, key in MEASURES.items()}
+        if "consistency" in report:
+            consistency = report["consistency"]
+            # A network without a memory has figures of single frames alone.
+            of = WITH_MEMORY if WITH_MEMORY in consistency["tc"] else SINGLE_FRAME
+            figures |= {"TC": consistency["tc"][of], **consistency["mvc"][of]}
+        figures = {name: value for name, value in figures.items() if value is not None}
+        return Result(chain.arm.name, chain.seed, figures, report["iou"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{chain.report}: no report of an evaluation ({error}); remove its folder and go on") from error
+
+
+def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
+    """What an arm has over its reference in each seed that both were run with."""
+    reference = plan.arm(arm).reference
+    if reference is None or reference == arm:
+        return {}
+    mine, theirs = (values_of(results, name, measure) for name in (arm, reference))
+    if len(theirs) == 1:  # does not depend on the seed
+        theirs = dict.fromkeys(mine, next(iter(theirs.values())))
+    return {seed: value - theirs[seed] for seed, value in mine.items() if seed in theirs}
+
+
+def values_of(results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
+    return {r.seed: r.figures[measure] for r in results if r.arm == arm and measure in r.figures}
+
+
+def markdown(plan: Plan, results: Sequence[Result], circumstances: str) -> str:
+    """The tables: all measures of all arms, gains seed by seed, and the IoU of each class."""
+    arms = [arm.name for arm in plan.arms if any(r.arm == arm.name for r in results)]
+    measures = [m for m in (*MEASURES, *CONSISTENCY) if any(m in r.figures for r in results)]
+    missing = [arm.name for arm in plan.arms for seed in plan.seeds_of(arm)
+               if not any(r.arm == arm.name and r.seed == seed for r in results)]  # fmt: skip
+    lines = [f"# {plan.question}", "", circumstances, ""]
+    if missing:
+        lines += [f"**Not yet run:** {', '.join(dict.fromkeys(missing))}.", ""]
+    head = [f"{measure} %" for measure in measures]
+    lines += _row(["", "seeds", *head, "gain in mIoU", "in each seed"], rule=True)
+    for arm in arms:
+        cells = [mean_and_deviation(values_of(results, arm, measure).values()) for measure in measures]
+        gained = gains(plan, results, arm, "mIoU")
+        per_seed = ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())
+        over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.arm(arm).reference}" if gained else ""
+        lines += _row([arm, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
+    lines += ["", "Means over the seeds ± their standard deviation. IoU per class, means over the seeds, in %:", ""]
+    lines += _row(["", *arms], rule=True)
+    for name in results[0].iou if results else ():
+        of_arm = [[r.iou[name] for r in results if r.arm == arm and r.iou[name] is not None] for arm in arms]
+        lines += _row([name, *(f"{100 * statistics.fmean(each):.1f}" if each else "–" for each in of_arm)])
+    return "\n".join(lines) + "\n"
+
+
+def mean_and_deviation(values: Sequence[float], signed: bool = False) -> str:
+    """In percent, with the deviation of a sample where there is more than one value."""
+    values = [100 * value for value in values if not math.isnan(value)]
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):{'+' if signed else ''}.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def csv_text(results: Sequence[Result]) -> str:
+    """A row for each figure: arm, seed, measure, value in [0, 1]."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", "measure", "value"])
+    for r in results:
+        rows = [*r.figures.items(), *((f"IoU {name}", value) for name, value in r.iou.items() if value is not None)]
+        writer.writerows([r.arm, r.seed, measure, f"{value:.6f}"] for measure, value in rows)
+    return text.getvalue()
+
+
+def _row(cells: Sequence[str], rule: bool = False) -> list[str]:
+    row = f"| {' | '.join(cells)} |"
+    return [row, "|" + "---|" * len(cells)] if rule else [row]
+
+
+def results_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Table, CSV and figure of an experiment."""
+    return folder / "table.md", folder / "results.csv", folder / "figure.png"

@@ -1,0 +1,162 @@
+"""Experiments: what a plan becomes, that it goes on where it was stopped, and the figures of its tables."""
+
+import subprocess
+import sys
+
+import pytest
+
+from engine.experiments.__main__ import main
+from engine.experiments.plan import names, read_plan
+from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation
+from engine.experiments.runner import PROJECT, Runner, Step, chains, data_steps
+from engine.options import build_parser
+from utils.errors import OptionError, TrainingError
+
+TINY = """
+question = "Is anything learned?"
+seeds = [3, 4]
+options = "--dataset Synthetic --num-workers 0"
+reference = "single"
+[data]
+clips = "--size 32x64 --train-clips 2 --val-clips 1 --length 4"
+[arms.single]
+data = "clips"
+network = "--baseline-mode --win-size 3"
+train = "--train-encoder --train-decoder --weights none --num-epochs 1 --batch-size 2"
+evaluate = "--consistency"
+[arms."T = {}"]
+each = [1, 2]
+data = "clips"
+start = "single"
+network = "--stm-queue-size {} --corr-size 3 --win-size 3"
+train = "--warm-start 1 --num-epochs 1 --batch-size 2"
+[arms."another clip"]
+data = "clips"
+start = "T = 2"
+network = "--stm-queue-size 2 --corr-size 3 --win-size 3"
+evaluate = "--control repeated-frame"
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def test_arms_seeds_and_weights_become_commands(tiny, tmp_path):
+    plan = read_plan(str(tiny))
+    assert [arm.name for arm in plan.arms] == ["single", "T = 1", "T = 2", "another clip"]
+    found = {(chain.arm.name, chain.seed): chain for chain in chains(plan, tmp_path)}
+    assert list(found)[:4] == [(arm.name, 3) for arm in plan.arms]
+    train, evaluation = found["T = 2", 4].steps
+    assert train.text.startswith("python main.py --training --dataset Synthetic --num-workers 0 --data-root ")
+    assert f"--weights {tmp_path}/single/seed4/train/checkpoint.pth.tar --seed 4 " in train.text
+    assert "--stm-queue-size 2 " in train.text and "--stm-queue-size 2 " in evaluation.text
+    assert f"--weights {tmp_path}/T___2/seed4/train/checkpoint.pth.tar " in evaluation.text
+    (alone,) = found["another clip", 3].steps
+    assert f"--weights {tmp_path}/T___2/seed3/train/checkpoint.pth.tar " in alone.text
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_commands_of_the_plans_that_come_along_are_understood(name, tmp_path):
+    plan = read_plan(name)
+    assert plan.seeds and len(plan.seeds) == len(set(plan.seeds))
+    for chain in chains(plan, tmp_path):
+        for step in chain.steps:
+            assert step.command[0] == "main.py"
+            build_parser().parse_args(step.command[1:])
+    from datasets.synthetic.__main__ import _parser
+
+    for step in data_steps(plan, tmp_path):
+        _parser().parse_args(step.command[2:])
+
+
+def test_an_experiment_runs_and_the_second_start_does_nothing(tiny, tmp_path, capsys):
+    arguments = [str(tiny), "--savedir", str(tmp_path / "run"), "--jobs", "2"]
+    assert main(arguments) == 0
+    table = (tmp_path / "run/table.md").read_text()
+    assert "| T = 2 | 2 |" in table and "Not yet run" not in table
+    assert (tmp_path / "run/figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "single,4,TC," in (tmp_path / "run/results.csv").read_text()
+    assert len((tmp_path / "run/commands.txt").read_text().splitlines()) == 1 + 6 * 2 + 2
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("report.json")}
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert table in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("report.json")} == before
+
+
+def test_a_step_that_was_another_command_is_not_taken_for_done(tmp_path):
+    step = Step(tmp_path / "a", ("-c", "pass"))
+    Runner(1, 1).run([step], [])
+    with pytest.raises(OptionError, match="another command"):
+        Runner(1, 1).run([Step(tmp_path / "a", ("-c", "print()"))], [])
+
+
+def test_a_command_that_fails_is_named_with_its_last_words(tmp_path):
+    with pytest.raises(TrainingError, match=r"status 3: too bad$"):
+        Runner(1, 1).run([Step(tmp_path / "a", ("-c", "print('too bad'); raise SystemExit(3)"))], [])
+    assert not (tmp_path / "a/done.txt").exists()
+
+
+def test_threads_are_those_that_were_asked_for(tmp_path):
+    script = "import os; raise SystemExit(os.environ['OMP_NUM_THREADS'] != '3')"
+    Runner(1, 3).run([Step(tmp_path / "a", ("-c", script))], [])
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("question = ", "cannot be read as TOML"),
+        ("question = 'q'\nseeds = [1]\n", "'arms' is missing"),
+        (TINY.replace("seeds = [3, 4]", "seeds = []"), "expected one seed"),
+        (TINY.replace('data = "clips"', 'data = "others"'), "expected one of clips"),
+        (TINY.replace('start = "T = 2"', 'begin = "T = 2"'), "arm another clip has begin"),
+        (TINY.replace('reference = "single"', 'reference = "none such"'), "there is no such arm"),
+        (TINY.replace('start = "single"', 'start = "another clip"'), "an arm that comes before it"),
+        (TINY.replace("each = [1, 2]", "each = [1, 1]"), "whose names differ"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_line(text, said, tmp_path, capsys):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    assert main([str(path), "--savedir", str(tmp_path / "run")]) == 2
+    words = capsys.readouterr().err
+    assert said in words and words.count("\n") == 1
+
+
+def test_an_unknown_name_is_answered_with_those_there_are():
+    found = subprocess.run(
+        [sys.executable, "-m", "engine.experiments", "nothing"], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("experiments: error: nothing: there is no such experiment: expected one of ")
+
+
+def result(arm: str, seed: int, value: float) -> Result:
+    return Result(arm, seed, {"mIoU": value}, {"road": value, "train": None})
+
+
+def test_gains_are_counted_seed_by_seed(tiny):
+    plan = read_plan(str(tiny))
+    results = [result("single", 3, 0.5), result("single", 4, 0.6), result("T = 2", 3, 0.52), result("T = 2", 4, 0.58)]
+    assert gains(plan, results, "T = 2", "mIoU") == pytest.approx({3: 0.02, 4: -0.02})
+    assert gains(plan, results, "single", "mIoU") == {}
+    text = markdown(plan, results, "here")
+    # Deviation of 52 and 58: sqrt(2 * 3 ** 2) = 4.24; of +2 and -2: sqrt(2 * 2 ** 2) = 2.83.
+    assert "| T = 2 | 2 | 55.00 ± 4.24 | +0.00 ± 2.83 over single | +2.00, -2.00 |" in text
+    assert "**Not yet run:** T = 1, another clip." in text
+    assert "| road | 55.0 | 55.0 |" in text and "| train | – | – |" in text
+    assert csv_text(results).splitlines()[:3] == [
+        "arm,seed,measure,value",
+        "single,3,mIoU,0.500000",
+        "single,3,IoU road,0.500000",
+    ]
+
+
+def test_one_value_has_no_deviation():
+    assert mean_and_deviation([0.1234]) == "12.34"
+    assert mean_and_deviation([]) == "–"
+    assert mean_and_deviation([0.01], signed=True) == "+1.00"
