@@ -56,7 +56,8 @@ class MemoryView:
 
     def attention(self, row: int, column: int) -> PixelAttention:
         if self.config.local:
-            return local_weights(self.query, self.keys, row, column, self.config.corr_size, self.sink)
+            window, masked = self.config.corr_size, self.config.mask_border
+            return local_weights(self.query, self.keys, row, column, window, self.sink, masked)
         return global_weights(self.query, self.keys, row, column, self.sink)
 
     def pictures(self, row: int, column: int, width: int = 640) -> PixelPictures:

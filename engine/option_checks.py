@@ -25,6 +25,7 @@ def network_config(options: argparse.Namespace) -> LMANetConfig:
         memory_strategy=options.memory_strategy,
         local=options.local_correlation,
         learnable_constant=options.learnable_constant,
+        mask_border=options.mask_border,
         memorize_first=options.memorize_first,
         align_weights=options.align_weights,
         always_decode=options.always_decode,

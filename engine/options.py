@@ -187,6 +187,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     _add_switch(group, "--local-correlation", "attention within the window; --no-: over whole frames")
     group.add_argument("--learnable-constant", action="store_true", help="one learned score that no value belongs to")
+    group.add_argument(
+        "--mask-border",
+        action="store_true",
+        help="neighbours outside of the frame take no part in the attention (published: with score 0 and value 0)",
+    )
     group.add_argument("--memorize-first", action="store_true", help="a frame enters the memory before it is read")
     _add_switch(group, "--align-weights", "query keys start as a copy of the memory's")
     group.add_argument("--always-decode", action="store_true", help="logits for every frame, not for the last only")

@@ -19,18 +19,26 @@ class PixelAttention(NamedTuple):
 
 
 def local_weights(
-    query: Tensor, keys: Tensor, row: int, column: int, window: int, sink: Tensor | None = None
+    query: Tensor,
+    keys: Tensor,
+    row: int,
+    column: int,
+    window: int,
+    sink: Tensor | None = None,
+    mask_border: bool = False,
 ) -> PixelAttention:
     """Weights ``T n n`` of the query at ``row, column`` over its n x n neighbours in each of the T frames.
 
     query ``C h w``, keys ``C T h w``. Neighbours outside of the frame take part with score 0, as in the local attention
-    itself (Paul et al. 2021, section 3.2).
+    itself (Paul et al. 2021, section 3.2), or not at all with ``mask_border``.
     """
     reach, (height, width) = window // 2, query.shape[-2:]
     rows, columns = (torch.arange(at - reach, at + reach + 1, device=query.device) for at in (row, column))
     inside = ((rows >= 0) & (rows < height)).unsqueeze(1) & ((columns >= 0) & (columns < width))  # n n
     near = keys[:, :, rows.clamp(0, height - 1)][..., columns.clamp(0, width - 1)]  # C T n n
     scores = torch.einsum("c,ctyx->tyx", query[:, row, column], near) * inside
+    if mask_border:
+        scores = scores.masked_fill(~inside, -torch.inf)
     weights, taken = _softmax(scores, sink)
     return PixelAttention(weights * inside, (weights * ~inside).sum().item(), taken)
 

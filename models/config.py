@@ -138,6 +138,7 @@ class LMANetConfig:
     memory_strategy: str = "all"
     local: bool = True
     learnable_constant: bool = False
+    mask_border: bool = False
     memorize_first: bool = False
     align_weights: bool = True
     always_decode: bool = False
@@ -172,6 +173,15 @@ class LMANetConfig:
                 "--memorize-first does not go with --model-struct original_kv_fusion, which memorises what was fused "
                 "after the read: leave one of them out"
             )
+        for option, found in (
+            ("--learnable-constant", self.learnable_constant),
+            ("--no-local-correlation", not self.local),
+        ):
+            if self.mask_border and found:
+                raise OptionError(
+                    f"--mask-border does not go with {option}: it changes the plain softmax over a window; leave one "
+                    "of them out"
+                )
         if not self.batch_norm and not self.traits.batch_norm_optional:
             able = ", ".join(name for name, traits in BACKBONES.items() if traits.batch_norm_optional)
             raise OptionError(
@@ -188,6 +198,7 @@ class LMANetConfig:
             "--learnable-constant": self.learnable_constant,
             "--memorize-first": self.memorize_first,
             "--no-local-correlation": not self.local,
+            "--mask-border": self.mask_border,
         }
         chosen = [option for option, contradicts in memory_choices.items() if contradicts]
         if chosen:

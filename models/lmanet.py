@@ -5,6 +5,7 @@ The network keeps no state: whoever plays a video holds its memory. A clip and a
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.backbones import build_backbone
 from models.backbones.shallow import ShallowDecoder
@@ -121,14 +122,13 @@ class LMANet(nn.Module):
         sink = self.attention_constant if self.config.learnable_constant else None
         if not self.config.local:
             return global_attention(key, memory.keys, memory.values, sink=sink)
-        return local_attention(
-            key,
-            memory.keys,
-            memory.values,
-            window=self.config.corr_size,
-            sink=sink,
-            backend=self.config.attention_backend,
-        )
+        window, backend = self.config.corr_size, self.config.attention_backend
+        if not self.config.mask_border:
+            return local_attention(key, memory.keys, memory.values, window=window, sink=sink, backend=backend)
+        # Reads a one where it reads inside of the frame: what comes back is the share that the border left over.
+        values = F.pad(memory.values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)  # B D+1 T h w
+        read = local_attention(key, memory.keys, values, window=window, backend=backend)
+        return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)
 
     def parted(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """What goes through the memory, and what goes round it: most often nothing."""

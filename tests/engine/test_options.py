@@ -83,8 +83,9 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         "backbone": "erf", "memory_size": 5, "corr_size": 7, "fusion": "linear", "structure": "aux_mem_loss",
         "memory_strategy": "skip_02", "local": False, "learnable_constant": True, "memorize_first": True,
         "align_weights": False, "always_decode": True, "baseline": False, "shallow_decoder": True, "batch_norm": False,
-        "num_classes": 20, "attention_backend": "portable",
+        "num_classes": 20, "attention_backend": "portable", "mask_border": False,
     }  # fmt: skip
+    assert network_config(parse_options(["--training", "--savedir", "s", "--mask-border"])).mask_border
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--training --fusion-strategy sum", "--fusion-strategy sum is not known: expected one of"),
         ("--training --backbone resnet", "--backbone resnet is not known: expected one of erf"),
         ("--training --model-struct original_kv_fusion --memorize-first", "--memorize-first does not go with"),
+        ("--training --mask-border --learnable-constant", "--mask-border does not go with --learnable-constant"),
         ("--eval-mode --baseline-mode --learnable-constant", "--baseline-mode has no memory, which --learnable"),
         ("--training --baseline-mode", "has nothing to train: add --train-decoder"),
         ("--training --train-erfnet-shallow-dec", "add --shallow-dec"),

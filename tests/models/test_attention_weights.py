@@ -49,3 +49,12 @@ def test_a_corner_by_hand():
     assert seen.weights[0, 1:, 1:].flatten().tolist() == pytest.approx([2 / 13] * 4)
     assert seen.weights.sum().item() == pytest.approx(8 / 13)
     assert seen.outside == pytest.approx(5 / 13)
+
+
+def test_a_masked_border_leaves_all_weight_inside():
+    # The same without the five outside: four equal scores share all.
+    query, keys = torch.full((1, 2, 2), math.log(2)), torch.ones(1, 1, 2, 2)
+    seen = local_weights(query, keys, 0, 0, 3, mask_border=True)
+    assert seen.outside == 0
+    assert torch.allclose(seen.weights[0, 1:, 1:], torch.full((2, 2), 0.25))
+    assert seen.weights.sum().item() == pytest.approx(1)

@@ -69,8 +69,8 @@ def fused(name, fusion, a, b):
     return normed(total, fusion.norm).clamp(min=0)
 
 
-def locally_read(query, keys, values, window, constant):
-    """One query pixel after the other; neighbours outside of the frame count with score 0 and value 0."""
+def locally_read(query, keys, values, window, constant, masked=False):
+    """One query pixel after the other; neighbours outside of the frame count with score 0 and value 0, or not at all."""
     batch, _, h, w = query.shape
     q, memory = query.numpy(), [(key.numpy(), value.numpy()) for key, value in zip(keys, values, strict=True)]
     out = torch.empty(batch, values[0].shape[1], h, w, dtype=torch.float64)
@@ -81,7 +81,7 @@ def locally_read(query, keys, values, window, constant):
             if 0 <= y + dy < h and 0 <= x + dx < w:
                 e = math.exp(q[n, :, y, x] @ key[n, :, y + dy, x + dx])
                 weighted, total = weighted + e * value[n, :, y + dy, x + dx], total + e
-            else:
+            elif not masked:
                 total += 1.0
         out[n, :, y, x] = torch.from_numpy(weighted / total)
     return out
@@ -118,7 +118,7 @@ def rule(model, frames):
         else:
             query, a = conv(f, model.query_head.key), conv(f, model.query_head.value)
             if config.local:
-                b = locally_read(query, keys, values, config.corr_size, constant)
+                b = locally_read(query, keys, values, config.corr_size, constant, config.mask_border)
             else:
                 b = globally_read(query, keys, values, constant)
             remembered = fused(config.fusion, model.fusion, a, b)
@@ -206,6 +206,12 @@ def test_memorize_first(structure):
 @torch.inference_mode()
 def test_attention_options(local, learnable_constant):
     model, clip = model_of(local=local, learnable_constant=learnable_constant, always_decode=True), clip_of(3)
+    assert_equal(model(clip), rule(model, clip.unbind(1))[0])
+
+
+@torch.inference_mode()
+def test_a_masked_border_takes_no_part():
+    model, clip = model_of(mask_border=True, always_decode=True, corr_size=5), clip_of(3)
     assert_equal(model(clip), rule(model, clip.unbind(1))[0])
 
 
