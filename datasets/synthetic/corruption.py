@@ -5,6 +5,8 @@ All of it is integer arithmetic on bytes of a counted generator, so that every m
 
 import numpy as np
 
+MOST = 232  # 256ths of a pixel that glare or a veil may take: something of it always stays
+
 
 class _Dice:
     """Random integers from a bit generator's raw stream, which NumPy promises to keep."""
@@ -99,7 +101,7 @@ def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     middle, reach = dice.below(height), height // 4 + dice.below(height // 2)
     rows = np.maximum(0, reach - np.abs(np.arange(height, dtype=np.int32) - middle)) * 256 // reach
     share = (16 + dice.below(40) + (rows * dice.below(100) >> 8)) * strength >> 8
-    share = share.astype(np.int32)[:, None, None]
+    share = np.minimum(share, MOST).astype(np.int32)[:, None, None]
     return (work * gain >> 8) + ((veil - work) * share >> 8)
 
 
@@ -114,7 +116,7 @@ def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
         column = np.arange(left - x, left - x + covered.shape[1], dtype=np.int32)[None]
         glow = np.maximum(0, radius * radius - row * row - column * column) * 256 // (radius * radius)
         colour = np.array([255, 236 + dice.below(20), 200 + dice.below(56)], np.int32)
-        share = (glow * (80 + dice.below(150)) >> 8) * strength >> 8
+        share = np.minimum((glow * (80 + dice.below(150)) >> 8) * strength >> 8, MOST)
         covered += (colour - covered) * share[..., None] >> 8
     return work
 

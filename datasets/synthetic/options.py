@@ -9,9 +9,10 @@ from utils.errors import DataError
 class StreetOptions:
     """Size, length and character of the clips.
 
-    height, width: of a frame, in pixels; length: frames a clip; difficulty: 0 (every frame is clean) to 1 (noise, blur,
-    glare, rain and low contrast spoil each frame in its own way); seed: of the whole set; speed: multiplies the motion
-    of the camera and of everything on the street (1: about half a metre a frame, 0: nothing moves).
+    height, width: of a frame, in pixels; length: frames a clip; difficulty: 0 (every frame is clean), 1 (noise, blur,
+    glare, rain and low contrast spoil each frame in its own way) to 3 (hardly anything is left of most frames); seed: of
+    the whole set; speed: multiplies the motion of the camera and of everything on the street (1: about half a metre a
+    frame, 0: nothing moves).
     """
 
     height: int = 256
@@ -26,7 +27,7 @@ class StreetOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise DataError(f"{name} {value} of the street clips: expected a whole number from {low} to {high}")
-        for name, high in (("difficulty", 1.0), ("speed", 10.0)):
+        for name, high in (("difficulty", 3.0), ("speed", 10.0)):
             value = getattr(self, name)
             if not 0.0 <= value <= high:
                 raise DataError(f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 1")

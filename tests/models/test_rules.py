@@ -70,7 +70,7 @@ def fused(name, fusion, a, b):
 
 
 def locally_read(query, keys, values, window, constant, masked=False):
-    """One query pixel after the other; neighbours outside of the frame count with score 0 and value 0, or not at all."""
+    """One query pixel after the other; neighbours outside of the frame count with score 0 and value 0, or do not."""
     batch, _, h, w = query.shape
     q, memory = query.numpy(), [(key.numpy(), value.numpy()) for key, value in zip(keys, values, strict=True)]
     out = torch.empty(batch, values[0].shape[1], h, w, dtype=torch.float64)
