@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=default.difficulty,
         metavar="D",
-        help=f"0: clean frames, 1: noise, blur, glare, rain and weak contrast, up to 3: more of them ({default.difficulty})",
+        help=f"0: clean frames, 1: noise, blur, glare, rain and weak contrast, to 3: more ({default.difficulty})",
     )
     parser.add_argument(
         "--speed", type=float, default=default.speed, metavar="F", help="multiplies all motion; 0: nothing moves (1)"
