@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         if getattr(options, name) < 1:
             raise OptionError(f"--{name} is {getattr(options, name)}: expected 1 or more, for example 2")
     plan = read_plan(options.name)
-    folder = writable_folder(options.savedir or f"save/experiments/{plan.name}", "--savedir").resolve()
+    folder = Path(options.savedir or f"save/experiments/{plan.name}").resolve()
     circumstances = f"{options.threads} threads a command, PyTorch {torch.__version__}, seeds {plan.seeds}."
 
     def tell(done: list[Chain]) -> None:
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         steps = [*data_steps(plan, folder), *(step for chain in chains(plan, folder) for step in chain.steps)]
         print("\n".join(step.text for step in steps))
         return 0
-    with FolderLock(folder, "--savedir"):
+    with FolderLock(writable_folder(folder, "--savedir"), "--savedir"):
         run_plan(plan, folder, options.jobs, options.threads, tell)
     return 0
 
