@@ -25,6 +25,7 @@ from datasets.images import (
     read_label,
     resize_label,
 )
+from datasets.patience import Patience
 from datasets.sampling import seeded_generator
 from datasets.transforms import Augmentation
 from utils.errors import DataError
@@ -142,8 +143,9 @@ class CityscapesClips(Dataset[Sample]):
     ``size`` is (H, W) of frames and label before augmentation. An item is asked for by its index or by
     ``(epoch, index)``; the augmentation's random numbers follow from seed, epoch and index alone. With
     ``original_labels`` the full-size label comes along, not augmented. ``label_divisor`` makes the label that much
-    smaller after augmentation, by nearest neighbour (8 for the shallow decoder). Items raise DataError for damaged
-    files and for a label that is not as large as its frame.
+    smaller after augmentation, by nearest neighbour (8 for the shallow decoder). What cannot be read for a while is
+    tried again up to ``retries`` times. Items raise DataError for damaged files and for a label that is not as large as
+    its frame.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class CityscapesClips(Dataset[Sample]):
         seed: int = 0,
         original_labels: bool = False,
         label_divisor: int = 1,
+        retries: int = 0,
     ) -> None:
         self.clips = list(clips)
         self.size = tuple(size)
@@ -163,12 +166,16 @@ class CityscapesClips(Dataset[Sample]):
         self.seed = seed
         self.original_labels = original_labels
         self.label_divisor = label_divisor
+        self.patience = Patience(retries)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         epoch, index = item if isinstance(item, tuple) else (0, item)
+        return self.patience.read(lambda: self._sample(epoch, index))
+
+    def _sample(self, epoch: int, index: int) -> Sample:
         clip = self.clips[index]
         check_label_fits_frame(clip.label, clip.frames[-1])
         frames = torch.stack([self._frame(path) for path in clip.frames])  # S 3 H W

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.classes import IGNORED, VALID_LABEL_IDS, label_ids_to_train_ids
-from utils.errors import DataError
+from utils.errors import DataError, UnreachableError
 
 # Larger images are refused from their header, before memory is taken for them.
 MAX_PIXELS = 80_000_000
@@ -37,7 +37,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of an image, from its header alone.
 
-    Raises DataError where the file is missing, no image, or of more than MAX_PIXELS.
+    Raises DataError where the file is no image or of more than MAX_PIXELS, its child UnreachableError where it is
+    missing or its file system does not answer; so do the other readers here.
     """
     with _opened(path) as image:
         return image.height, image.width
@@ -78,7 +79,7 @@ def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, struct.error) as error:
-            raise _damaged(path, str(error)) from error
+            raise _unreadable(path, error) from error
         _check_ids(path, image)
         label = torch.from_numpy(lookup[np.asarray(image)])
     return label if size is None else resize_label(label, size)
@@ -108,13 +109,15 @@ def _opened(path: str | Path) -> Image.Image:
     try:
         image = Image.open(path)
     except FileNotFoundError as error:
-        raise DataError(f"no file {path}: it was there when the folder was listed, or its name is wrong") from error
+        raise UnreachableError(
+            f"no file {path}: it was there when the folder was listed, or its name is wrong"
+        ) from error
     except Image.UnidentifiedImageError as error:
         raise _damaged(path, "neither PNG nor JPEG, or cut off in its header") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, "far too many") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise _damaged(path, str(error)) from error
+        raise _unreadable(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _too_large(path, _width_x_height((image.height, image.width)))
@@ -126,7 +129,7 @@ def _decoded_frame(path: str | Path) -> Tensor:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
+        raise _unreadable(path, error) from error
     if not _png_is_whole(data):
         raise _damaged(path, f"cut short after {len(data)} bytes")
     try:
@@ -172,6 +175,13 @@ def _check_ids(path: str | Path, image: Image.Image) -> None:
             f"label {path} holds the id {wrong[-1]}; expected class ids 0..33, or 255 for none "
             f"(a picture in colours or grey levels is not a label)"
         )
+
+
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    """What an error in reading stands for: a file system that does not answer, or content that is no image."""
+    if isinstance(error, OSError) and error.errno is not None:  # decoders raise it without a number
+        return UnreachableError(f"image {path} cannot be read: {error.strerror}; see whether its file system is there")
+    return _damaged(path, str(error))
 
 
 def _damaged(path: str | Path, reason: str) -> DataError:

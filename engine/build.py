@@ -117,6 +117,7 @@ def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
         seed=options.seed,
         original_labels=options.use_orig_res and not trains,
         label_divisor=config.traits.stride if config.shallow_decoder else 1,
+        retries=options.retries,
     )
 
 

@@ -51,7 +51,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
     least = {
         **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
         **dict.fromkeys(
-            ("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start"), 0
+            ("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start", "retries"), 0
         ),
     }
     for name, bound in least.items():

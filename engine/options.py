@@ -152,6 +152,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips a step and process")
     group.add_argument("--num-workers", type=int, default=4, metavar="N", help="processes that read the data")
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=4,
+        metavar="N",
+        help="where a file that was there cannot be read, as its file system went away, try up to N times again, after "
+        "1, 4, 16, 64, ... seconds",
+    )
     group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
     group.add_argument(
         "--control",

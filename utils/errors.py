@@ -13,6 +13,10 @@ class DataError(UserError):
     """A data set, an image or a label on disk is missing, damaged or not of the expected form."""
 
 
+class UnreachableError(DataError):
+    """A file of a data set cannot be read at the moment; its file system may come back. Its content is not to blame."""
+
+
 class WeightsError(UserError):
     """A weight file is missing, unsafe, damaged or of another network."""
 

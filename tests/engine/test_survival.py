@@ -1,15 +1,19 @@
 """A training that is stopped, damaged or short of disk: what is kept, and that it goes on as if nothing had been."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from datasets import patience
 from main import main
 from models.losses import WeightedCrossEntropy
 from utils import checkpoint
@@ -108,6 +112,59 @@ def test_a_full_disk(command, tmp_path, monkeypatch, capsys, failing, status):
         assert read(run / "checkpoint.pth.tar")["epoch"] == 2
         assert read(run / "model_best.pth")
     assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path, monkeypatch, capfd, workers):
+    assert main(command(*TRAIN, data=own_toytown, savedir=tmp_path / "whole")) == 0
+    away, noticed, calls = tmp_path / "away", multiprocessing.Event(), []
+    right_loss, right_saying = WeightedCrossEntropy.forward, patience.Patience._say_that_it_waits
+
+    def back_in_two_seconds() -> None:
+        noticed.wait(60)
+        time.sleep(2)
+        away.rename(own_toytown)
+
+    def loss_with_a_removal(self, logits, label):
+        calls.append(label)
+        if len(calls) == 2:
+            own_toytown.rename(away)
+            threading.Thread(target=back_in_two_seconds).start()
+        return right_loss(self, logits, label)
+
+    def noticed_saying(self, error):
+        noticed.set()
+        right_saying(self, error)
+
+    monkeypatch.setattr(WeightedCrossEntropy, "forward", loss_with_a_removal)
+    monkeypatch.setattr(patience.Patience, "_say_that_it_waits", noticed_saying)
+    monkeypatch.setattr(patience, "FIRST_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "WAIT_GROWTH", 2.0)
+    assert main(command(*TRAIN, "--num-workers", workers, data=own_toytown)) == 0
+    error = capfd.readouterr().err
+    assert "; trying again, up to 4 times" in error
+    assert "the data can be read again after" in error
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_data_root_that_stays_away_ends_a_training_in_one_line(
+    command, own_toytown, tmp_path, monkeypatch, capsys, workers
+):
+    right, calls = WeightedCrossEntropy.forward, []
+
+    def loss_with_a_removal(self, logits, label):
+        calls.append(label)
+        if len(calls) == 2:
+            own_toytown.rename(tmp_path / "away")
+        return right(self, logits, label)
+
+    monkeypatch.setattr(WeightedCrossEntropy, "forward", loss_with_a_removal)
+    assert main(command(*TRAIN, "--num-workers", workers, "--retries", "0", data=own_toytown)) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith(f"main.py: error: no file {own_toytown}")
+    assert "Traceback" not in error
+    assert "trying again" not in error
 
 
 def test_a_checkpoint_with_the_published_keys_goes_on_and_says_what_it_lacks(command, tmp_path, capsys):
