@@ -8,6 +8,7 @@ byte ends the whole process there (a segmentation fault); OpenCV reports it.
 
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -48,7 +49,8 @@ def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
     """Read a frame, resized as Pillow's BILINEAR filter does.
 
     Gives RGB, uint8 3 x H x W with ``size = (H, W)``. Grey, palette and 16-bit files become RGB of 8 bits; orientation
-    tags are ignored, as the labels have none. Raises DataError where the file is missing, damaged or too large.
+    tags are ignored, as the labels have none. A JPEG carries no checksum: what its decoder makes of it counts.
+    Raises DataError where the file is missing, damaged or too large.
     """
     image_size(path)
     return resize_frame(_decoded_frame(path), size)
@@ -76,6 +78,7 @@ def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
                 f"label {path}: pixels of kind {image.mode}, expected one channel of 8 bits with class ids "
                 f"(the benchmark's *{LABEL_IDS_ENDING} or *{TRAIN_IDS_ENDING})"
             )
+        _content(path)
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, struct.error) as error:
@@ -126,12 +129,7 @@ def _opened(path: str | Path) -> Image.Image:
 
 def _decoded_frame(path: str | Path) -> Tensor:
     """The frame as it is in the file: RGB, uint8 3 x H x W, a view of H x W x 3."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not _png_is_whole(data):
-        raise _damaged(path, f"cut short after {len(data)} bytes")
+    data = _content(path)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -141,21 +139,38 @@ def _decoded_frame(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _png_is_whole(data: np.ndarray) -> bool:
-    """Whether a PNG goes on to its last chunk; True for other kinds.
+def _content(path: str | Path) -> np.ndarray:
+    """A file's bytes, those of a PNG only where its checksums hold: decoders give wrong pixels for some that do not."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    reason = _png_damage(data)
+    if reason:
+        raise _damaged(path, reason)
+    return data
 
-    Found here, since libpng prints lines of its own about a file that ends early.
+
+def _png_damage(content: bytes | np.ndarray) -> str:
+    """What is wrong with a PNG's chunks: a missing end or a checksum that does not hold; empty for other kinds.
+
+    Found here, since libpng prints lines of its own about such files.
     """
-    content = memoryview(data)
+    content = memoryview(content)
     if bytes(content[:8]) != _PNG_SIGNATURE:
-        return True
+        return ""
     position = 8
     while position + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
-        position += 12 + length  # length, kind, content, checksum
+        end = position + 12 + length  # length, kind, content, checksum
+        if end > len(content):
+            break
+        if zlib.crc32(content[position + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
+            return f"its content at byte {position} has another checksum than when it was written"
         if kind == b"IEND":
-            return position <= len(content)
-    return False
+            return ""
+        position = end
+    return f"cut short after {len(content)} bytes"
 
 
 def _lookup(path: str | Path) -> np.ndarray:

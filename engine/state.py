@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FORMAT = 2
 # Of a checkpoint with the published keys only, what is not there.
 EXTRA_KEYS = ("network", "schedule", "rows", "random_states")
+MOST_EPOCHS = 1_000_000
 
 
 @dataclass
@@ -107,7 +108,7 @@ def resume(training: Training, content: dict, source: object) -> None:
     reach, and what is lacking is said."""
     try:
         _resume(training, content, source)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{source}: holds something else than a training's state ({error}): expected a checkpoint of this program"
         ) from error
@@ -133,7 +134,7 @@ def _resume(training: Training, content: dict, source: object) -> None:
         )
     _resume_schedule(training, content.get("schedule"), content["epoch"], source)
     if "rows" in content:
-        training.rows[:] = [EpochRow(*row) for row in content["rows"]]
+        training.rows[:] = [EpochRow(int(epoch), *map(float, figures)) for epoch, *figures in content["rows"]]
     else:
         training.rows[:] = _unknown_rows(content["epoch"], content["best_acc"], training)
     if content.get("scaler"):
@@ -149,13 +150,13 @@ def _resume(training: Training, content: dict, source: object) -> None:
 
 
 def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None:
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = [_settings(group) for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
         fits = all(
-            optimizer.state[parameter]["exp_avg"].shape == parameter.shape
-            for parameter in trained
-            if parameter in optimizer.state
+            (len(moments["step"].shape), moments["exp_avg"].shape, moments["exp_avg_sq"].shape)
+            == (0, parameter.shape, parameter.shape)
+            for parameter, moments in optimizer.state.items()
         )
     except ValueError:
         fits = False
@@ -164,6 +165,27 @@ def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None
             f"{source}: trained other parts of the network: give the same --train-encoder, --train-decoder and "
             "--train-erfnet-shallow-dec to --resume"
         )
+    for group, own in zip(optimizer.param_groups, before, strict=True):
+        _check_form(_settings(group), own, "the optimizer's settings")
+
+
+def _settings(group: dict) -> dict:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _check_form(found: object, own: object, what: str) -> None:
+    """Raises ``ValueError`` where a value that was read is of another kind than one's own, at any depth."""
+    if isinstance(own, dict):
+        pairs = [(found[name], own[name], f"{what}: {name}") for name in own]
+    elif isinstance(own, (list, tuple)) and isinstance(found, (list, tuple)) and len(found) == len(own):
+        pairs = [(theirs, mine, what) for theirs, mine in zip(found, own, strict=True)]
+    else:
+        pairs, kinds = [], (bool, type(None)) if own is None else (type(own),)
+        kinds += (int, float) if type(own) in (int, float) else ()
+        if type(found) not in kinds:
+            raise ValueError(f"{what} is {found!r}")
+    for theirs, mine, name in pairs:
+        _check_form(theirs, mine, name)
 
 
 def _resume_schedule(training: Training, state: dict | None, epoch: int, source: object) -> None:
@@ -174,6 +196,10 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
         raise CheckpointError(
             f"{source}: was trained with another kind of --lr-strategy: give the same one to --resume"
         )
+    # What PyTorch has named anew since then keeps its own value.
+    own = schedule.state_dict()
+    state = {name: state.get(name, value) for name, value in own.items()}
+    _check_form(state, own, "the schedule")
     schedule.load_state_dict(state)
     if isinstance(schedule, LambdaLR):
         # The rate follows from the epoch, also where --num-epochs is another than before.
@@ -186,7 +212,9 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
 def _resume_progress(training: Training, progress: dict | None) -> None:
     if progress is None:
         return
-    training.progress = Progress(progress["clips"], list(progress["losses"]))
+    training.progress = Progress(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
+    if training.progress.clips < 0 or (training.progress.clips > 0) != (training.progress.steps > 0):
+        raise ValueError(f"{training.progress.clips} clips in {training.progress.steps} steps")
     # The counts are those of all processes: one of them keeps them.
     if distributed.is_first():
         training.progress.confusion.counts += progress["confusion"]
@@ -194,6 +222,8 @@ def _resume_progress(training: Training, progress: dict | None) -> None:
 
 def _unknown_rows(epochs: int, best_acc: float, training: Training) -> list[EpochRow]:
     """Rows for epochs of which only the best IoU is known, given to the last one."""
+    if not 0 <= epochs <= MOST_EPOCHS:
+        raise ValueError(f"epoch {epochs}")
     rate = training.optimizer.param_groups[0]["lr"]
     unknown = [EpochRow(epoch, math.nan, math.inf, math.nan, 0.0, rate) for epoch in range(1, epochs + 1)]
     return [*unknown[:-1], dataclasses.replace(unknown[-1], val_iou=float(best_acc))] if unknown else []

@@ -1,14 +1,17 @@
 """Checkpoints and weights on disk: read as data only, written whole, with a checksum.
 
 The checksum is the comment at the end of the zip file that ``torch.save`` writes, so that any PyTorch reads the file:
-``sha256:`` and 64 digits over all bytes before it, as they are without a comment.
+``sha256:`` and 64 digits over all bytes before it, as they are without a comment. Of files without it, the zip file's
+own checksums are looked at, which PyTorch does not do.
 """
 
 import hashlib
 import os
 import pickle
+import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +37,8 @@ _DAMAGED = (
     OverflowError,
     MemoryError,
     zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
 )
 
 
@@ -66,9 +71,9 @@ def previous(path: Path) -> Path:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file carries a checksum that does not hold; files of other programs carry none."""
+    """Whether a file carries a checksum that does not hold."""
     with open(path, "rb") as file:
-        return not _checksum_holds(file, needed=False)
+        return not _checksum_holds(file, needed=False) or not _records_hold(file)
 
 
 def _add_checksum(file: IO[bytes]) -> None:
@@ -89,6 +94,17 @@ def _checksum_holds(file: IO[bytes], needed: bool = True) -> bool:
     if not comment.startswith(_MARK):
         return not needed
     return comment[len(_MARK) :] == _digest(file, size).encode()
+
+
+def _records_hold(file: IO[bytes]) -> bool:
+    """Whether the records of a zip file are as they were written; True for one of ours, which was looked at as a whole,
+    for one without checksums, which torch can be told to write, and for other kinds of files."""
+    if not zipfile.is_zipfile(file):
+        return True
+    with zipfile.ZipFile(file) as archive:
+        if archive.comment.startswith(_MARK) or not any(record.CRC for record in archive.infolist()):
+            return True
+        return archive.testzip() is None
 
 
 def _digest(file: IO[bytes], size: int) -> str:

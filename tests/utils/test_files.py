@@ -60,6 +60,30 @@ def test_damaged_files_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_a_bit_of_a_published_file_that_turned_is_found(tmp_path):
+    path = tmp_path / "published.pth"
+    torch.save({"weight": torch.arange(1000.0)}, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.arange(500.0, 510.0).numpy().tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["weight"][500] != 500  # PyTorch takes it
+    with pytest.raises(WeightsError, match=r"published\.pth: is no weight file, or damaged"):
+        checkpoint.read(path, WeightsError)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.arange(10.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoint.read(path, WeightsError)["weight"].tolist() == list(range(10))
+    torch.save({"weight": torch.arange(10.0)}, path, _use_new_zipfile_serialization=False)
+    assert checkpoint.read(path, WeightsError)["weight"].tolist() == list(range(10))
+
+
 def test_what_is_saved_comes_back(tmp_path):
     checkpoint.save(tmp_path / "c.tar", {"epoch": 3, "x": torch.ones(2)})
     content = checkpoint.read(tmp_path / "c.tar", WeightsError)
