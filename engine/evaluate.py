@@ -33,7 +33,8 @@ OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
 
 @dataclass
 class Evaluation:
-    """What one pass over the clips gave; seconds are per processed frame, waiting is for data, per clip."""
+    """What one pass over the clips gave; the network's seconds are per processed frame, each of a clip of this process;
+    a process waited so long for data, on the mean."""
 
     confusion: ConfusionMatrix
     original_confusion: ConfusionMatrix
@@ -95,8 +96,8 @@ def evaluate(
             on_batch(result)
     for _ in range(calls - len(loader) if before_batch is not None else 0):
         before_batch()
-    _sum_over_processes(result, total_loss, len(loader.dataset))
     result.waiting_seconds = batches.waiting_seconds
+    _sum_over_processes(result, total_loss, len(loader.dataset))
     return result
 
 
@@ -105,6 +106,8 @@ def _sum_over_processes(result: Evaluation, total_loss: Tensor, expected: int) -
     if result.clips != expected:
         raise DataError(f"{result.clips} clips were evaluated: expected each of the {expected} once")
     result.loss = distributed.summed(total_loss).item() / result.clips
+    waiting = torch.tensor(result.waiting_seconds, dtype=torch.float64)
+    result.waiting_seconds = distributed.summed(waiting).item() / distributed.world_size()
     for matrix in (result.confusion, result.original_confusion):
         matrix.counts = distributed.summed(matrix.counts)
 

@@ -1,5 +1,6 @@
 """The clips that a network is best and worst at, kept while an evaluation runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 from datasets.cityscapes import Clip
 from datasets.classes import NUM_CLASSES
 from engine.evaluate import enlarged
+from utils import distributed
 from utils.metrics import ConfusionMatrix
 
 
@@ -47,6 +49,20 @@ class BestAndWorst:
         )
         self.best = sorted([*self.best, clip], key=lambda kept: -kept.mean_iou)[: self.count]
         self.worst = sorted([*self.worst, clip], key=lambda kept: kept.mean_iou)[: self.count]
+
+    def gather(self) -> None:
+        """Brings together what all processes have seen, as if one had seen it all; to be called by all at once."""
+        scores = {name: score for part in distributed.gathered(self.scores) for name, score in part.items()}
+        self.scores = {clip.name: scores[clip.name] for clip in self.clips if clip.name in scores}
+        self.best = self._of_all(self.best, lambda kept: (-kept.mean_iou, kept.number))
+        self.worst = self._of_all(self.worst, lambda kept: (kept.mean_iou, kept.number))
+
+    def _of_all(self, own: list[PickedClip], order: Callable[[PickedClip], tuple[float, int]]) -> list[PickedClip]:
+        """The first ``count`` of the clips of all processes; pictures are exchanged of these alone."""
+        places = sorted(place for part in distributed.gathered([order(clip) for clip in own]) for place in part)
+        chosen = set(places[: self.count])
+        parts = distributed.gathered([clip for clip in own if order(clip) in chosen])
+        return sorted((clip for part in parts for clip in part), key=order)
 
     def worst_that_are_not_best(self) -> list[PickedClip]:
         """The worst clips, without those that are among the best because there are few."""

@@ -43,6 +43,7 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     on_batch = dashboard and dashboard.progress
     loss_function = build.loss_function(options, device)
     result = evaluate(model, loader, loss_function, device, writer, options.use_orig_res, on_batch)
+    picks.gather()
     if dashboard is not None:
         dashboard.evaluation(result)
 
@@ -57,7 +58,7 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "network_seconds_per_frame": result.network_seconds_per_frame(),
-        "waiting_seconds_per_clip": result.waiting_seconds / result.clips,
+        "waiting_seconds_per_clip": result.waiting_seconds * distributed.world_size() / result.clips,
     }
     if options.iouVal:
         report |= scores(names, result.confusion)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,10 @@ def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):
         assert run.returncode == 0, error
         report = json.loads((tmp_path / str(count) / "report.json").read_text())
         assert (report["clips"], report["processes"]) == (3, count)
-        ious.append(report["iou"])
+        page = (tmp_path / str(count) / "report.html").read_text()
+        clips = list(report["clip_mean_iou"].items())
+        assert len(clips) == 3
+        ious.append((report["iou"], report["mean_iou"], clips, re.findall(r"toytown_\d{6}_\d{6}", page)))
     assert ious[0] == ious[1]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,3 +174,46 @@ def test_telling_pixels_lie_in_their_class_and_moving_things_come_first():
     assert [train_id for train_id, _, _ in cells] == [11, 13, 0]
     for train_id, row, column in cells:
         assert prediction[8 * row + 4, 8 * column + 4] == train_id
+
+
+def test_picks_of_several_processes_are_those_of_one(monkeypatch):
+    """Eleven clips, some of them equally good, in one process and dealt out to three, here threads."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (11, 4, 4), generator=generator)
+    predictions = torch.where(torch.rand(11, 4, 4, generator=generator) < 0.5, labels, 1)
+    predictions[7], labels[7] = predictions[2], labels[2]
+    clips = [SimpleNamespace(name=f"clip_{number}") for number in range(11)]
+
+    def seen(numbers) -> BestAndWorst:
+        picks = BestAndWorst(clips)
+        for number in numbers:
+            picks(number, torch.full((3, 4, 4), number), predictions[number].byte(), labels[number].byte())
+        return picks
+
+    one, several, slots = seen(range(11)), [seen(range(rank, 11, 3)) for rank in range(3)], {}
+    barrier, own = threading.Barrier(3), threading.local()
+
+    def gathered(value):
+        slots[own.rank] = value
+        barrier.wait(10)
+        values = [slots[rank] for rank in range(3)]
+        barrier.wait(10)
+        return values
+
+    def gather(rank: int) -> None:
+        own.rank = rank
+        several[rank].gather()
+
+    one.gather()
+    monkeypatch.setattr("engine.picks.distributed.gathered", gathered)
+    threads = [threading.Thread(target=gather, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(one.best) == len(one.worst) == 3
+    for picks in several:
+        assert list(picks.scores.items()) == list(one.scores.items())
+        for found, expected in ((picks.best, one.best), (picks.worst, one.worst)):
+            assert [(clip.number, clip.mean_iou) for clip in found] == [(c.number, c.mean_iou) for c in expected]
+            assert all((clip.frame == clip.number).all() for clip in found)
