@@ -6,8 +6,11 @@ The counts are printed: ``pytest -s -m "slow or not slow" tests/test_fuzz.py``.
 import contextlib
 import copy
 import io
+import itertools
 import random
 import shutil
+import traceback
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import torch
 from PIL import Image
 
 from datasets.images import read_frame, read_label
+from engine import processes
+from engine.options import build_parser
 from main import main
 from models import LMANetConfig, build_lmanet
 from models.weights import load_weights, published_state_dict
@@ -33,8 +38,8 @@ LABEL = "a_000000_000000_gtFine_labelIds.png"
 amounts = pytest.mark.parametrize("count", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
 
 
-def told(kind: str, counts) -> None:
-    print(f"\n{sum(counts.values())} damaged {kind}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
+def told(kind: str, counts: Counter[str]) -> None:
+    print(f"\n{counts.total()} {kind}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
 
 
 def smooth(rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +90,7 @@ def test_frames(tmp_path, kind, count):
         return ""
 
     # JPEG's library says on stderr what it leaves out, and goes on.
-    told(f"{kind} frames", outcomes(read, range(count), talking=kind == "JPEG"))
+    told(f"damaged {kind} frames", outcomes(read, range(count), talking=kind == "JPEG"))
 
 
 @amounts
@@ -102,7 +107,7 @@ def test_labels(tmp_path, count):
         if not torch.equal(read_label(path, None), expected):
             raise WrongResult("another label")
 
-    told("labels", outcomes(read, range(count)))
+    told("damaged labels", outcomes(read, range(count)))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_weights(tmp_path, network, count):
             if not torch.equal(tensor, right[name]):
                 raise WrongResult(name)
 
-    told("weight files", outcomes(read, range(count)))
+    told("damaged weight files", outcomes(read, range(count)))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +192,90 @@ def test_checkpoints(tmp_path, toy, count):
         same = all(torch.equal(tensor, right[name]) for name, tensor in found.items())
         return "" if same else ", going on without what is not there"
 
-    told("checkpoints", outcomes(go_on, range(count)))
+    told("damaged checkpoints", outcomes(go_on, range(count)))
+
+
+WORDS = ("", "nonsense", "-1", "0", "ä ö", "a" * 5000, "../x", "--", "nan", "1e999", "$(touch x)", "; rm x", "%s", "{}")
+INTEGERS = ("-1", "0", "1", "2", "3", "5", "1.5", "x", "", "1000000", str(10**20), "-1000000000000", "١")
+FLOATS = ("-1", "0", "1e-3", "0.5", "1", "nan", "inf", "1e308", "x", "")
+# Values that would keep a machine busy for long, though rightly, are left out, and so is a compiler that takes minutes.
+OWN_VALUES = {
+    "num_epochs": ("-1", "0", "1", "2", "x", ""),
+    "gpus": ("-1", "0", "1", "2", "x"),
+    "nodes": ("-1", "0", "1", "2", "x"),
+    "max_restarts": ("-1", "0", "1", "x"),
+    "work_size": ("32x64", "64x64", "0x0", "-8x8", "8", "33x65", "x", "32x", "9x9", "1000000x8", "8X16"),
+    "benchmark": ("nonsense", ""),
+    "master_addr": ("localhost", "nowhere.invalid", ""),
+    "weights": ("none", "WEIGHTS", "FOLDER", "missing.pth", "LABEL", ""),
+    "data_root": ("DATA", "FOLDER", "missing", "WEIGHTS", "SAVEDIR/data"),
+    "stream": ("FRAMES", "FRAMES/*.png", "FRAMES/%06d.png", "FOLDER", "missing.mp4", "WEIGHTS", "0", "999", ""),
+    "cache": ("SAVEDIR/cache", "WEIGHTS", "WEIGHTS/below"),
+    "export_weights": ("SAVEDIR/w.pth", "SAVEDIR", "WEIGHTS/below", "missing/w.pth"),
+    "export_onnx": ("SAVEDIR/w.onnx", "SAVEDIR", "WEIGHTS/below", "missing/w.onnx"),
+    "baseline_path": ("FOLDER", "missing", "WEIGHTS", ""),
+    "savedir": ("SAVEDIR/a/b", "WEIGHTS", "WEIGHTS/below", "/dev/null", "/proc/x"),
+}  # fmt: skip
+MODES = (
+    *("--eval-mode", "--eval-mode", "--eval-mode --baseline-mode", "--training --num-epochs 1"),
+    *(
+        "--training --num-epochs 1 --baseline-mode --train-decoder",
+        "--stream FRAMES",
+        "--export-weights SAVEDIR/w.pth",
+        "",
+    ),
+)
+
+
+def random_command(folder: Path, savedir: Path, rng: random.Random) -> list[str]:
+    """A small run with a few more options, chosen and filled in at random."""
+    words = small_run(folder, savedir, *rng.choice(MODES).split())
+    actions = [action for action in build_parser()._actions if action.dest != "compile"]
+    for action in rng.sample(actions, rng.choice((1, 1, 2, 3, 5))):
+        words.append(rng.choice(action.option_strings))
+        if action.nargs != 0 and rng.random() < 0.95:
+            kinds = {int: INTEGERS, float: FLOATS}.get(action.type, WORDS)
+            choices = (*map(str, action.choices), "nonsense") if action.choices else kinds
+            words.append(rng.choice(OWN_VALUES.get(action.dest, choices)))
+    frames = folder / "data" / "leftImg8bit_sequence" / "val" / "toytown"
+    labels = folder / "data" / "gtFine" / "val" / "toytown"
+    places = {"FRAMES": frames, "LABEL": next(labels.iterdir()), "WEIGHTS": folder / "weights.pth"}
+    for name, place in (places | {"DATA": folder / "data", "FOLDER": folder, "SAVEDIR": savedir}).items():
+        words = [word.replace(name, str(place)) for word in words]
+    return words
+
+
+def files_below(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of every file, for comparison."""
+    found = {}
+    for path in itertools.chain.from_iterable(folder.rglob("*") for folder in folders):
+        state = path.lstat()
+        found[path] = (state.st_size if path.is_file() else 0, state.st_mtime_ns if path.is_file() else 0)
+    return found
+
+
+@pytest.mark.parametrize("count", [FEW, pytest.param(200, marks=pytest.mark.slow)])
+def test_command_lines(tmp_path, toy, monkeypatch, count):
+    elsewhere, savedir = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(processes, "MEETING_SECONDS", 3)
+    before = files_below(toy, elsewhere)
+
+    def run(seed: int) -> None:
+        shutil.rmtree(savedir, ignore_errors=True)
+        arguments = random_command(toy, savedir, random.Random(seed))
+        try:
+            ended(arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise WrongResult(f"{arguments}: {traceback.format_exc()}") from error
+        finally:
+            if files_below(toy, elsewhere) != before:
+                raise WrongResult(f"{arguments} changed files outside of --savedir")
+
+    told("random command lines", outcomes(run, range(count), talking=True))
 
 
 def exchanged(content: dict, rng: random.Random) -> dict:

@@ -1,99 +1,57 @@
 """Several processes train and evaluate as one; whichever fails is named, and none is left."""
 
 import json
+import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from utils import checkpoint
-from utils.errors import CheckpointError
+from tests.engine.conftest import make_data_set
+from tests.engine.running import checkpoint_of, children_of, is_alive, ranks_of, started, torchrun, wait_for
 
-PROJECT = Path(__file__).resolve().parents[2]
 WITHOUT_DROPOUT = "tests/engine/without_dropout.py"
 SMALL = ("--stm-queue-size", "1")
 
 
-def started(arguments: list[str], *launcher: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *(launcher or ("main.py",)), *arguments],
-        cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def torchrun(processes: int, script: str = "main.py") -> tuple[str, ...]:
-    return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), script)
-
-
-def checkpoint_of(folder: Path) -> dict:
-    return checkpoint.read(folder / "checkpoint.pth.tar", CheckpointError)
-
-
-def wait_for(condition, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def ranks_of(pid: int) -> list[int]:
-    """The processes with a rank below a launcher, by rank."""
-    by_rank = {}
-    for child in children_of(pid):
-        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        ranks = [int(each[5:]) for each in variables if each.startswith(b"RANK=")]
-        by_rank |= dict.fromkeys(ranks, child)
-    return [by_rank[rank] for rank in sorted(by_rank)]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def assert_same_training(command, tmp_path, processes, epochs):
-    """Six clips a step, one step an epoch, all parts trained; four validation clips, which three do not divide."""
+def assert_same_training(command, tmp_path, clips, processes, epochs):
+    """At most six clips a step, all parts trained; five validation clips, which neither two nor three divide."""
+    data = make_data_set(tmp_path / "data", train=clips, val=5)
     options = ("--training", "--num-epochs", str(epochs), "--train-encoder", "--train-decoder", "--iouTrain", *SMALL)
     runs = {}
     for count in processes:
         folder = tmp_path / f"run_{count}"
-        arguments = command(*options, "--batch-size", str(6 // count), data=tmp_path / "six", savedir=folder)
+        arguments = command(*options, "--batch-size", str(6 // count), data=data, savedir=folder)
         run = started(arguments, *torchrun(count, WITHOUT_DROPOUT), DOUBLE="1")
-        error = run.communicate(timeout=900)[1]
+        error = run.communicate(timeout=1800)[1]
         assert run.returncode == 0, error
         assert f"a step takes 6 clips ({count} processes x batch {6 // count} x 1), learning rate 5e-05" in error
         runs[count] = checkpoint_of(folder)
     one = runs.pop(1)
-    for several in runs.values():
-        for name, tensor in one["state_dict"].items():
-            assert (tensor - several["state_dict"][name]).abs().max() < 1e-5, name
+    steps = {int(state["step"]) for state in one["optimizer"]["state"].values()}
+    assert steps == {epochs * math.ceil(clips / 6)}
+    for count, several in runs.items():
+        differences = [(tensor - several["state_dict"][name]).abs().max() for name, tensor in one["state_dict"].items()]
+        print(f"{clips} clips, {max(steps)} steps, 1 and {count} processes: weights differ by {max(differences):.1e}")
+        assert max(differences) < 1e-5
         # Both IoUs, which follow from counts: exactly.
         assert [row[3:] for row in one["rows"]] == [row[3:] for row in several["rows"]]
 
 
-def test_two_processes_learn_what_one_does(command, tmp_path, six_clips):
-    assert_same_training(command, tmp_path, (1, 2), epochs=1)
+def test_two_processes_learn_what_one_does(command, tmp_path):
+    assert_same_training(command, tmp_path, clips=6, processes=(1, 2), epochs=1)
 
 
 @pytest.mark.slow
-def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_path, six_clips):
-    assert_same_training(command, tmp_path, (1, 2, 3), epochs=20)
+@pytest.mark.parametrize(
+    ("clips", "processes", "epochs"),
+    [(6, (1, 2, 3), 20), (8, (1, 2), 10), (9, (1, 3), 10)],
+    ids=["whole steps", "a rest of two", "a rest of three"],
+)
+def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_path, clips, processes, epochs):
+    assert_same_training(command, tmp_path, clips, processes, epochs)
 
 
 def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):
