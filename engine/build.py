@@ -174,6 +174,8 @@ def spread(options: argparse.Namespace, training: Training) -> None:
             broadcast_buffers=False,  # the batch norms are synchronised
             gradient_as_bucket_view=True,
         )
+    if device.type == "cpu":
+        distributed.waits.watch_gradients(training.network)
     if distributed.rank() > 0:
         # Dropout of its own for each process; the first draws what a single process would.
         torch.manual_seed(options.seed + 1_000_003 * distributed.rank())

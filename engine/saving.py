@@ -4,7 +4,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -20,14 +21,20 @@ class Saver:
     """Writes the files of a training in the background, one set at a time; does nothing but in the first process.
 
     A set that cannot be written is said and tried again with the next one; the files that were there stay.
-    ``waited_seconds`` counts what the training itself has spent here.
+    ``spent_seconds`` counts what the training itself has spent on it, as far as it happens ``counted``.
     """
 
     def __init__(self, folder: RunFolder):
-        self.folder, self.waited_seconds = folder, 0.0
+        self.folder, self.spent_seconds = folder, 0.0
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
         self._best: tuple[EpochRow, dict] | None = None  # the best epoch, until it is on disk
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.spent_seconds += time.perf_counter() - start
 
     def save_step(self, content: dict) -> None:
         """A checkpoint in the middle of an epoch."""
@@ -53,9 +60,7 @@ class Saver:
 
     def wait(self) -> None:
         if self._thread is not None:
-            start = time.perf_counter()
             self._thread.join()
-            self.waited_seconds += time.perf_counter() - start
             self._thread = None
 
     def _submit(self, write: Callable[[], None]) -> None:

@@ -96,11 +96,13 @@ def _run_epoch(
     watch: Watch | None,
 ) -> None:
     """What is left of an epoch, its validation, its row and its checkpoint."""
-    start, waited_for_saving = time.perf_counter(), saver.waited_seconds
+    start, spent_on_saving, waited = time.perf_counter(), saver.spent_seconds, distributed.waits.seconds
     epoch = len(training.rows) + 1
     learning_rate = training.optimizer.param_groups[0]["lr"]
     sampler.set_epoch(epoch, training.progress.clips // sampler.world_size)
+    steps_before = training.progress.steps
     waiting = _train_epoch(training, settings, loader, saver, stop, watch)
+    seconds_a_step = (time.perf_counter() - start) / max(1, training.progress.steps - steps_before)
     validation = _validated(training, validate, stop)
     progress = training.progress
     train_loss = sum(progress.losses) / progress.steps
@@ -110,27 +112,32 @@ def _run_epoch(
     training.rows.append(EpochRow(epoch, train_loss, validation.loss, train_iou, val_iou, learning_rate))
     training.progress = Progress()
     advance_schedule(training.schedule, train_loss)
-    saver.save_epoch(
-        checkpoint_content(training, settings.val_iou),
-        training.rows,
-        training.best_row(settings.val_iou),
-        keep_weights=settings.epochs_save > 0 and epoch % settings.epochs_save == 0,
-    )
+    with saver.counted():
+        saver.save_epoch(
+            checkpoint_content(training, settings.val_iou),
+            training.rows,
+            training.best_row(settings.val_iou),
+            keep_weights=settings.epochs_save > 0 and epoch % settings.epochs_save == 0,
+        )
     if watch is not None:
         watch.epoch(training.rows, validation)
+    seconds = time.perf_counter() - start
     log.info(
-        "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (%.0f s waiting for data, %.1f s for "
-        "checkpoints; %.3f s a validation frame in the network), %s left",
+        "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (waiting for data %.1f %%, for "
+        "checkpoints %.1f %%, for other processes %.1f %%; %.3f s a step, %.3f s a validation frame in the network), "
+        "%s left",
         epoch,
         settings.num_epochs,
         train_loss,
         validation.loss,
         percent(val_iou),
-        time.perf_counter() - start,
-        waiting + validation.waiting_seconds,
-        saver.waited_seconds - waited_for_saving,
+        seconds,
+        100 * (waiting + validation.waiting_seconds) / seconds,
+        100 * (saver.spent_seconds - spent_on_saving) / seconds,
+        100 * (distributed.waits.seconds - waited) / seconds,
+        seconds_a_step,
         validation.network_seconds_per_frame(),
-        tqdm.format_interval((time.perf_counter() - start) * (settings.num_epochs - epoch)),
+        tqdm.format_interval(seconds * (settings.num_epochs - epoch)),
     )
 
 
@@ -165,7 +172,8 @@ def _train_epoch(
             if stopping:
                 raise _StopNow
             if settings.steps_save and step % settings.steps_save == 0:
-                saver.save_step(checkpoint_content(training, settings.val_iou))
+                with saver.counted():
+                    saver.save_step(checkpoint_content(training, settings.val_iou))
     return batches.waiting_seconds
 
 
@@ -186,6 +194,7 @@ def _step(training: Training, settings: TrainSettings, samples: list[Sample], st
         with nullcontext() if size == 1 or number == len(samples) else training.network.no_sync():
             part = _forward(training, settings, sample, label) * (weight / mean_weight)
             training.scaler.scale(part).backward()
+            distributed.waits.gradients_came()
         loss += part.detach()
     mean_loss, clips, stopping = distributed.summed(
         torch.stack([loss / size, loss.new_tensor(sum(map(len, labels))), loss.new_tensor(float(stop.noted))])
