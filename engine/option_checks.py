@@ -10,6 +10,7 @@ from models.config import LMANetConfig
 from utils.errors import OptionError
 
 CROP = (713, 713)
+MOST = 1_000_000_000  # of any count: what is more is a slip of the finger
 SYNTHETIC_ROOT = "data/synthetic"
 SYNTHETIC_SIZE = (128, 256)
 
@@ -58,6 +59,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value < bound:
             raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {bound} or more")
+        if value > MOST:
+            raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {MOST} or less")
     if not 0 < options.lr_start < 1:
         raise OptionError(f"--lr-start is {options.lr_start}: expected a rate between 0 and 1, for example 2e-4")
     if not 0 < options.port < 65536:
@@ -68,8 +71,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
         )
     if options.mport > 65535:
         raise OptionError(f"--mport is {options.mport}: expected a port up to 65535, for example 8888")
-    if options.seed < 0:
-        raise OptionError(f"--seed is {options.seed}: expected 0 or more")
+    if not 0 <= options.seed <= MOST:
+        raise OptionError(f"--seed is {options.seed}: expected 0 to {MOST}")
 
 
 def _check_mode(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from engine import build
 from models.onnx import export_step
 from models.segmenter import refuse_untrained_memory
 from models.weights import export_weights
+from utils.errors import OptionError
 from utils.files import written_whole
 
 
@@ -21,6 +22,11 @@ def run_onnx_export(options: argparse.Namespace) -> None:
     model = build.model_with_weights(options, torch.device("cpu"))
     refuse_untrained_memory(model)
     content = export_step(model, options.work_size)
-    with written_whole(options.export_onnx) as file:
-        file.write(content)
+    try:
+        with written_whole(options.export_onnx) as file:
+            file.write(content)
+    except OSError as error:
+        raise OptionError(
+            f"--export-onnx {options.export_onnx}: cannot be written ({error.strerror}): expected a file such as step.onnx"
+        ) from error
     print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")

@@ -85,10 +85,14 @@ def test_a_run_of_two_restarts_by_itself(arguments, tmp_path):
 
 
 def agent(arguments: list[str], port: int) -> subprocess.Popen:
-    """One of two machines, as torchrun sees it, with one process."""
+    """One of two machines, as torchrun sees it, with one process.
+
+    Left to itself, the agent of rank 0 does not tell its address to one that takes the place of another.
+    """
     options = f"--nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint localhost:{port}"
     launcher = ("-m", "torch.distributed.run", *options.split(), "--rdzv-id", "a_run", "--monitor-interval", "0.2")
-    return started(arguments, *launcher, "--local-addr", "localhost", "main.py")
+    options = ("--local-addr", "localhost", "main.py")
+    return started(arguments, *launcher, *options, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
 
 def listens(port: int) -> bool:
