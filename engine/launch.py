@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             distributed.wait_for_all()
             run_modes(options, device, folder)
         distributed.leave()
-    except (UserError, OSError, RuntimeError) as error:
+    except (UserError, OSError, RuntimeError, MemoryError) as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from error
         explained = _explained(error, options, device)
@@ -65,9 +65,10 @@ def _explained(error: Exception, options: argparse.Namespace, device: torch.devi
     """The error in words that a user can act on; the error itself where there are none."""
     if isinstance(error, UserError):
         return clean_worker_error(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
         return OptionError(
-            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}) or --work-size"
+            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}), --work-size or "
+            "--corr-size"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         return OptionError(

@@ -27,6 +27,7 @@ def run_onnx_export(options: argparse.Namespace) -> None:
             file.write(content)
     except OSError as error:
         raise OptionError(
-            f"--export-onnx {options.export_onnx}: cannot be written ({error.strerror}): expected a file such as step.onnx"
+            f"--export-onnx {options.export_onnx}: cannot be written ({error.strerror}): "
+            "expected a file such as step.onnx"
         ) from error
     print(f"{options.export_onnx}: written for frames of {' x '.join(str(side) for side in options.work_size)}")

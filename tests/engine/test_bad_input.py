@@ -191,3 +191,25 @@ def test_the_cache_gives_the_same_figures(command, tmp_path):
     ious = [json.loads((tmp_path / run / "report.json").read_text())["iou"] for run in ("first", "second", "none")]
     assert ious[0] == ious[1] == ious[2]
     assert any((tmp_path / "cache").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate")],
+    ids=["Python's", "torch's"],
+)
+def test_memory_that_is_not_there_is_said(command, capsys, monkeypatch, error):
+    def evaluate(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("engine.modes.evaluation.evaluate", evaluate)
+    assert main(command("--eval-mode")) == 2
+    assert "cpu has not enough memory: try a smaller --batch-size (now 2), --work-size or --corr-size" in last_error(
+        capsys
+    )
+
+
+def test_an_onnx_file_that_is_a_folder_is_said(command, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    assert main(command("--export-onnx", str(tmp_path), "--baseline-mode")) == 2
+    assert f"--export-onnx {tmp_path}: cannot be written (Is a directory)" in last_error(capsys)

@@ -59,6 +59,11 @@ def error_of(capsys, *options: str) -> str:
     return error
 
 
+@pytest.mark.parametrize("name", ["accumulate", "seed", "batch-size", "retries", "num-workers"])
+def test_counts_that_no_machine_can_mean_are_refused(folder_with_weights, capsys, name):
+    assert f"--{name} is {10**20}: expected " in error_of(capsys, "--training", f"--{name}", str(10**20))
+
+
 def test_every_published_option_has_its_default():
     defaults = {action.dest: action.default for action in build_parser()._actions}
     assert {name: defaults[name] for name in PUBLISHED_DEFAULTS} == PUBLISHED_DEFAULTS
