@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from models.config import LMANetConfig
 from models.inference import fast_copy
+from models.int8 import quantise
 from models.lmanet import LMANet, build_lmanet
 from utils.files import write_text
 from utils.timing import synchronised_seconds
@@ -30,7 +31,8 @@ LMANET, SINGLE, PLAIN, RUNTIME = (
     "single frame, plain eager NCHW",
     "single frame, ONNX Runtime",
 )
-COMPILED = ", compiled"
+COMPILED, INT8 = ", compiled", ", int8"
+CALIBRATION_FRAMES = 4
 STAGES = ("encoder", "heads", "attention", "fusion", "decoder", "push")
 
 Call = Callable[[], object]
@@ -42,9 +44,13 @@ def run(
     device: torch.device,
     folder: Path,
     compiled: bool,
+    int8: bool = False,
     rounds: int | None = None,
 ) -> dict:
-    """Measures, prints a table, writes ``benchmark_stream.json`` and gives its content."""
+    """Measures, prints a table, writes ``benchmark_stream.json`` and gives its content.
+
+    ``int8`` is calibrated on random frames: of it only the time is measured.
+    """
     rounds = rounds or ROUNDS
     torch.manual_seed(0)
     model = build_lmanet(config).eval().to(device)
@@ -59,6 +65,12 @@ def run(
             log.info("compiling, with warm-up: this takes minutes")
             calls[LMANET + COMPILED] = streaming(fast_copy(model, compiled=True), frame, config.memory_size)
             calls[SINGLE + COMPILED] = streaming(fast_copy(single, compiled=True), frame)
+        if int8:
+            frames = [torch.rand(1, 3, *size) for _ in range(CALIBRATION_FRAMES)]
+            for name, each, frames_kept in ((LMANET, model, config.memory_size), (SINGLE, single, 0)):
+                fast = fast_copy(each)
+                quantise(fast, frames)
+                calls[name + INT8] = streaming(fast, frame, frames_kept)
         if device.type == "cpu" and (runtime := onnx_runtime(single, frame)) is not None:
             calls[RUNTIME] = runtime
         for turn in tqdm(range(WARM_UP + rounds), "benchmark", disable=None, leave=False):
@@ -135,17 +147,13 @@ class StageTimes:
 def onnx_runtime(single: LMANet, frame: torch.Tensor) -> Call | None:
     """A call of the single-frame model in ONNX Runtime with as many threads; ``None`` where that is not installed."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
 
-        from models.onnx import export_single_frame
+        from models.onnx import export_single_frame, runtime_session
     except ImportError as error:
         log.info("without ONNX Runtime (%s is not installed)", error.name)
         return None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take time from the others
-    content = export_single_frame(single, tuple(frame.shape[-2:]))
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = runtime_session(export_single_frame(single, tuple(frame.shape[-2:])))
     inputs = {session.get_inputs()[0].name: frame.numpy()}
     return lambda: session.run(None, inputs)
 
@@ -160,6 +168,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Medians over the rounds of one variant's time by another's in the same round."""
     pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
+    pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
     return {
         f"{over} / {under}": round(
             statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True)), 4

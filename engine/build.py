@@ -8,6 +8,7 @@ import signal
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,7 +24,7 @@ from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
 from engine.batches import network_input
 from engine.consistency import FrameSequence, prediction_names, sequences_of
-from engine.frame_sources import FrameSource
+from engine.frame_sources import FrameSource, open_source, spread_frames
 from engine.option_checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
 from engine.state import Training
@@ -46,6 +47,7 @@ SYNTHETIC_TRAIN_CLIPS, SYNTHETIC_VAL_CLIPS = 100, 30
 PLATEAU_FLOOR = 1e-9
 POW_B_EPOCHS = 50
 PROBE_SIDE = 64
+CALIBRATION_FRAMES = 16
 
 
 def run_folder(options: argparse.Namespace) -> RunFolder:
@@ -241,7 +243,15 @@ def segmenter_of(options: argparse.Namespace, model: LMANet, device: torch.devic
         every=options.every,
         compiled=options.compile,
         amp=options.amp is not None,
+        int8_frames=calibration_frames(options),
     )
+
+
+def calibration_frames(options: argparse.Namespace) -> list[np.ndarray] | None:
+    """Frames, RGB uint8 ``H W 3``, that ``--int8`` names; ``None`` where it is not given."""
+    if options.int8 is None:
+        return None
+    return spread_frames(open_source(options.int8, "--int8"), CALIBRATION_FRAMES)
 
 
 def stream_of(

@@ -6,6 +6,7 @@ Video files are decoded by PyAV: unlike OpenCV it tells a file that ends from on
 import glob
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 17.0  # Cityscapes' own rate, for frames in single files
 # A stream may honestly hold a little less than its header promises, which may be no more than a length and a rate.
 MISSING_FRAMES_ALLOWED = 0.05
+LONGEST_STEP = 125  # frames from one that is taken to the next: those between are decoded too
 
 
 class SourceFrame(NamedTuple):
@@ -39,25 +41,47 @@ class FrameSource(Protocol):
     def __iter__(self) -> Iterator[SourceFrame]: ...
 
 
-def open_source(source: str) -> FrameSource:
+def open_source(source: str, option: str = "--stream") -> FrameSource:
     """The source that a word of the command line names; raises ``DataError`` where it holds nothing."""
     path = Path(source)
     if source.isdigit() and not path.exists():
-        return Camera(int(source))
+        return Camera(int(source), option)
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
-        return ImageFiles(source, files, f"folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})")
+        return ImageFiles(source, files, f"{option}: folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})")
     if path.is_file():
         is_image = path.suffix.lower() in IMAGE_ENDINGS
-        return ImageFiles(source, [path], "") if is_image else VideoFile(path)
+        return ImageFiles(source, [path], "") if is_image else VideoFile(path, option)
     if re.search(r"%0?\d*d", path.name):
-        return ImageFiles(source, _numbered(path), f"no file matches the pattern {source}")
+        return ImageFiles(source, _numbered(path), f"{option}: no file matches the pattern {source}")
     if glob.has_magic(source):
-        return ImageFiles(source, [Path(file) for file in glob.glob(source)], f"no file matches the pattern {source}")
+        return ImageFiles(
+            source, [Path(file) for file in glob.glob(source)], f"{option}: no file matches the pattern {source}"
+        )
     raise DataError(
-        f"--stream {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
+        f"{option} {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
         "such as frames/%06d.png or 'frames/*.jpg', or the number of a camera, such as 0"
     )
+
+
+def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
+    """Up to ``count`` frames, evenly spread over a source, or over the first minutes of a long video.
+
+    Raises ``DataError`` for a camera, and where no frame can be read.
+    """
+    if isinstance(source, ImageFiles):
+        files = source.files[:: max(1, len(source.files) // count)][:count]
+        return [frame.image for frame in ImageFiles(source.description, files, "")]
+    if isinstance(source, Camera):
+        raise DataError(f"{source.description} has no frames yet to spread over: expected a video or a folder")
+    step = min(LONGEST_STEP, max(1, (source.count or count) // count))
+    frames: list[np.ndarray] = []
+    try:
+        frames.extend(frame.image for frame in islice(source, 0, step * count, step))
+    except IncompleteError:
+        if not frames:  # what was decoded will do
+            raise
+    return frames
 
 
 class ImageFiles:
@@ -65,9 +89,7 @@ class ImageFiles:
 
     def __init__(self, source: str, files: list[Path], problem: str):
         if not files:
-            raise DataError(
-                f"--stream: {problem}: expected at least one frame, such as {Path(source).parent}/000000.png"
-            )
+            raise DataError(f"{problem}: expected at least one frame, such as {Path(source).parent}/000000.png")
         self.files = sorted(files, key=_counting_order)
         self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
         same_stems = len({file.stem for file in files}) < len(files)
@@ -87,12 +109,12 @@ class ImageFiles:
 class VideoFile:
     """The first video stream of a file, whatever FFmpeg can read."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, option: str = "--stream"):
+        self.path, self.option = path, option
         try:
             with av.open(str(path)) as container:
                 if not container.streams.video:
-                    raise DataError(f"--stream {path}: holds no video, expected one such as MP4 or AVI")
+                    raise DataError(f"{option} {path}: holds no video, expected one such as MP4 or AVI")
                 stream = container.streams.video[0]
                 rate = stream.average_rate or stream.guessed_rate
                 self.fps = float(rate) if rate else DEFAULT_FPS
@@ -102,7 +124,7 @@ class VideoFile:
                 self.codec = stream.codec_context.name
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
-                f"--stream {path}: cannot be read as a video ({_reason(error)}): expected one such as MP4 or AVI, or a "
+                f"{option} {path}: cannot be read as a video ({_reason(error)}): expected one such as MP4 or AVI, or a "
                 "folder of frames"
             ) from error
         self.description = f"video {path} ({self.codec}, {self.fps:g} frames/s)"
@@ -124,7 +146,7 @@ class VideoFile:
         if not problem and decoded < self._promised * (1 - MISSING_FRAMES_ALLOWED):
             problem = f"its header promises {self._promised}"
         if decoded == 0:
-            raise DataError(f"--stream {self.path}: no frame can be decoded ({problem or 'it is empty'})")
+            raise DataError(f"{self.option} {self.path}: no frame can be decoded ({problem or 'it is empty'})")
         if problem:
             raise IncompleteError(f"{self.path} breaks off after {decoded} frames ({problem}); these are kept")
 
@@ -132,7 +154,7 @@ class VideoFile:
 class Camera:
     """A camera of this machine, by its number, until Ctrl-C."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, option: str = "--stream"):
         self.number, self.count = number, None
         previous = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(
@@ -143,7 +165,7 @@ class Camera:
         finally:
             cv2.utils.logging.setLogLevel(previous)
         if not self._capture.isOpened():
-            raise DataError(f"--stream {number}: there is no camera of that number, expected one such as 0, or a file")
+            raise DataError(f"{option} {number}: there is no camera of that number, expected one such as 0, or a file")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
         self.description = f"camera {number}"
 

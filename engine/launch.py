@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     processes.end_with_parent()
     keep_freed_memory()
-    device = pick_device(options.device)
+    device = pick_device("cpu" if options.int8 is not None else options.device)
     folder = build.run_folder(options)
     torch.backends.cudnn.benchmark = True  # frames of a run are all of one size
     random.seed(options.seed)
@@ -99,7 +99,8 @@ def run_modes(options: argparse.Namespace, device: torch.device, folder: RunFold
 
         benchmark_attention.run(folder.path)
     if options.benchmark == "stream":
-        benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile)
+        int8 = options.int8 is not None
+        benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile, int8)
     if options.stream:
         run_stream(options, device, folder)
     if options.eval_mode:

@@ -32,10 +32,20 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         help="how steady labels are over time, with and without the memory; also in --eval-mode",
     )
     group.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster")
+    group.add_argument(
+        "--int8",
+        nargs="?",
+        const="",
+        metavar="SOURCE",
+        help="8-bit integers on the CPU, by ONNX Runtime, calibrated on frames of SOURCE, which is anything that "
+        "--stream takes; also with --eval-mode, and without SOURCE with --benchmark stream",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream left in --savedir")
 
 
 def check_stream(options: argparse.Namespace) -> None:
+    if options.int8 is not None:
+        _check_int8(options)
     if options.every < 1:
         raise OptionError(f"--every is {options.every}: expected 1 or more")
     if not 0 <= options.alpha <= 1:
@@ -60,3 +70,20 @@ def check_stream(options: argparse.Namespace) -> None:
     for name in stream_only.split():
         if getattr(options, name) not in (None, False, 1 if name == "every" else 0.5):
             raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")
+
+
+def _check_int8(options: argparse.Namespace) -> None:
+    benchmarked = options.benchmark == "stream"
+    if not (options.stream or options.eval_mode or benchmarked):
+        raise OptionError("--int8 belongs to --stream, --eval-mode and --benchmark stream: leave it out")
+    if benchmarked and options.int8:
+        raise OptionError(f"--int8 {options.int8}: --benchmark stream takes random frames: write --int8 alone")
+    if not benchmarked and not options.int8:
+        raise OptionError("--int8 without frames to be calibrated on: expected a video or a folder, --int8 drive.mp4")
+    if options.amp or (options.compile and not benchmarked):
+        other = "--amp" if options.amp else "--compile"
+        raise OptionError(f"--int8 does not go with {other}: leave one of them out")
+    if options.device not in ("auto", "cpu"):
+        raise OptionError(f"--int8 is for the CPU and does not go with --device {options.device}: add --device cpu")
+    if options.gpus * options.nodes > 1:
+        raise OptionError("--int8 runs in one process: leave --gpus and --nodes out")

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import logging
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from models.inference import fast_copy
 from models.lmanet import LMANet
 from models.local_attention.portable import portable_attention_of
 from utils.errors import OptionError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 NEEDED = ("onnx", "onnxscript")
 EXPORTABLE_STRUCTURES = ("original", "aux_mem_loss")
@@ -74,12 +78,12 @@ def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
         found = "--no-local-correlation" if not config.local else f"--model-struct {config.structure}"
         raise OptionError(f"--export-onnx does not go with {found}: expected --model-struct original, local attention")
     example = (torch.zeros(1, 3, *size), *empty_memory(model, size))
-    return _exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS)
+    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS)
 
 
 def export_single_frame(model: LMANet, size: tuple[int, int]) -> bytes:
     """An ONNX file of the network without its memory. Raises ``OptionError`` where a package is not installed."""
-    return _exported(SingleFrame(model), (torch.zeros(1, 3, *size),), STREAM_INPUTS[:1], STREAM_OUTPUTS[:1])
+    return exported(SingleFrame(model), (torch.zeros(1, 3, *size),), STREAM_INPUTS[:1], STREAM_OUTPUTS[:1])
 
 
 def empty_memory(model: LMANet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,15 +95,27 @@ def empty_memory(model: LMANet, size: tuple[int, int]) -> tuple[Tensor, Tensor, 
     return keys, values, torch.zeros((), dtype=torch.int64)
 
 
-def _exported(
+def runtime_session(content: bytes) -> "onnxruntime.InferenceSession":
+    """An ONNX file in ONNX Runtime, on the CPU, with as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take time from the others
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def exported(
     module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> bytes:
+    """An ONNX file of any module. Raises ``OptionError`` where a package is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(f"ONNX files are written by {' and '.join(missing)}: pip install {' '.join(missing)}")
-    content, exporter_log = io.BytesIO(), logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
+    content, logs = io.BytesIO(), [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [each.level for each in logs]
+    for each in logs:
+        each.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -107,6 +123,7 @@ def _exported(
                 module.eval(), example, input_names=inputs, output_names=outputs, dynamo=True, verbose=False
             )
     finally:
-        exporter_log.setLevel(level)
+        for each, level in zip(logs, levels, strict=True):
+            each.setLevel(level)
     program.save(content)
     return content.getvalue()

@@ -1,6 +1,6 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from models.config import LMANetConfig
 from models.inference import fast_copy
+from models.int8 import quantise
 from models.lmanet import LMANet, build_lmanet
 from models.weights import load_weights
 from utils.errors import OptionError, WeightsError
@@ -21,8 +22,9 @@ class VideoSegmenter:
 
     ``weights`` is a weight file, its state dict, or a network. ``work_size`` is the height and width that frames are
     resized to for the network (default: the backbone's); ``every`` says that every how many frames one is memorised;
-    ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits). Further names are those
-    of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
+    ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits), and so do ``int8_frames``,
+    on the CPU: about 16 frames like those to come, which encoder and decoder are quantised by (see ``models.int8``).
+    Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 
     Raises ``WeightsError`` for a file that does not fit, or that would leave the memory untrained, ``OptionError`` for
     settings that cannot be.
@@ -37,6 +39,7 @@ class VideoSegmenter:
         every: int = 1,
         compiled: bool = False,
         amp: bool = False,
+        int8_frames: Iterable[np.ndarray] | None = None,
         **network: object,
     ):
         model = weights if isinstance(weights, LMANet) else loaded_network(weights, backbone, **network)
@@ -46,8 +49,15 @@ class VideoSegmenter:
         self.device, self.every = torch.device(device), every
         self.traits = model.config.traits
         self.work_size = tuple(work_size or self.traits.work_size)
+        if int8_frames is not None and (compiled or amp or self.device.type != "cpu"):
+            other = "compiled" if compiled else "amp" if amp else f"device {self.device}"
+            raise OptionError(
+                f"int8 is for the CPU, by ONNX Runtime: it does not go with {other}, leave one of them out"
+            )
         self.model = fast_copy(model.to(self.device), compiled)
         self.amp = amp
+        if int8_frames is not None:
+            quantise(self.model, [self._normalised(self.prepared(frame)).contiguous() for frame in int8_frames])
         self.reset()
 
     def reset(self) -> None:

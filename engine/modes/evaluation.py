@@ -42,7 +42,9 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     writer = all_of(clip_writer(options, folder, clips), picks, dashboard and dashboard.see_clip)
     on_batch = dashboard and dashboard.progress
     loss_function = build.loss_function(options, device)
-    result = evaluate(model, loader, loss_function, device, writer, options.use_orig_res, on_batch)
+    segmenter = build.segmenter_of(options, model, device) if options.int8 or options.consistency else None
+    evaluated = segmenter.model if options.int8 else model
+    result = evaluate(evaluated, loader, loss_function, device, writer, options.use_orig_res, on_batch)
     picks.gather()
     if dashboard is not None:
         dashboard.evaluation(result)
@@ -68,9 +70,7 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
         report["original_size"] = scores(names, result.original_confusion)
         print("at the labels' own size:", iou_table(names, result.original_confusion, coloured=coloured), sep="\n")
     if options.consistency:
-        report["consistency"] = measure_consistency(
-            build.segmenter_of(options, model, device), build.sequences_of_split(options, "val")
-        )
+        report["consistency"] = measure_consistency(segmenter, build.sequences_of_split(options, "val"))
         print(consistency_text(report["consistency"]))
     if options.loss:
         report["loss"] = result.loss
