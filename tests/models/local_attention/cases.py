@@ -73,7 +73,7 @@ def reference_outcome(case: Case) -> list[Tensor]:
     return outcome(call_of(case), case._replace(layout="contiguous"), "reference")
 
 
-# Inputs are of the order of 1. What comes out much smaller is a difference of such numbers, which float32 knows to 1e-7.
+# Inputs are of the order of 1. What is much smaller is a difference of such numbers, which float32 knows to 1e-7.
 FLOOR = 1e-2
 
 
