@@ -275,7 +275,7 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
     [
         (["--size", "128"], "128x256"),
         (["--size", "8x256"], "height 8"),
-        (["--difficulty", "1.5"], "difficulty 1.5"),
+        (["--difficulty", "3.5"], "difficulty 3.5"),
         (["--difficulty", "nan"], "difficulty nan"),
         (["--speed", "-1"], "speed -1"),
         (["--length", "0"], "length 0"),
