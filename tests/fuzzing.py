@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 
+import torch
+
 from utils.errors import UserError
 
 CLEAN, RIGHT, FAILED = "clean error", "right result", "failed"
@@ -76,6 +78,7 @@ def outcomes(case: Callable[[int], str | None], seeds: Iterable[int], talking: b
 
 
 def _try_all(case: Callable[[int], str | None], seeds: Iterable[int], sender: Connection, talking: bool) -> None:
+    torch.set_num_threads(1)  # a pool of threads that was used before the fork never answers after it
     with tempfile.TemporaryFile() as words:
         os.dup2(words.fileno(), 2)
         for seed in seeds:

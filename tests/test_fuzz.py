@@ -37,8 +37,6 @@ LABEL = "a_000000_000000_gtFine_labelIds.png"
 
 amounts = pytest.mark.parametrize("count", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
 
-pytestmark = pytest.mark.slow  # its processes have a time limit, which a busy machine may not keep
-
 
 def told(kind: str, counts: Counter[str]) -> None:
     print(f"\n{counts.total()} {kind}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
