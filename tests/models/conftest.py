@@ -13,6 +13,15 @@ from torch.nn import functional as F
 from models import LMANet, LMANetConfig, build_lmanet
 
 
+@pytest.fixture
+def one_thread():
+    """For networks so small that handing their work round costs more than doing it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def made_tensor(name: str, shape: list[int]) -> torch.Tensor:
     x = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype("float32")
     if "num_batches_tracked" in name:

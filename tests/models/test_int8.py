@@ -21,13 +21,7 @@ TRAINED = Path(__file__).resolve().parents[2] / "trained_models"
 SIZE = (64, 128)
 REAL_LOSS = 0.2  # of mIoU, in points: what int8 may cost
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

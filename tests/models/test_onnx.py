@@ -12,13 +12,7 @@ from utils.errors import OptionError
 
 SIZE = (32, 64)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def session_of(content: bytes):

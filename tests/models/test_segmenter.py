@@ -18,12 +18,7 @@ def model():
     return build_lmanet(LMANetConfig(corr_size=3, memory_size=2)).eval()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frames(count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:

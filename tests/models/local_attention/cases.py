@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from models.local_attention import local_attention
@@ -71,6 +72,23 @@ def outcome(call: Call, case: Case, backend: str, dtype: torch.dtype = torch.flo
 def reference_outcome(case: Case) -> list[Tensor]:
     """What the reference says in float64; laid out in memory as usual."""
     return outcome(call_of(case), case._replace(layout="contiguous"), "reference")
+
+
+def random_cases(b: int, c: int, d: int, h: int, w: int, windows: list[int]) -> st.SearchStrategy[Case]:
+    """Cases of any kind up to these sizes, for hypothesis."""
+    return st.builds(
+        Case,
+        b=st.integers(0, b),
+        c=st.integers(1, c),
+        d=st.integers(1, d),
+        t=st.integers(1, 3),
+        h=st.integers(1, h),
+        w=st.integers(1, w),
+        window=st.sampled_from(windows),
+        sink=st.booleans(),
+        scale=st.sampled_from([0.0, 1.0, 10.0]),
+        layout=st.sampled_from(_LAYOUTS),
+    )
 
 
 # Inputs are of the order of 1. What is much smaller is a difference of such numbers, which float32 knows to 1e-7.

@@ -3,10 +3,17 @@
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.local_attention import BACKENDS, local_attention, why_not
-from tests.models.local_attention.cases import GRID, Case, call_of, largest_error, outcome, reference_outcome
+from tests.models.local_attention.cases import (
+    GRID,
+    Case,
+    call_of,
+    largest_error,
+    outcome,
+    random_cases,
+    reference_outcome,
+)
 
 HERE = [name for name in BACKENDS if name not in ("auto", "reference")]
 
@@ -31,27 +38,12 @@ def test_agrees_with_reference(backend, case):
     assert largest_error(found, reference_outcome(case)) < tolerance(case)
 
 
-sizes = st.builds(
-    Case,
-    b=st.integers(0, 3),
-    c=st.integers(1, 40),
-    d=st.integers(1, 80),
-    t=st.integers(1, 3),
-    h=st.integers(1, 24),
-    w=st.integers(1, 40),
-    window=st.sampled_from([1, 3, 5, 7]),
-    sink=st.booleans(),
-    scale=st.sampled_from([0.0, 1.0, 10.0]),
-    layout=st.sampled_from(["contiguous", "channels_last", "strided", "transposed"]),
-)
-
-
 @pytest.mark.parametrize("backend", HERE)
 def test_agrees_with_reference_at_random_sizes(backend):
     skip_unless_served(backend)
 
     @settings(max_examples=40, deadline=None, derandomize=True, database=None)
-    @given(case=sizes)
+    @given(case=random_cases(b=3, c=40, d=80, h=24, w=40, windows=[1, 3, 5, 7]))
     def check(case: Case) -> None:
         found = outcome(call_of(case), case, backend, torch.float32)
         expected = outcome(call_of(case), case._replace(layout="contiguous"), "reference")
