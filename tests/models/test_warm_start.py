@@ -9,6 +9,8 @@ from models import LMANetConfig, build_lmanet
 from models.warm_start import Moments, warm_start
 from utils.errors import OptionError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FUSIONS = ["sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "linear", "simple-sigmoid"]
 
 
