@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -29,11 +30,22 @@ def interrupts_held_back() -> Iterator[None]:
 
     It reaches every process of a terminal: a loader's worker that dies of it while it starts looks like a failure.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The mask is for the processes that start: they inherit it. It does not hold back what this process gets, as
+    # the kernel gives that to any thread that does not block it, whereupon Python calls the handler in the main one.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held_back: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    replaced = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if replaced:
+        signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if replaced:
+            signal.signal(signal.SIGINT, handler)
+        if held_back:
+            raise KeyboardInterrupt
 
 
 class Timed(Iterable[Batch]):

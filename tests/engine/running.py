@@ -1,6 +1,7 @@
 """Command lines in processes of their own, and a look at the processes below them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ def started(arguments: list[str], *launcher: str, **environment: str) -> subproc
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

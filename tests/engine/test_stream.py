@@ -2,9 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from engine.frame_sources import open_source
 from main import main
 from models import LMANetConfig, build_lmanet
 from models.weights import load_weights, published_state_dict
+from tests.engine.running import started, wait_for
 from utils.errors import IncompleteError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -323,13 +321,8 @@ def test_ctrl_c_leaves_a_video_that_plays(lmanet_file, tmp_path):
     source = write_video(tmp_path / "long.mp4", frames)
     run = tmp_path / "run"
     words = f"--weights {lmanet_file} --savedir {run} --work-size 32x64 --corr-size 3 --device cpu --every 2"
-    command = [sys.executable, "main.py", "--stream", str(source), *words.split(), "--save-video", "overlay"]
-    process = subprocess.Popen(
-        [*command, "--save-labels", "trainIds"], cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while len(list(run.glob("labels/*.png"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = started(["--stream", str(source), *words.split(), "--save-video", "overlay", "--save-labels", "trainIds"])
+    wait_for(lambda: len(list(run.glob("labels/*.png"))) >= 5)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import torch
 
 from main import main
 from models.losses import WeightedCrossEntropy
+from tests.engine.running import started, wait_for
 from utils import checkpoint
 from utils.errors import CheckpointError
 
@@ -134,13 +132,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(command, t
 
 
 def test_ctrl_c_ends_with_130_and_a_valid_checkpoint(command, tmp_path):
-    options = command("--training", "--num-epochs", "1000", "--num-workers", "2")
-    process = subprocess.Popen(
-        [sys.executable, "main.py", *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoint.pth.tar").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = started(command("--training", "--num-epochs", "1000", "--num-workers", "2"))
+    wait_for((tmp_path / "run" / "checkpoint.pth.tar").exists)
     # As a terminal does: to every process of the group, the loader's workers too.
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=60)[1]
