@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ from models.losses import WeightedCrossEntropy
 from tests.engine.running import started, wait_for
 from utils import checkpoint
 from utils.errors import CheckpointError
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def read(path):
