@@ -55,6 +55,8 @@ class RingMemory:
         (batch, key_channels, height, width), value_channels = key.shape, value.shape[1]
         self._keys = key.new_empty(batch, key_channels, capacity, height, width)
         self._values = value.new_empty(batch, value_channels, capacity, height, width)
+        if value.device.type == "cpu" and value.stride(1) == 1:  # the fused attention reads them as they come
+            self._values = self._values.to(memory_format=torch.channels_last_3d)
         self._pushed = 0
 
     @property

@@ -8,16 +8,19 @@ namespace {
 struct Size {
     Shape s;
     long threads;
-    explicit Size(const long* z) : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]) {}
+    bool nhwc;  // values and output of the forward are channels-last: B T h w D and B h w D
+    explicit Size(const long* z) : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]), nhwc(z[8]) {}
 };
 
 bool forward(const Size& z, GompParallel gomp, const float* query, const float* keys, const float* values,
              const float* sink, float* out, float* lse) {
     const Shape& s = z.s;
-    const Floats planes(s.planes_floats(s.C)), blocked(s.blocked_floats());
-    const ForwardCall call{s, query, planes.data, blocked.data, sink, out, lse};
+    const bool ready = z.nhwc && s.one_block();
+    const Floats planes(s.planes_floats(s.C)), blocked(ready ? 0 : s.blocked_floats());
+    const ForwardCall call{s, query, planes.data, ready ? values : blocked.data, sink, z.nhwc, out, lse};
+    const auto pack_values = z.nhwc ? pack_blocked_from_last : pack_blocked;
     return pack_planes(s, s.C, keys, planes.data, z.threads, gomp) &&
-           pack_blocked(s, values, blocked.data, z.threads, gomp) &&
+           (ready || pack_values(s, values, blocked.data, z.threads, gomp)) &&
            parallel(
                s.B * s.rows * s.cols, z.threads, gomp, [&] { return std::make_unique<ForwardScratch>(s); },
                [&](long i, ForwardScratch& f) { call.tile(i, f); });
@@ -54,7 +57,7 @@ bool backward(const Size& z, GompParallel gomp, const float* grad, const float* 
 
 }  // namespace
 
-// All tensors contiguous float32. sizes: B C D T h w n threads. sink and any of the gradients may be null.
+// All tensors contiguous float32. sizes: B C D T h w n threads nhwc. sink and any of the gradients may be null.
 // Both return 0, or 1 if memory ran out.
 extern "C" int local_attention_forward(const long* sizes, GompParallel gomp, const float* query, const float* keys,
                                        const float* values, const float* sink, float* out, float* lse) try {

@@ -26,11 +26,28 @@ def _build_problem() -> str | None:
 
 
 def forward(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
-    """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``."""
-    (b, _, h, w), d = query.shape, values.shape[1]
-    out, lse = query.new_empty((b, d, h, w)), query.new_empty((b, h, w))
-    _call("local_attention_forward", _sizes(query, values, window), query, keys, values, sink, out, lse)
+    """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
+
+    Values may be channels-last (``torch.channels_last_3d``), as a fast network makes them: then the output is too.
+    """
+    b, _, h, w = query.shape
+    out, lse = empty_output(query, values), query.new_empty((b, h, w))
+    sizes = _sizes(query, values, window, is_channels_last(values))
+    _call("local_attention_forward", sizes, query, keys, values, sink, out, lse)
     return out, lse
+
+
+def empty_output(query: Tensor, values: Tensor) -> Tensor:
+    """``B D h w``, channels-last if the values ``B D T h w`` are."""
+    (b, _, h, w), d = query.shape, values.shape[1]
+    if is_channels_last(values):
+        return query.new_empty((b, h, w, d)).permute(0, 3, 1, 2)
+    return query.new_empty((b, d, h, w))
+
+
+def is_channels_last(values: Tensor) -> bool:
+    """Whether values ``B D T h w`` lie in the order ``B T h w D``, and not in their own as well."""
+    return values.is_contiguous(memory_format=torch.channels_last_3d) and not values.is_contiguous()
 
 
 def backward(
@@ -53,9 +70,9 @@ def backward(
     return gradients
 
 
-def _sizes(query: Tensor, values: Tensor, window: int) -> ctypes.Array:
+def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False) -> ctypes.Array:
     (b, c, h, w), (_, d, t, _, _) = query.shape, values.shape
-    return (ctypes.c_long * 8)(b, c, d, t, h, w, window, torch.get_num_threads())
+    return (ctypes.c_long * 9)(b, c, d, t, h, w, window, torch.get_num_threads(), nhwc)
 
 
 def _call(name: str, sizes: ctypes.Array, *tensors: Tensor | None) -> None:

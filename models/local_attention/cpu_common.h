@@ -111,6 +111,7 @@ struct Shape {
     long width(long block) const { return std::min<long>(kBlock, Dp - block * kBlock); }
     size_t planes_floats(long channels) const { return size_t(B) * T * h * channels * plane + kLanes; }
     size_t blocked_floats() const { return size_t(B) * T * h * w * Dp; }
+    bool one_block() const { return blocks == 1 && Dp == D; }  // channels-last values are in blocks as they lie
     // Neighbours of a query in row y that no key row holds: they take part with score 0.
     float outside(long y) const {
         const long inside = std::min(h - 1, y + ry) - std::max(0L, y - ry) + 1;
@@ -182,6 +183,22 @@ inline void channels_last(const float* from, long stride, long channels, long x,
         transpose(m);
         for (long i = 0; i < valid; i++) store(to + (x0 + i) * width, m[i]);
     }
+}
+
+// B T h w D -> B T (block) h w (channels of the block).
+bool pack_blocked_from_last(const Shape& s, const float* from, float* to, long threads, GompParallel gomp) {
+    return parallel(s.B * s.T * s.h, threads, gomp, no_scratch, [&](long i, None&) {
+        const long y = i % s.h, bt = i / s.h, frame = s.h * s.w;
+        for (long block = 0; block < s.blocks; block++) {
+            const long width = s.width(block), valid = std::min(width, s.D - block * kBlock);
+            float* at = to + (bt * s.Dp + block * kBlock) * frame + y * s.w * width;
+            const float* source = from + i * s.w * s.D + block * kBlock;
+            for (long x = 0; x < s.w; x++, at += width, source += s.D) {
+                std::memcpy(at, source, valid * 4);
+                std::memset(at + valid, 0, (width - valid) * 4);
+            }
+        }
+    });
 }
 
 // B D T h w -> B T (block) h w (channels of the block).

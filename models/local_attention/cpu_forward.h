@@ -101,8 +101,33 @@ void rescale(ForwardScratch& f, const Shape& s) {
     for (vec& x : f.scale) x = all(1.f);
 }
 
+// out[d][y][x] of a row of a tile: D planes.
+void write_planes(const Shape& s, const float* acc, vec inverse, float* out, long valid) {
+    for (long d = 0; d < s.Dp; d += kLanes, out += kLanes * s.h * s.w) {
+        const float* from = acc + d / kBlock * (kRows * kLanes * kBlock) + d % kBlock;
+        vec m[kLanes];
+        for (int x = 0; x < kLanes; x++) m[x] = load(from + x * kBlock);
+        transpose(m);
+        for (long i = 0; i < std::min<long>(kLanes, s.D - d); i++) {
+            const vec result = m[i] * inverse;
+            if (valid == kLanes) store(out + i * s.h * s.w, result);
+            else std::memcpy(out + i * s.h * s.w, &result, valid * 4);
+        }
+    }
+}
+
+// out[y][x][d] of a row of a tile.
+void write_channels_last(const Shape& s, const float* acc, vec inverse, float* out, long valid) {
+    for (long x = 0; x < valid; x++)
+        for (long d = 0; d < s.D; d += kLanes) {
+            const vec result = load(acc + d / kBlock * (kRows * kLanes * kBlock) + x * kBlock + d % kBlock) * inverse[x];
+            if (d + kLanes <= s.D) store(out + x * s.D + d, result);
+            else std::memcpy(out + x * s.D + d, &result, (s.D - d) * 4);
+        }
+}
+
 // Adds the scores that have no value, writes the output and the logarithm (base 2) of the sum of weights.
-void finish(ForwardScratch& f, const Shape& s, const float* sink, float* out, float* lse, long y0, long x0) {
+void finish(ForwardScratch& f, const Shape& s, const float* sink, bool nhwc, float* out, float* lse, long y0, long x0) {
     const long valid = std::min<long>(kLanes, s.w - x0);
     for (long r = 0; r < std::min<long>(kRows, s.h - y0); r++) {
         const float outside = s.outside(y0 + r);
@@ -118,25 +143,17 @@ void finish(ForwardScratch& f, const Shape& s, const float* sink, float* out, fl
             inverse[x] = shrink / sum;
             lse[(y0 + r) * s.w + x0 + x] = top + std::log2(sum);
         }
-        for (long d = 0; d < s.Dp; d += kLanes) {
-            const long block = d / kBlock;
-            const float* acc = f.acc.data + (block * kRows + r) * kLanes * kBlock + d % kBlock;
-            vec m[kLanes];
-            for (int x = 0; x < kLanes; x++) m[x] = load(acc + x * kBlock);
-            transpose(m);
-            for (long i = 0; i < std::min<long>(kLanes, s.D - d); i++) {
-                const vec result = m[i] * inverse;
-                float* to = out + ((d + i) * s.h + y0 + r) * s.w + x0;
-                if (valid == kLanes) store(to, result);
-                else std::memcpy(to, &result, valid * 4);
-            }
-        }
+        const float* acc = f.acc.data + r * kLanes * kBlock;
+        const long pixel = (y0 + r) * s.w + x0;
+        if (nhwc) write_channels_last(s, acc, inverse, out + pixel * s.D, valid);
+        else write_planes(s, acc, inverse, out + pixel, valid);
     }
 }
 
 struct ForwardCall {
     Shape s;
     const float *query, *keys, *values, *sink;  // keys as planes, values in blocks
+    bool nhwc;                                  // the output is B h w D, otherwise B D h w
     float *out, *lse;
 
     void tile(long index, ForwardScratch& f) const {
@@ -149,7 +166,7 @@ struct ForwardCall {
         for (long t = 0; t < s.T; t++)
             for (long from = first; from < last; from += f.keys)
                 chunk(f, b * s.T + t, y0, x0, count, from, std::min(from + f.keys, last));
-        finish(f, s, sink, out + b * s.D * frame, lse + b * frame, y0, x0);
+        finish(f, s, sink, nhwc, out + b * s.D * frame, lse + b * frame, y0, x0);
     }
 
     void chunk(ForwardScratch& f, long bt, long y0, long x0, long count, long from, long to) const {

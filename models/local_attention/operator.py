@@ -35,14 +35,20 @@ def windowed_read(
     query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int
 ) -> tuple[Tensor, Tensor]:
     """What the queries read ``B D h w``, and the logarithm (base 2, float32) of every sum of weights ``B h w``."""
-    inputs = (None if x is None else x.contiguous() for x in (query, keys, values, sink))
-    return KERNELS[query.device.type].forward(*inputs, window)
+    query, keys, sink = (None if x is None else x.contiguous() for x in (query, keys, sink))
+    return KERNELS[query.device.type].forward(query, keys, _in_a_known_order(values), sink, window)
 
 
 @windowed_read.register_fake
 def _(query, keys, values, sink, window):
-    (b, _, h, w), d = query.shape, values.shape[1]
-    return query.new_empty((b, d, h, w)), query.new_empty((b, h, w), dtype=torch.float32)
+    b, _, h, w = query.shape
+    out = cpu.empty_output(query, _in_a_known_order(values))
+    return out, query.new_empty((b, h, w), dtype=torch.float32)
+
+
+def _in_a_known_order(values: Tensor) -> Tensor:
+    """Contiguous, or on the CPU channels-last where they are: ``out`` is then too, and a fast network copies less."""
+    return values if values.device.type == "cpu" and cpu.is_channels_last(values) else values.contiguous()
 
 
 @torch.library.custom_op("lmanet::windowed_read_backward", mutates_args=())

@@ -57,6 +57,8 @@ def test_custom_operator_is_well_formed():
     leaves = [x.float().requires_grad_() for x in call[:3]]
     torch.library.opcheck(windowed_read, (*leaves, sink, 3))
     torch.library.opcheck(windowed_read, (*leaves, None, 3))
+    last = leaves[2].detach().to(memory_format=torch.channels_last_3d).requires_grad_()
+    torch.library.opcheck(windowed_read, (*leaves[:2], last, sink, 3))
 
 
 def test_compiles_into_one_graph():
@@ -122,6 +124,15 @@ def test_layout_does_not_change_a_bit(layout):
     inputs = [x.float() for x in call_of(CASE)[:3]]
     out = local_attention(*inputs, CASE.window, backend="cpu")
     assert torch.equal(local_attention(*(laid_out(x, layout) for x in inputs), CASE.window, backend="cpu"), out)
+
+
+@pytest.mark.parametrize("channels", [5, 16, 64, 70, 130], ids="D={}".format)
+def test_channels_last_values_are_read_as_they_lie_and_what_is_read_lies_so_too(channels):
+    case = Case(b=2, c=3, d=channels, t=2, h=9, w=33, window=5)
+    query, keys, values = (x.float() for x in call_of(case)[:3])
+    out = local_attention(query, keys, values.to(memory_format=torch.channels_last_3d), 5, backend="cpu")
+    assert torch.equal(out, local_attention(query, keys, values, 5, backend="cpu"))
+    assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_without_a_compiler_portable_stands_in_and_says_so_once(monkeypatch, caplog):
