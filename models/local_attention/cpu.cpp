@@ -29,30 +29,33 @@ bool forward(const Size& z, GompParallel gomp, const float* query, const float* 
 bool backward(const Size& z, GompParallel gomp, const float* grad, const float* query, const float* keys,
               const float* values, const float* sink, const float* out, const float* lse, float* dq, float* dk, float* dv,
               float* dsink) {
-    const Shape& s = z.s;
-    const Blocks c(s.C), d(s.D);
-    const Strips strips(s);
+    const Shape &s = z.s, queries(s.B, s.C, s.C, 1, s.h, s.w, s.n), grads(s.B, s.C, s.D, 1, s.h, s.w, s.n);
     const bool scores = dq || dk;
-    const long frames = s.B * s.T, tasks = frames * strips.count;
-    const Floats delta(s.B * s.h * s.w), key_planes(s.planes_floats(s.C)), value_planes(scores ? s.planes_floats(s.D) : 0);
-    const Floats frame_dq(dq ? frames * s.C * s.h * s.w : 0);
-    BackwardCall call{s, c, d, strips, grad, query, lse, delta.data, key_planes.data, value_planes.data,
-                      dq ? frame_dq.data : nullptr, nullptr, nullptr};
-    const Floats strip_k(dk ? tasks * call.strip_floats(c) : 0), strip_v(dv ? tasks * call.strip_floats(d) : 0);
-    call.dk = dk ? strip_k.data : nullptr;
-    call.dv = dv ? strip_v.data : nullptr;
+    const long pixels = s.B * s.h * s.w;
+    const Floats delta(pixels);
     if (!sum_products(s, grad, out, delta.data, z.threads, gomp)) return false;
     if (dsink) *dsink = sink_gradient(s, *sink, lse, delta.data);
     if (!scores && !dv) return true;
-    if (!pack_planes(s, s.C, keys, key_planes.data, z.threads, gomp)) return false;
-    if (scores && !pack_planes(s, s.D, values, value_planes.data, z.threads, gomp)) return false;
-    const auto scratch = [&] { return std::make_unique<BackwardScratch>(s, c, d); };
+
+    const Floats query_planes(queries.planes_floats(s.C)), grad_planes(scores ? queries.planes_floats(s.D) : 0);
+    const Floats lse_planes(queries.planes_floats(1)), delta_planes(queries.planes_floats(1));
+    const Floats query_blocks(dk ? queries.blocked_floats() : 0), grad_blocks(dv ? grads.blocked_floats() : 0);
+    if (!pack_planes(queries, s.C, query, query_planes.data, z.threads, gomp) ||
+        !pack_planes(queries, 1, lse, lse_planes.data, z.threads, gomp) ||
+        !pack_planes(queries, 1, delta.data, delta_planes.data, z.threads, gomp) ||
+        (scores && !pack_planes(queries, s.D, grad, grad_planes.data, z.threads, gomp)) ||
+        (dk && !pack_blocked(queries, query, query_blocks.data, z.threads, gomp)) ||
+        (dv && !pack_blocked(grads, grad, grad_blocks.data, z.threads, gomp)))
+        return false;
+
+    BackwardCall call{s, queries, grads, Strips(s), keys, values, query_planes.data, grad_planes.data, lse_planes.data,
+                      delta_planes.data, query_blocks.data, grad_blocks.data, nullptr, dk, dv};
+    const long tasks = s.B * s.T * call.strips.count;
+    const Floats strips(dq ? tasks * call.strip_floats() : 0);
+    call.dq = dq ? strips.data : nullptr;
+    const auto scratch = [&] { return std::make_unique<BackwardScratch>(queries, grads); };
     if (!parallel(tasks, z.threads, gomp, scratch, [&](long i, BackwardScratch& f) { call.task(i, f); })) return false;
-    return parallel(frames * s.h, z.threads, gomp, no_scratch, [&](long i, None&) {
-        if (dk) call.gather(strip_k.data, c, dk, i);
-        if (dv) call.gather(strip_v.data, d, dv, i);
-        if (dq && i / s.h % s.T == 0) call.gather_query(dq, i);
-    });
+    return !dq || parallel(s.B * s.h, z.threads, gomp, no_scratch, [&](long i, None&) { call.gather(dq, i); });
 }
 
 }  // namespace

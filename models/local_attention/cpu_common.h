@@ -20,6 +20,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace {
 
 // kLanes floats a vector; kDepth vectors of channels and kOffsets window offsets are what the registers hold beside kRows.
@@ -86,11 +90,20 @@ inline void transpose(vec (&m)[kLanes]) {
 }
 
 struct Floats {  // uninitialised, on a cache line
-    explicit Floats(size_t count)
-        : data(static_cast<float*>(::operator new(count * 4 + 64, std::align_val_t{64}))) {}
-    ~Floats() { ::operator delete(data, std::align_val_t{64}); }
+    explicit Floats(size_t count) : align(std::align_val_t(count * 4 < kFresh ? 64 : kHugePage)) {
+        data = static_cast<float*>(::operator new(count * 4 + 64, align));
+#if defined(MADV_HUGEPAGE)
+        if (align == std::align_val_t(kHugePage)) madvise(data, count * 4, MADV_HUGEPAGE);  // a hint: it may fail
+#endif
+    }
+    ~Floats() { ::operator delete(data, align); }
     Floats(const Floats&) = delete;
-    float* const data;
+    const std::align_val_t align;
+    float* data;
+
+private:
+    // From this size on the C library asks the system for fresh pages at every call: in large ones they cost a tenth.
+    static constexpr size_t kFresh = 32 << 20, kHugePage = 2 << 20;
 };
 
 struct Shape {
@@ -261,17 +274,91 @@ struct Reach {
         : from(std::max(0L, key - s.ry - y0)), to(std::min({long(kRows), s.h - y0, key + s.ry - y0 + 1})) {}
 };
 
-// The queries of a tile as [channel][row][lane]; zeros where the tile leaves the frame.
-void pack_tile(const Shape& s, const float* x, long channels, long y0, long x0, float scale, float* to) {
+// A tile of planes `channel` floats apart as [channel][row][lane]; zeros where the tile leaves the frame.
+void pack_tile(const Shape& s, const float* x, long channels, long channel, long y0, long x0, float scale, float* to) {
     const long rows = std::min<long>(kRows, s.h - y0), valid = std::min<long>(kLanes, s.w - x0);
     for (long c = 0; c < channels; c++)
         for (long r = 0; r < kRows; r++) {
             vec v{};
-            const float* from = x + (c * s.h + y0 + r) * s.w + x0;
+            const float* from = x + c * channel + (y0 + r) * s.w + x0;
             if (r < rows && valid == kLanes) v = load(from);
             else if (r < rows) std::memcpy(&v, from, valid * 4);
             store(to + (c * kRows + r) * kLanes, v * scale);
         }
+}
+
+// acc[row][x][block] += sum over j of p[row][j][x] * v[x + j][block], for RR rows, DD vectors of channels.
+template <int RR, int DD>
+inline void read_block(float* acc, const float* p, long row_stride, const float* v, long from, long to) {
+    constexpr long width = DD * kLanes;
+    vec sum[RR][DD];
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
+    for (long j = from; j < to; j++) {
+        vec value[DD];
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) value[d] = load(v + j * width + d * kLanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < RR; r++) {
+            const vec weight = all(p[r * row_stride + j * kLanes]);
+#pragma GCC unroll 8
+            for (int d = 0; d < DD; d++) sum[r][d] += weight * value[d];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
+}
+
+// The same for the queries x0 ... x0 + count of one key row; neighbours outside of the frame have no value to add.
+template <int RR, int DD>
+void read_row(float* acc, const float* p, long row_stride, const float* v, const Shape& s, long x0, long count) {
+    for (long x = 0; x < count; x++) {
+        const long left = s.rx - (x0 + x);  // offset of the frame's first column
+        const float* first = v - left * DD * kLanes;
+        read_block<RR, DD>(acc + x * kBlock, p + x, row_stride, first, std::max(0L, left), std::min(s.nx, s.w + left));
+    }
+}
+
+using ReadRow = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
+#define READ_ROWS(RR) {nullptr, read_row<RR, 1>, read_row<RR, 2>, read_row<RR, kDepth - 1>, read_row<RR, kDepth>}
+constexpr ReadRow kReadRow[kRows + 1][5] = {{}, READ_ROWS(1), READ_ROWS(2), READ_ROWS(3), READ_ROWS(4)};
+inline ReadRow read_row_for(long rows, long width) {
+    const long depth = width / kLanes;
+    return kReadRow[rows][depth == kDepth ? 4 : depth == kDepth - 1 ? 3 : depth];
+}
+
+// Adds what a tile reads of the rows [from, to) of a frame of values in blocks; weights are [key row][row][offset][lane].
+void read(const Shape& s, float* acc, const float* weights, long stride, const float* values, long y0, long x0, long count,
+          long from, long to) {
+    for (long block = 0; block < s.blocks; block++) {
+        const long width = s.width(block);
+        const float* v = values + block * kBlock * s.h * s.w;
+        for (long key = from; key < to; key++) {
+            const Reach reach(s, y0, key);
+            read_row_for(reach.to - reach.from, width)(
+                acc + (block * kRows + reach.from) * kLanes * kBlock,
+                weights + ((key - from) * kRows + reach.from) * stride, stride, v + key * s.w * width, s, x0, count);
+        }
+    }
+}
+
+// What a row of a tile has read, times a factor a query -> `to`, planes `channel` floats apart.
+void write_planes(const Shape& s, const float* acc, vec factor, float* to, long channel, long valid) {
+    for (long d = 0; d < s.Dp; d += kLanes, to += kLanes * channel) {
+        const float* from = acc + d / kBlock * (kRows * kLanes * kBlock) + d % kBlock;
+        vec m[kLanes];
+        for (int x = 0; x < kLanes; x++) m[x] = load(from + x * kBlock);
+        transpose(m);
+        for (long i = 0; i < std::min<long>(kLanes, s.D - d); i++) {
+            const vec result = m[i] * factor;
+            if (valid == kLanes) store(to + i * channel, result);
+            else std::memcpy(to + i * channel, &result, valid * 4);
+        }
+    }
 }
 
 }  // namespace

@@ -6,50 +6,6 @@
 
 namespace {
 
-// acc[row][x][block] += sum over j of p[row][j][x] * v[x + j][block], for RR rows, DD vectors of channels.
-template <int RR, int DD>
-inline void read_block(float* acc, const float* p, long row_stride, const float* v, long from, long to) {
-    constexpr long width = DD * kLanes;
-    vec sum[RR][DD];
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
-    for (long j = from; j < to; j++) {
-        vec value[DD];
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) value[d] = load(v + j * width + d * kLanes);
-#pragma GCC unroll 8
-        for (int r = 0; r < RR; r++) {
-            const vec weight = all(p[r * row_stride + j * kLanes]);
-#pragma GCC unroll 8
-            for (int d = 0; d < DD; d++) sum[r][d] += weight * value[d];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
-}
-
-// The same for the queries x0 ... x0 + count of one key row; neighbours outside of the frame have no value to add.
-template <int RR, int DD>
-void read_row(float* acc, const float* p, long row_stride, const float* v, const Shape& s, long x0, long count) {
-    for (long x = 0; x < count; x++) {
-        const long left = s.rx - (x0 + x);  // offset of the frame's first column
-        const float* first = v - left * DD * kLanes;
-        read_block<RR, DD>(acc + x * kBlock, p + x, row_stride, first, std::max(0L, left), std::min(s.nx, s.w + left));
-    }
-}
-
-using ReadRow = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
-#define READ_ROWS(RR) {nullptr, read_row<RR, 1>, read_row<RR, 2>, read_row<RR, kDepth - 1>, read_row<RR, kDepth>}
-constexpr ReadRow kReadRow[kRows + 1][5] = {{}, READ_ROWS(1), READ_ROWS(2), READ_ROWS(3), READ_ROWS(4)};
-inline ReadRow read_row_for(long rows, long width) {
-    const long depth = width / kLanes;
-    return kReadRow[rows][depth == kDepth ? 4 : depth == kDepth - 1 ? 3 : depth];
-}
-
 struct ForwardScratch {
     long keys;  // key rows done at once
     Floats q, weights, acc;
@@ -101,21 +57,6 @@ void rescale(ForwardScratch& f, const Shape& s) {
     for (vec& x : f.scale) x = all(1.f);
 }
 
-// out[d][y][x] of a row of a tile: D planes.
-void write_planes(const Shape& s, const float* acc, vec inverse, float* out, long valid) {
-    for (long d = 0; d < s.Dp; d += kLanes, out += kLanes * s.h * s.w) {
-        const float* from = acc + d / kBlock * (kRows * kLanes * kBlock) + d % kBlock;
-        vec m[kLanes];
-        for (int x = 0; x < kLanes; x++) m[x] = load(from + x * kBlock);
-        transpose(m);
-        for (long i = 0; i < std::min<long>(kLanes, s.D - d); i++) {
-            const vec result = m[i] * inverse;
-            if (valid == kLanes) store(out + i * s.h * s.w, result);
-            else std::memcpy(out + i * s.h * s.w, &result, valid * 4);
-        }
-    }
-}
-
 // out[y][x][d] of a row of a tile.
 void write_channels_last(const Shape& s, const float* acc, vec inverse, float* out, long valid) {
     for (long x = 0; x < valid; x++)
@@ -128,7 +69,7 @@ void write_channels_last(const Shape& s, const float* acc, vec inverse, float* o
 
 // Adds the scores that have no value, writes the output and the logarithm (base 2) of the sum of weights.
 void finish(ForwardScratch& f, const Shape& s, const float* sink, bool nhwc, float* out, float* lse, long y0, long x0) {
-    const long valid = std::min<long>(kLanes, s.w - x0);
+    const long valid = std::min<long>(kLanes, s.w - x0), frame = s.h * s.w;
     for (long r = 0; r < std::min<long>(kRows, s.h - y0); r++) {
         const float outside = s.outside(y0 + r);
         vec inverse{};
@@ -146,7 +87,7 @@ void finish(ForwardScratch& f, const Shape& s, const float* sink, bool nhwc, flo
         const float* acc = f.acc.data + r * kLanes * kBlock;
         const long pixel = (y0 + r) * s.w + x0;
         if (nhwc) write_channels_last(s, acc, inverse, out + pixel * s.D, valid);
-        else write_planes(s, acc, inverse, out + pixel, valid);
+        else write_planes(s, acc, inverse, out + pixel, frame, valid);
     }
 }
 
@@ -159,7 +100,7 @@ struct ForwardCall {
     void tile(long index, ForwardScratch& f) const {
         const long x0 = index % s.cols * kLanes, y0 = index / s.cols % s.rows * kRows, b = index / s.cols / s.rows;
         const long frame = s.h * s.w, count = std::min<long>(kLanes, s.w - x0);
-        pack_tile(s, query + b * s.C * frame, s.C, y0, x0, kLog2e, f.q.data);
+        pack_tile(s, query + b * s.C * frame, s.C, frame, y0, x0, kLog2e, f.q.data);
         std::memset(f.acc.data, 0, s.blocks * kRows * kLanes * kBlock * 4);
         for (long r = 0; r < kRows; r++) f.top[r] = all(-1e30f), f.sum[r] = vec{}, f.scale[r] = all(1.f);
         const long first = std::max(0L, y0 - s.ry), last = std::min(s.h, y0 + kRows + s.ry);
@@ -183,17 +124,7 @@ struct ForwardCall {
             weigh(f, s, key - from, reach, rescaled);
         }
         if (rescaled) rescale(f, s);
-        for (long block = 0; block < s.blocks; block++) {
-            const long width = s.width(block);
-            const float* v = values + (bt * s.Dp + block * kBlock) * frame;
-            for (long key = from; key < to; key++) {
-                const Reach reach(s, y0, key);
-                read_row_for(reach.to - reach.from, width)(
-                    f.acc.data + (block * kRows + reach.from) * kLanes * kBlock,
-                    f.weights.data + (key - from) * key_stride + reach.from * stride, stride,
-                    v + (key * s.w) * width, s, x0, count);
-            }
-        }
+        read(s, f.acc.data, f.weights.data, stride, values + bt * s.Dp * frame, y0, x0, count, from, to);
     }
 };
 
