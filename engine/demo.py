@@ -24,6 +24,8 @@ SHOWN_CLIPS = 4
 
 SINGLE_WEIGHTS, LONGER_WEIGHTS = "trained_models/erfnet_street.pth", "trained_models/lmanet_erf_street.pth"
 SYNTHETIC = "--dataset Synthetic --num-workers 1"
+# A window of 21 where features are 64x128 is one of 5 where they are 16x32.
+LMANET = f"{SYNTHETIC} --fusion-strategy sigmoid-do2 --corr-size 5"
 # The window of LMANet's clips, so that the single frame is scored on the same frames.
 SINGLE_FRAME = f"{SYNTHETIC} --baseline-mode --win-size 4"
 COMMANDS = (
@@ -33,17 +35,17 @@ COMMANDS = (
     ),
     (
         "2. LMANet: the same network with a memory of three frames, trained for a few minutes",
-        f"{SYNTHETIC} --training --weights {SINGLE_WEIGHTS} --train-decoder --encoder-eval-mode --num-epochs 6 "
-        f"--fusion-strategy sigmoid-do2 --lr-start 1e-3 --steps-loss 0 --savedir {FOLDER}/lmanet",
+        f"{LMANET} --training --weights {SINGLE_WEIGHTS} --warm-start 16 --train-decoder --encoder-eval-mode "
+        f"--num-epochs 6 --lr-start 1e-3 --steps-loss 0 --savedir {FOLDER}/lmanet",
     ),
     (
         "3. How good is it already, and what is gained?",
-        f"{SYNTHETIC} --eval-mode --fusion-strategy sigmoid-do2 --weights {FOLDER}/lmanet/model_best.pth "
+        f"{LMANET} --eval-mode --weights {FOLDER}/lmanet/model_best.pth "
         f"--baseline-path {FOLDER}/eval_erfnet --savedir {FOLDER}/eval_lmanet",
     ),
     (
         "4. What is gained by an LMANet that saw four times as many clips, for a quarter of an hour?",
-        f"{SYNTHETIC} --eval-mode --save-images --weights {LONGER_WEIGHTS} "
+        f"{LMANET} --eval-mode --save-images --weights {LONGER_WEIGHTS} "
         f"--baseline-path {FOLDER}/eval_erfnet --savedir {FOLDER}/eval_lmanet_longer",
     ),
 )

@@ -18,7 +18,7 @@ class StreetOptions:
     height: int = 256
     width: int = 512
     length: int = 8
-    difficulty: float = 1.0
+    difficulty: float = 1.5
     seed: int = 1
     speed: float = 1.0
 

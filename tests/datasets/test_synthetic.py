@@ -197,7 +197,7 @@ def test_the_layout_on_disk_is_that_of_cityscapes(tmp_path):
                 expected += [f"leftImg8bit_sequence/{name}_leftImg8bit.png", f"gtFine/{name}_gtFine_labelIds.png"]
     assert found == sorted(expected)
     assert json.loads((out / "dataset.json").read_text()) == {
-        "format": 1, "train_clips": 2, "val_clips": 1, "height": 32, "width": 64, "length": 2, "difficulty": 1.0,
+        "format": 1, "train_clips": 2, "val_clips": 1, "height": 32, "width": 64, "length": 2, "difficulty": 1.5,
         "seed": 1, "speed": 1.0,
     }  # fmt: skip
     # the second training clip has seed 2, the only validation clip seed 1
@@ -253,7 +253,7 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
     out = ensure_dataset(tmp_path / "streets", 1, 0, SMALL)
     before = contents(out)
     other = StreetOptions(32, 64, 2, difficulty=0.25, speed=2.0)
-    with pytest.raises(DataError, match=r"difficulty 1\.0 instead of 0\.25, speed 1\.0 instead of 2\.0"):
+    with pytest.raises(DataError, match=r"difficulty 1\.5 instead of 0\.25, speed 1\.0 instead of 2\.0"):
         ensure_dataset(out, 1, 0, other)
     with pytest.raises(DataError, match="train_clips 1 instead of 3"):
         write_dataset(out, 3, 0, SMALL)
