@@ -47,7 +47,12 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
 
 
 def fold_batch_norms(part: nn.Module) -> int:
-    """Makes batch norms part of the convolutions that feed them alone, in place; gives how many were folded."""
+    """Makes batch norms part of the convolutions that feed them alone, in place; gives how many were folded.
+
+    Blocks with a method ``folded`` are replaced by what it gives: they know how.
+    """
+    for name, block in [(name, block) for name, block in part.named_modules() if hasattr(block, "folded")]:
+        part.set_submodule(name, block.folded())
     names = list(_convolutions_with_norms(part))
     for conv_name, norm_name in names:
         conv, norm = part.get_submodule(conv_name), part.get_submodule(norm_name)
