@@ -31,7 +31,7 @@ inline void group_block(float* to, const float* w, long row_stride, const float*
         for (long i = from; i < until; i++) {
             vec source[DD];
 #pragma GCC unroll 8
-            for (int d = 0; d < DD; d++) source[d] = load(x + r * x_row + i * width + d * kLanes);
+            for (int d = 0; d < DD; d++) source[d] = held(x + r * x_row + i * width + d * kLanes);
             const float* weights = w + r * row_stride - i * (kLanes - 1);
 #pragma GCC unroll 8
             for (int g = 0; g < GG; g++) {

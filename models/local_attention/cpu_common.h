@@ -50,6 +50,16 @@ typedef vec loose __attribute__((aligned(4), may_alias));
 inline vec load(const float* p) { return *reinterpret_cast<const loose*>(p); }
 inline void store(float* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
 inline vec all(float x) { return x - vec{}; }
+// Loads once, for several uses: compilers like to read memory again in each multiplication, and the loads then set the pace.
+inline vec held(const float* p) {
+    vec x = load(p);
+#if defined(__AVX512F__)
+    asm("" : "+v"(x));
+#elif defined(__AVX__)
+    asm("" : "+x"(x));
+#endif
+    return x;
+}
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // a NaN in a is dropped: the exponential brings it back
 
 // 2^x to 1e-7: x is rounded by adding 1.5 * 2^23; below 2^-126 it stays there. NaN and +inf - inf come out as NaN.
@@ -236,11 +246,14 @@ inline void scores_block(const float* q, const float* k, long plane, long C, flo
 #pragma GCC unroll 8
         for (int j = 0; j < J; j++) sum[r][j] = add ? load(s + r * row_stride + j * kLanes) : vec{};
     for (long c = 0; c < C; c++, q += kRows * kLanes, k += plane) {
+        vec query[RR];
+#pragma GCC unroll 8
+        for (int r = 0; r < RR; r++) query[r] = held(q + r * kLanes);
 #pragma GCC unroll 8
         for (int j = 0; j < J; j++) {
-            const vec key = load(k + j);
+            const vec key = held(k + j);
 #pragma GCC unroll 8
-            for (int r = 0; r < RR; r++) sum[r][j] += load(q + r * kLanes) * key;
+            for (int r = 0; r < RR; r++) sum[r][j] += query[r] * key;
         }
     }
 #pragma GCC unroll 8
@@ -299,7 +312,7 @@ inline void read_block(float* acc, const float* p, long row_stride, const float*
     for (long j = from; j < to; j++) {
         vec value[DD];
 #pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) value[d] = load(v + j * width + d * kLanes);
+        for (int d = 0; d < DD; d++) value[d] = held(v + j * width + d * kLanes);
 #pragma GCC unroll 8
         for (int r = 0; r < RR; r++) {
             const vec weight = all(p[r * row_stride + j * kLanes]);
