@@ -27,12 +27,24 @@ def default_handler():
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_waits_for_the_end_of_the_block_whichever_thread_gets_it(another_thread):
+@pytest.fixture
+def arrival():
+    """Waits until a signal has arrived in some thread."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write)
+    yield lambda: os.read(read, 1)
+    signal.set_wakeup_fd(before)
+    os.close(read)
+    os.close(write)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_block_in_whichever_thread_it_arrives(another_thread, arrival):
     seen = []
     with pytest.raises(KeyboardInterrupt):
         with interrupts_held_back():
             signal.pthread_kill(another_thread.ident, signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            arrival()
             seen.append("the rest of the block")
         seen.append("what follows the block")
     assert seen == ["the rest of the block"]
