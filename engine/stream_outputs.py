@@ -22,7 +22,7 @@ from utils.visualize import legend, stacked
 
 SUMMARY, LABELS, PROBABILITIES = "stream.json", "labels", "probabilities"
 PARTIAL = ".partial.mp4"
-QUALITY = {"libx264": {"crf": "20", "preset": "superfast"}, "mpeg4": {"qscale": "3"}}
+QUALITY = {"libx264": {"crf": "20", "preset": "ultrafast"}, "mpeg4": {"qscale": "3"}}
 LEGEND_WIDTH = 1500  # pixels; the letters of wider pictures grow with them
 NO_CLASS = 255  # in files of train ids
 
