@@ -15,27 +15,38 @@ struct ForwardScratch {
           q(s.C * kRows * kLanes), weights(keys * kRows * s.nx * kLanes), acc(s.blocks * kRows * kLanes * kBlock) {}
 };
 
+// Lifts the running maximum where key row i of a chunk has scores far above it, and rescales the weights before.
+void lift(ForwardScratch& f, const Shape& s, long i, Reach reach, const vec* high) {
+    const long stride = s.nx * kLanes, key_stride = kRows * stride;
+    for (long r = reach.from; r < reach.to; r++) {
+        const vec top = high[r] > f.top[r] + kLazy ? high[r] : f.top[r];
+        const vec factor = top > f.top[r] ? exp2_of(f.top[r] - top) : all(1.f);
+        f.sum[r] *= factor, f.scale[r] *= factor, f.top[r] = top;
+        for (long k = 0; k < i; k++)
+            for (long j = 0; j < s.nx; j++) {
+                float* q = f.weights.data + k * key_stride + r * stride + j * kLanes;
+                store(q, load(q) * factor);
+            }
+    }
+}
+
 // Scores of key row i of a chunk -> weights, in place. The maximum follows lazily: only a score far above it has the
 // weights so far rescaled, so that the usual row costs no more than its exponentials.
 void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool& rescaled) {
     const long stride = s.nx * kLanes, key_stride = kRows * stride;
+    vec high[kRows];
+    ivec passed{};
+    for (long r = reach.from; r < reach.to; r++) {
+        const float* p = f.weights.data + i * key_stride + r * stride;
+        high[r] = all(-1e30f);
+        for (long j = 0; j < s.nx; j++) high[r] = maximum(load(p + j * kLanes), high[r]);
+        passed |= high[r] > f.top[r] + kLazy;
+    }
+    bool any = false;
+    for (int l = 0; l < kLanes; l++) any |= passed[l] != 0;
+    if (any) lift(f, s, i, reach, high), rescaled = true;
     for (long r = reach.from; r < reach.to; r++) {
         float* p = f.weights.data + i * key_stride + r * stride;
-        vec high = all(-1e30f);
-        for (long j = 0; j < s.nx; j++) high = maximum(load(p + j * kLanes), high);
-        const ivec passed = high > f.top[r] + kLazy;
-        bool any = false;
-        for (int l = 0; l < kLanes; l++) any |= passed[l] != 0;
-        if (any) {
-            const vec top = passed ? high : f.top[r];
-            const vec factor = passed ? exp2_of(f.top[r] - top) : all(1.f);
-            f.sum[r] *= factor, f.scale[r] *= factor, f.top[r] = top, rescaled = true;
-            for (long k = 0; k < i; k++)
-                for (long j = 0; j < s.nx; j++) {
-                    float* q = f.weights.data + k * key_stride + r * stride + j * kLanes;
-                    store(q, load(q) * factor);
-                }
-        }
         const vec top = f.top[r];
         vec sum{};
         for (long j = 0; j < s.nx; j++) {
