@@ -186,17 +186,11 @@ struct BackwardCall {
                 const Reach reach(s, y0, row);
                 const long channels = std::min(kChannels + 0L, C - c0);
                 const float* plane = planes + ((b * s.h + row) * C + c0) * s.plane + x0;
-                if (row + 1 < until) fetch(plane + C * s.plane, channels);
+                if (row + 1 < until) fetch_planes(plane + C * s.plane, channels, s);
                 float* at = to + ((row - from) * kRows + reach.from) * stride + kPad * kLanes;
-                kScoresRows[reach.to - reach.from](tile + (c0 * kRows + reach.from) * kLanes, plane, s.plane, channels, at,
-                                                   stride, c0 > 0, s.nx);
+                scores_rows_for(reach.to - reach.from)(tile + (c0 * kRows + reach.from) * kLanes, plane, s.plane,
+                                                       channels, at, stride, c0 > 0, s.nx);
             }
-    }
-
-    // The next row of many channels: pieces of a few cache lines each, too short for the processor to foresee.
-    void fetch(const float* plane, long channels) const {
-        for (long c = 0; c < channels; c++, plane += s.plane)
-            for (long x = 0; x < s.nx + kLanes; x += 16) __builtin_prefetch(plane + x);
     }
 
     void add_to_strip(const BackwardScratch& f, float* strip_q, long y0, long x0, long count, long from, long to,

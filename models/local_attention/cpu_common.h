@@ -28,16 +28,16 @@ namespace {
 
 // kLanes floats a vector; kDepth vectors of channels and kOffsets window offsets are what the registers hold beside kRows.
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kDepth = 4, kOffsets = 6;
+constexpr int kLanes = 16, kRows = 4, kDepth = 4, kOffsets = 6;
 #elif defined(__AVX__)
-constexpr int kLanes = 8, kDepth = 2, kOffsets = 2;
+constexpr int kLanes = 8, kRows = 6, kDepth = 2, kOffsets = 2;
 #elif defined(__aarch64__)
-constexpr int kLanes = 4, kDepth = 4, kOffsets = 5;
+constexpr int kLanes = 4, kRows = 4, kDepth = 4, kOffsets = 5;
 #else
-constexpr int kLanes = 4, kDepth = 2, kOffsets = 2;
+constexpr int kLanes = 4, kRows = 4, kDepth = 2, kOffsets = 2;
 #endif
-constexpr int kRows = 4;
 constexpr int kBlock = kLanes * kDepth;  // channels of a value that are summed in registers
+constexpr int kTogether = std::max(1, (12 << 10) / (kRows * kLanes * kBlock * 4));  // whose sums fit the first cache
 constexpr int kChannels = 64;            // channels of a score that are summed before the next key row
 constexpr long kWeightFloats = 1 << 15;  // weights of a tile kept at once, so that they stay in the second cache
 constexpr float kLazy = 16.f;            // how far (log2) scores may pass the running maximum before sums are rescaled
@@ -112,8 +112,8 @@ struct Floats {  // uninitialised, on a cache line
     float* data;
 
 private:
-    // From this size on the C library asks the system for fresh pages at every call: in large ones they cost a tenth.
-    static constexpr size_t kFresh = 32 << 20, kHugePage = 2 << 20;
+    // From this size on the C library may ask the system for fresh pages at every call: in large ones they cost a tenth.
+    static constexpr size_t kFresh = 2 << 20, kHugePage = 2 << 20;
 };
 
 struct Shape {
@@ -246,14 +246,14 @@ inline void scores_block(const float* q, const float* k, long plane, long C, flo
 #pragma GCC unroll 8
         for (int j = 0; j < J; j++) sum[r][j] = add ? load(s + r * row_stride + j * kLanes) : vec{};
     for (long c = 0; c < C; c++, q += kRows * kLanes, k += plane) {
-        vec query[RR];
+        vec key[J];
 #pragma GCC unroll 8
-        for (int r = 0; r < RR; r++) query[r] = held(q + r * kLanes);
+        for (int j = 0; j < J; j++) key[j] = held(k + j);
 #pragma GCC unroll 8
-        for (int j = 0; j < J; j++) {
-            const vec key = held(k + j);
+        for (int r = 0; r < RR; r++) {
+            const vec query = held(q + r * kLanes);
 #pragma GCC unroll 8
-            for (int r = 0; r < RR; r++) sum[r][j] += query[r] * key;
+            for (int j = 0; j < J; j++) sum[r][j] += query * key[j];
         }
     }
 #pragma GCC unroll 8
@@ -278,7 +278,18 @@ void scores_rows(const float* q, const float* k, long plane, long C, float* s, l
 }
 
 using ScoresRows = void (*)(const float*, const float*, long, long, float*, long, bool, long);
-constexpr ScoresRows kScoresRows[] = {nullptr, scores_rows<1>, scores_rows<2>, scores_rows<3>, scores_rows<4>};
+template <int... R>
+ScoresRows scores_rows_for(long rows, std::integer_sequence<int, R...>) {
+    static constexpr ScoresRows functions[] = {scores_rows<R + 1>...};
+    return functions[rows - 1];
+}
+inline ScoresRows scores_rows_for(long rows) { return scores_rows_for(rows, std::make_integer_sequence<int, kRows>{}); }
+
+// The next row of many channels: pieces of a few cache lines each, too short for the processor to foresee.
+inline void fetch_planes(const float* plane, long channels, const Shape& s) {
+    for (long c = 0; c < channels; c++, plane += s.plane)
+        for (long x = 0; x < s.nx + kLanes; x += 16) __builtin_prefetch(plane + x);
+}
 
 // Which rows of a tile starting at y0 have key row `key` in their window: [from, to).
 struct Reach {
@@ -337,26 +348,37 @@ void read_row(float* acc, const float* p, long row_stride, const float* v, const
 }
 
 using ReadRow = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
-#define READ_ROWS(RR) {nullptr, read_row<RR, 1>, read_row<RR, 2>, read_row<RR, kDepth - 1>, read_row<RR, kDepth>}
-constexpr ReadRow kReadRow[kRows + 1][5] = {{}, READ_ROWS(1), READ_ROWS(2), READ_ROWS(3), READ_ROWS(4)};
+template <int... R>
+ReadRow read_row_for(long rows, long depth, std::integer_sequence<int, R...>) {
+    static constexpr ReadRow functions[][4] = {
+        {read_row<R + 1, 1>, read_row<R + 1, 2>, read_row<R + 1, kDepth - 1>, read_row<R + 1, kDepth>}...};
+    return functions[rows - 1][depth == kDepth ? 3 : depth == kDepth - 1 ? 2 : depth - 1];
+}
 inline ReadRow read_row_for(long rows, long width) {
-    const long depth = width / kLanes;
-    return kReadRow[rows][depth == kDepth ? 4 : depth == kDepth - 1 ? 3 : depth];
+    return read_row_for(rows, width / kLanes, std::make_integer_sequence<int, kRows>{});
+}
+
+// What a tile reads of a row of values, ahead of its use.
+inline void fetch_row(const float* v, long width, const Shape& s, long x0) {
+    const float* until = v + std::min(s.w, x0 + kLanes + s.rx) * width;
+    for (v += std::max(0L, x0 - s.rx) * width; v < until; v += 16) __builtin_prefetch(v);
 }
 
 // Adds what a tile reads of the rows [from, to) of a frame of values in blocks; weights are [key row][row][offset][lane].
 void read(const Shape& s, float* acc, const float* weights, long stride, const float* values, long y0, long x0, long count,
           long from, long to) {
-    for (long block = 0; block < s.blocks; block++) {
-        const long width = s.width(block);
-        const float* v = values + block * kBlock * s.h * s.w;
+    for (long group = 0; group < s.blocks; group += kTogether)
         for (long key = from; key < to; key++) {
             const Reach reach(s, y0, key);
-            read_row_for(reach.to - reach.from, width)(
-                acc + (block * kRows + reach.from) * kLanes * kBlock,
-                weights + ((key - from) * kRows + reach.from) * stride, stride, v + key * s.w * width, s, x0, count);
+            const float* p = weights + ((key - from) * kRows + reach.from) * stride;
+            for (long block = group; block < std::min(s.blocks, group + kTogether); block++) {
+                const long width = s.width(block);
+                const float* v = values + block * kBlock * s.h * s.w + key * s.w * width;
+                if (key + 1 < to) fetch_row(v + s.w * width, width, s, x0);
+                read_row_for(reach.to - reach.from, width)(acc + (block * kRows + reach.from) * kLanes * kBlock, p, stride,
+                                                           v, s, x0, count);
+            }
         }
-    }
 }
 
 // What a row of a tile has read, times a factor a query -> `to`, planes `channel` floats apart.

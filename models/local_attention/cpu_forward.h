@@ -128,8 +128,9 @@ struct ForwardCall {
             const Reach reach(s, y0, key);
             float* p = f.weights.data + (key - from) * key_stride + reach.from * stride;
             const float* k = keys + (bt * s.h + key) * s.C * s.plane + x0;
+            if (key + 1 < to) fetch_planes(k + s.C * s.plane, s.C, s);
             for (long c = 0; c < s.C; c += kChannels)
-                kScoresRows[reach.to - reach.from](
+                scores_rows_for(reach.to - reach.from)(
                     f.q.data + (c * kRows + reach.from) * kLanes, k + c * s.plane, s.plane,
                     std::min<long>(kChannels, s.C - c), p, stride, c > 0, s.nx);
             weigh(f, s, key - from, reach, rescaled);

@@ -10,13 +10,17 @@ from models.local_attention import cpu, cuda
 
 
 class Kernels(NamedTuple):
-    """``forward(query, keys, values, sink, window) -> out, lse`` and ``backward``, as the two operators below."""
+    """``forward(query, keys, values, sink, window) -> out, lse`` and ``backward``, as the two operators below.
+
+    ``reads_channels_last``: whether the forward takes values ``B D T h w`` that lie in the order ``B T h w D``.
+    """
 
     forward: Callable[..., tuple[Tensor, Tensor]]
     backward: Callable[..., list[Tensor]]
+    reads_channels_last: bool
 
 
-KERNELS = {"cpu": Kernels(cpu.forward, cpu.backward), "cuda": Kernels(cuda.forward, cuda.backward)}
+KERNELS = {"cpu": Kernels(cpu.forward, cpu.backward, True), "cuda": Kernels(cuda.forward, cuda.backward, False)}
 
 
 def fused_in_float(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
@@ -47,8 +51,10 @@ def _(query, keys, values, sink, window):
 
 
 def _in_a_known_order(values: Tensor) -> Tensor:
-    """Contiguous, or on the CPU channels-last where they are: ``out`` is then too, and a fast network copies less."""
-    return values if values.device.type == "cpu" and cpu.is_channels_last(values) else values.contiguous()
+    """Contiguous, or channels-last where the kernels read that: ``out`` is then too, and a fast network copies less."""
+    kernels = KERNELS.get(values.device.type)  # none for meta tensors
+    as_it_lies = kernels is not None and kernels.reads_channels_last and cpu.is_channels_last(values)
+    return values if as_it_lies else values.contiguous()
 
 
 @torch.library.custom_op("lmanet::windowed_read_backward", mutates_args=())

@@ -9,6 +9,7 @@ from tests.models.local_attention.cases import (
     GRID,
     Case,
     call_of,
+    expected_outcome,
     largest_error,
     outcome,
     random_cases,
@@ -46,8 +47,7 @@ def test_agrees_with_reference_at_random_sizes(backend):
     @given(case=random_cases(b=3, c=40, d=80, h=24, w=40, windows=[1, 3, 5, 7]))
     def check(case: Case) -> None:
         found = outcome(call_of(case), case, backend, torch.float32)
-        expected = outcome(call_of(case), case._replace(layout="contiguous"), "reference")
-        assert largest_error(found, expected) < tolerance(case)
+        assert largest_error(found, expected_outcome(case)) < tolerance(case)
 
     check()
 
