@@ -24,7 +24,7 @@ from engine.pipeline import REMEMBERED, Background, Prefetched
 from engine.stream_outputs import SUMMARY, LabelledFrame, Output
 from models.segmenter import VideoSegmenter
 from utils.consistency import TemporalConsistency
-from utils.errors import IncompleteError
+from utils.errors import IncompleteError, StoppedError
 from utils.files import write_text
 from utils.scene_cuts import SceneCuts
 from utils.timing import resident_mebibytes, synchronised_seconds
@@ -91,7 +91,8 @@ class Stream:
     def run(self) -> None:
         """Goes through the source to its end. What was done until then is complete on disk when this raises:
 
-        ``KeyboardInterrupt`` for Ctrl-C, ``IncompleteError`` where the source breaks off or an output cannot go on.
+        ``KeyboardInterrupt`` for Ctrl-C, ``StoppedError`` for SIGTERM, ``IncompleteError`` where the source breaks off
+        or an output cannot go on.
         """
         self._writers = [OutputThread(output) for output in self.outputs]
         self._comparer = Background(self._compare, "consistency") if self.consistency is not None else None
@@ -102,7 +103,7 @@ class Stream:
                     self._advance(prepared)
                     progress.update()
         except BaseException as error:
-            self.record.stopped_by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
+            self.record.stopped_by = _stopped_by(error)
             raise
         finally:
             self._reader.stop()
@@ -154,8 +155,8 @@ class Stream:
         labels = segmenter.labels(logits)
         self.record.add(labels, 1000 * (synchronised_seconds(device) - start))
         probabilities = logits[0].softmax(0).half().cpu().numpy() if self.wants_probabilities else None
-        name, image = prepared.source
-        frame = LabelledFrame(name, image, segmenter.at_size(labels, image.shape[:2]), probabilities)
+        name, image, seconds = prepared.source
+        frame = LabelledFrame(name, image, segmenter.at_size(labels, image.shape[:2]), seconds, probabilities)
         for writer in self._writers:
             writer.put(frame)
         if self._comparer is not None:
@@ -211,6 +212,11 @@ def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
         raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error
+
+
+def _stopped_by(error: BaseException) -> str:
+    signals = {KeyboardInterrupt: "Ctrl-C", StoppedError: "SIGTERM"}
+    return signals.get(type(error)) or str(error)
 
 
 def _shares(pixels: np.ndarray) -> dict[str, float]:
