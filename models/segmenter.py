@@ -74,10 +74,12 @@ class VideoSegmenter:
 
     def prepared(self, frame: np.ndarray) -> Tensor:
         """A frame, uint8 ``H W 3``, resized to the working size as Pillow's BILINEAR filter does: uint8 ``1 3 H W``."""
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
+        if not is_array or frame.shape[2] != 3 or not frame.size:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise ValueError(f"frame is {found}: expected an array of RGB, uint8 of shape H W 3")
-        image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+        # Tensors are neither mirrored views nor read-only; nothing is copied where the frame is a plain array.
+        image = torch.from_numpy(np.require(frame, requirements=("C", "W"))).permute(2, 0, 1)[None]
         if image.shape[-2:] == self.work_size:
             return image
         return F.interpolate(image, size=self.work_size, mode="bilinear", antialias=True)
