@@ -21,7 +21,7 @@ from utils.errors import IncompleteError, OptionError
 from utils.files import written_whole
 from utils.visualize import legend, stacked
 
-SUMMARY, LABELS, PROBABILITIES = "stream.json", "labels", "probabilities"
+SUMMARY, PLOT, LABELS, PROBABILITIES = "stream.json", "stream.png", "labels", "probabilities"
 PARTIAL = ".partial.mp4"
 QUALITY = {"libx264": {"crf": "20", "preset": "ultrafast"}, "mpeg4": {"qscale": "3"}}
 FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}  # in microseconds
@@ -210,5 +210,11 @@ def clear_previous(folder: Path, sources: Sequence[str]) -> None:
 
 
 def _left_by_a_stream(folder: Path) -> list[Path]:
-    names = [SUMMARY, LABELS, PROBABILITIES, *(f"{kind}{end}" for kind in VIDEO_KINDS for end in (".mp4", PARTIAL))]
+    names = [
+        SUMMARY,
+        PLOT,
+        LABELS,
+        PROBABILITIES,
+        *(f"{kind}{end}" for kind in VIDEO_KINDS for end in (".mp4", PARTIAL)),
+    ]
     return [folder / name for name in names if (folder / name).exists()]

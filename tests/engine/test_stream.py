@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,10 @@ import torch
 
 from datasets.classes import CLASS_NAMES, PALETTE
 from engine import stream_outputs
+from engine.frame_sources import open_source
+from engine.stream import Stream
 from main import main
-from models import LMANetConfig, build_lmanet
+from models import LMANetConfig, VideoSegmenter, build_lmanet
 from models.weights import load_weights, published_state_dict
 from tests.engine.running import started, wait_for
 from tests.engine.videos import moving_blocks, read_video, write_folder, write_video
@@ -335,11 +338,51 @@ def test_a_summary_that_cannot_be_written_is_said(stream, tmp_path, capsys, monk
     assert "video cannot be written: the disk is full" in capsys.readouterr().err.splitlines()[-1]
 
 
+class SlowOutput:
+    """An output that takes some time for each frame."""
+
+    name = "slow"
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def write(self, frame) -> None:
+        time.sleep(self.seconds)
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 0.8, 1.2), (0.15, 0.2, 0.7)])
+def test_the_pace_is_compared_with_that_of_the_network_alone(lmanet_file, tmp_path, monkeypatch, seconds, least, most):
+    source = open_source(str(write_folder(tmp_path, moving_blocks(30, *SIZE))))
+    segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
+    stream = Stream(segmenter, source, [SlowOutput(seconds)])
+    step = segmenter.logits
+    monkeypatch.setattr(segmenter, "logits", lambda image: (time.sleep(0.04), step(image))[1])
+    stream.run()
+    pace = stream.summary()["pace"]
+    assert 5 < pace["network_alone"] < 25
+    assert pace["share_of_network_alone"] == pytest.approx(pace["frames_per_second"] / pace["network_alone"], abs=1e-3)
+    assert least < pace["share_of_network_alone"] < most
+    assert pace["network_alone_steps"] >= 3
+
+
+def test_a_few_frames_have_no_pace(stream, tmp_path):
+    assert stream(write_folder(tmp_path / "in", moving_blocks(9)))[1]["pace"] is None
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_ten_thousand_frames(stream, tmp_path):
     source = write_video(tmp_path / "long.mp4", moving_blocks(10_000))
     status, summary = stream(source, "--save-video", "overlay")
     assert (status, summary["frames"]) == (0, 10_000)
-    resident = dict(summary["resident_mebibytes"])
+    samples = summary["samples"]
+    assert len(samples["frame"]) >= 200
+    resident = dict(zip(samples["frame"], samples["resident_mebibytes"], strict=True))
     early = max(mib for frame, mib in resident.items() if 50 < frame < 150)
     assert max(resident.values()) < early + 30
+    assert cv2.imread(str(tmp_path / "run" / "stream.png")).shape[1] > 900

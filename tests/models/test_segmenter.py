@@ -116,7 +116,9 @@ def test_the_given_network_stays_as_it_is(model):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-@pytest.mark.parametrize("frame", [frames(1)[0].astype(np.float32), frames(1)[0][..., 0], frames(1)[0][:0], [[1, 2, 3]]])
+@pytest.mark.parametrize(
+    "frame", [frames(1)[0].astype(np.float32), frames(1)[0][..., 0], frames(1)[0][:0], [[1, 2, 3]]]
+)
 def test_what_is_no_frame_is_refused(model, frame):
     with pytest.raises(ValueError, match="expected an array of RGB, uint8 of shape H W 3"):
         VideoSegmenter(model, work_size=SIZE).push(frame)
