@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from datasets.classes import CLASS_NAMES, IGNORED, PALETTE, train_ids_to_label_ids
 from engine.stream_options import VIDEO_KINDS
@@ -83,7 +84,8 @@ class VideoOutput:
         picture = stacked([picture, self._legend])
         missing_rows, missing_columns = (side % 2 for side in picture.shape[:2])  # H.264 in 4:2:0 takes even sides
         picture = cv2.copyMakeBorder(picture, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
-        encoded = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        # By OpenCV, which takes a seventh of the time that FFmpeg takes for it.
+        encoded = av.VideoFrame.from_ndarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), format="yuv420p")
         self._tick = max(self._tick + 1, round(frame.seconds * TICKS))  # a frame is never shown before the last one
         encoded.pts, encoded.time_base = self._tick, Fraction(1, TICKS)
         self._container.mux(self._stream.encode(encoded))
@@ -128,9 +130,14 @@ class VideoOutput:
         self._stream.codec_context.time_base = Fraction(1, TICKS)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
+        # What OpenCV makes; players take large pictures that do not say for another kind, and colours shift.
+        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = (
+            Colorspace.ITU601,
+            ColorRange.MPEG,
+        )
 
     def _picture(self, frame: LabelledFrame) -> np.ndarray:
-        colors = cv2.LUT(cv2.merge([frame.labels] * 3), _COLORS)
+        colors = cv2.applyColorMap(frame.labels, _COLORS)
         if self.kind == "labels":
             return colors
         mixed = cv2.addWeighted(frame.image, 1 - self.alpha, colors, self.alpha, 0)

@@ -36,6 +36,20 @@ def test_frames_are_shown_when_they_were_in_the_source(tmp_path, moments):
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx(moments, abs=1e-3)
 
 
+def test_colours_are_of_a_kind_that_the_video_names(tmp_path):
+    output = VideoOutput(tmp_path, "overlay", 0.0, 25.0)
+    colours = np.zeros((64, 192, 3), np.uint8)
+    colours[:, :64], colours[:, 64:128], colours[:, 128:] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+    output.write(labelled(colours))
+    output.close()
+    with av.open(str(output.path)) as container:
+        frame = next(container.decode(video=0))
+    assert (int(frame.colorspace), int(frame.color_range)) == (5, 1)  # BT.601, 16 to 235
+    shown = frame.to_ndarray(format="rgb24")[:64].astype(int)
+    for left in (0, 64, 128):
+        assert np.abs(shown[8:-8, left + 8 : left + 56] - colours[0, left]).max() <= 6
+
+
 def test_a_picture_that_no_video_can_hold_is_said(tmp_path):
     output = VideoOutput(tmp_path, "both", 0.5, 25.0)
     with pytest.raises(IncompleteError, match=r"17000x\d+, .* at most 16384x16384: try --save-video labels"):

@@ -71,6 +71,14 @@ def test_labels_are_enlarged_pixel_for_pixel(model):
     assert np.array_equal(enlarged, labels.repeat(2, 0).repeat(3, 1))
 
 
+def test_labels_are_brought_to_any_size_by_the_centres_of_pixels(model):
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    found = VideoSegmenter(model, work_size=SIZE).at_size(labels, (3, 5))
+    # Centres at 1/3 1 5/3 of two rows, and at 0.3 0.9 1.5 2.1 2.7 of three columns.
+    assert found.tolist() == [[0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
+    assert VideoSegmenter(model, work_size=SIZE).at_size(labels, (1, 1)).tolist() == [[4]]
+
+
 def test_reset_forgets(model):
     segmenter, (first, second) = VideoSegmenter(model, work_size=SIZE), frames(2)
     alone = segmenter.logits(segmenter.prepared(second)).clone()
