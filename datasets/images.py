@@ -56,6 +56,15 @@ def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
     return resize_frame(_decoded_frame(path), size)
 
 
+def read_picture(path: str | Path) -> Tensor:
+    """Read an image in its own size as viewers show it, for which orientation tags count: RGB, uint8 3 x H x W.
+
+    Raises what ``read_frame`` does.
+    """
+    image_size(path)
+    return _decoded_frame(path, upright=True)
+
+
 def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a frame, uint8 3 x H x W, to ``size = (H, W)`` as Pillow's BILINEAR filter does."""
     if tuple(frame.shape[-2:]) != tuple(size):
@@ -127,11 +136,11 @@ def _opened(path: str | Path) -> Image.Image:
     return image
 
 
-def _decoded_frame(path: str | Path) -> Tensor:
-    """The frame as it is in the file: RGB, uint8 3 x H x W, a view of H x W x 3."""
+def _decoded_frame(path: str | Path, upright: bool = False) -> Tensor:
+    """The frame as it is in the file, or turned as its tags say: RGB, uint8 3 x H x W, a view of H x W x 3."""
     data = _content(path)
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error as error:
         raise _damaged(path, error.err) from error
     if pixels is None:

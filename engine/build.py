@@ -254,11 +254,8 @@ def calibration_frames(options: argparse.Namespace) -> list[np.ndarray] | None:
     return spread_frames(open_source(options.int8, "--int8"), CALIBRATION_FRAMES)
 
 
-def stream_of(
-    options: argparse.Namespace, model: LMANet, source: FrameSource, device: torch.device, folder: Path
-) -> Stream:
+def stream_of(options: argparse.Namespace, segmenter: VideoSegmenter, source: FrameSource, folder: Path) -> Stream:
     """A stream from the source into the outputs that were asked for."""
-    segmenter = segmenter_of(options, model, device)
     outputs = [
         VideoOutput(folder, options.save_video, options.alpha, source.fps) if options.save_video else None,
         LabelOutput(folder, options.save_labels) if options.save_labels else None,

@@ -5,7 +5,8 @@ Video files are decoded by PyAV: unlike OpenCV it tells a file that ends from on
 
 import glob
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -14,21 +15,24 @@ import av
 import cv2
 import numpy as np
 
-from datasets.images import image_size, read_frame
+from datasets.images import read_picture
 from utils.errors import DataError, IncompleteError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 17.0  # Cityscapes' own rate, for frames in single files
-# A stream may honestly hold a little less than its header promises, which may be no more than a length and a rate.
-MISSING_FRAMES_ALLOWED = 0.05
+MOST_FPS = 1000.0  # what a camera claims beyond is no rate
+MOST_CAMERAS = 1000  # larger numbers are no camera's, and OpenCV takes none that do not fit into 32 bits
+# A file may honestly be a little shorter than its header says: by this share, and by no more than so many seconds.
+MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
 LONGEST_STEP = 125  # frames from one that is taken to the next: those between are decoded too
 
 
 class SourceFrame(NamedTuple):
-    """A frame, RGB uint8 ``H W 3``, and a name that no other frame of the source has."""
+    """A frame, RGB uint8 ``H W 3``, a name that no other frame of the source has, and when it is to be shown."""
 
     name: str
     image: np.ndarray
+    seconds: float
 
 
 class FrameSource(Protocol):
@@ -44,20 +48,20 @@ class FrameSource(Protocol):
 def open_source(source: str, option: str = "--stream") -> FrameSource:
     """The source that a word of the command line names; raises ``DataError`` where it holds nothing."""
     path = Path(source)
-    if source.isdigit() and not path.exists():
+    if source.isdecimal() and not path.exists():
         return Camera(int(source), option)
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
-        return ImageFiles(source, files, f"{option}: folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})")
+        files = [file for file in _visible_files(path.iterdir()) if file.suffix.lower() in IMAGE_ENDINGS]
+        problem = f"{option}: folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})"
+        return ImageFiles(source, files, f"{problem}: expected at least one, such as {path}/000000.png")
     if path.is_file():
         is_image = path.suffix.lower() in IMAGE_ENDINGS
         return ImageFiles(source, [path], "") if is_image else VideoFile(path, option)
+    no_match = f"{option}: no file matches the pattern {source}: expected at least one"
     if re.search(r"%0?\d*d", path.name):
-        return ImageFiles(source, _numbered(path), f"{option}: no file matches the pattern {source}")
+        return ImageFiles(source, _numbered(path), no_match)
     if glob.has_magic(source):
-        return ImageFiles(
-            source, [Path(file) for file in glob.glob(source)], f"{option}: no file matches the pattern {source}"
-        )
+        return ImageFiles(source, _visible_files(Path(file) for file in glob.glob(source)), no_match)
     raise DataError(
         f"{option} {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
         "such as frames/%06d.png or 'frames/*.jpg', or the number of a camera, such as 0"
@@ -89,21 +93,21 @@ class ImageFiles:
 
     def __init__(self, source: str, files: list[Path], problem: str):
         if not files:
-            raise DataError(f"{problem}: expected at least one frame, such as {Path(source).parent}/000000.png")
+            raise DataError(problem)
         self.files = sorted(files, key=_counting_order)
         self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
-        same_stems = len({file.stem for file in files}) < len(files)
-        self._name_of = (lambda file: f"{file.parent.name}_{file.name}") if same_stems else (lambda file: file.stem)
+        self._numbered = len({file.stem for file in files}) < len(files)  # as in folders of several cameras
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for position, file in enumerate(self.files):
             try:
-                frame = read_frame(file, image_size(file))
+                frame = read_picture(file)
             except DataError as error:
                 if position == 0:
                     raise
                 raise IncompleteError(f"{error}; {position} frames before it are kept") from error
-            yield SourceFrame(self._name_of(file), frame.permute(1, 2, 0).numpy())
+            name = f"{position:06d}_{file.stem}" if self._numbered else file.stem
+            yield SourceFrame(name, frame.permute(1, 2, 0).numpy(), position / self.fps)
 
 
 class VideoFile:
@@ -119,8 +123,7 @@ class VideoFile:
                 rate = stream.average_rate or stream.guessed_rate
                 self.fps = float(rate) if rate else DEFAULT_FPS
                 self.count = stream.frames or _frames_by_duration(container, self.fps)
-                # Without a number in the header, the length of a file with sound may be that of the sound.
-                self._promised = (self.count or 0) if len(container.streams) == 1 else stream.frames
+                self._seconds = container.duration / av.time_base if container.duration else None
                 self.codec = stream.codec_context.name
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
@@ -130,25 +133,40 @@ class VideoFile:
         self.description = f"video {path} ({self.codec}, {self.fps:g} frames/s)"
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        decoded, problem = 0, ""
+        decoded, reached, problem = 0, 0.0, ""
         try:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                for frame in container.decode(stream):
-                    if frame.is_corrupt:
-                        problem = "damaged data"
-                        break
-                    yield SourceFrame(f"{self.path.stem}_{decoded:06d}", frame.to_ndarray(format="rgb24"))
-                    decoded += 1
+                for packet in container.demux():  # of the sound too: the file is as long as its longest stream
+                    reached = max(reached, _end_of(packet))
+                    for frame in packet.decode() if packet.stream is stream else ():
+                        if frame.is_corrupt:
+                            raise av.error.InvalidDataError(0, "damaged data")
+                        yield self._source_frame(frame, decoded)
+                        decoded += 1
         except av.error.FFmpegError as error:
             problem = _reason(error)
-        if not problem and decoded < self._promised * (1 - MISSING_FRAMES_ALLOWED):
-            problem = f"its header promises {self._promised}"
         if decoded == 0:
             raise DataError(f"{self.option} {self.path}: no frame can be decoded ({problem or 'it is empty'})")
+        if not problem and self._ends_early(decoded, reached):
+            problem = f"it is {reached:.1f} s of {self._seconds:.1f} s long"
         if problem:
             raise IncompleteError(f"{self.path} breaks off after {decoded} frames ({problem}); these are kept")
+
+    def _source_frame(self, frame: av.VideoFrame, number: int) -> SourceFrame:
+        image = frame.to_ndarray(format="rgb24")
+        quarters = round(frame.rotation / 90)  # as telephones note how they were held, counterclockwise
+        upright = np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+        seconds = number / self.fps if frame.time is None else frame.time
+        return SourceFrame(f"{self.path.stem}_{number:06d}", upright, seconds)
+
+    def _ends_early(self, decoded: int, reached: float) -> bool:
+        """Whether the file ends before the time that its header tells; not where one of the two is unknown."""
+        if not self._seconds or not reached:
+            return False
+        one_frame = reached / decoded  # the length of the last one is not always known
+        return reached + one_frame < self._seconds - min(MISSING_SHARE * self._seconds, MISSING_SECONDS)
 
 
 class Camera:
@@ -156,6 +174,9 @@ class Camera:
 
     def __init__(self, number: int, option: str = "--stream"):
         self.number, self.count = number, None
+        absent = DataError(f"{option} {number}: there is no camera of that number, expected one such as 0, or a file")
+        if number >= MOST_CAMERAS:
+            raise absent
         previous = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(
             cv2.utils.logging.LOG_LEVEL_SILENT
@@ -165,18 +186,20 @@ class Camera:
         finally:
             cv2.utils.logging.setLogLevel(previous)
         if not self._capture.isOpened():
-            raise DataError(f"{option} {number}: there is no camera of that number, expected one such as 0, or a file")
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
+            raise absent
+        claimed = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = claimed if 0 < claimed <= MOST_FPS else DEFAULT_FPS
         self.description = f"camera {number}"
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        decoded = 0
+        decoded, start = 0, time.monotonic()
         try:
             while True:
                 there, image = self._capture.read()
                 if not there:
                     raise IncompleteError(f"camera {self.number} gave no frame after {decoded}; those are kept")
-                yield SourceFrame(f"camera{self.number}_{decoded:06d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                seconds, image = time.monotonic() - start, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                yield SourceFrame(f"camera{self.number}_{decoded:06d}", image, seconds)
                 decoded += 1
         finally:
             self._capture.release()
@@ -192,12 +215,22 @@ def _numbered(pattern: Path) -> list[Path]:
     return [file for file in pattern.parent.iterdir() if matches.fullmatch(file.name)]
 
 
+def _visible_files(paths: Iterable[Path]) -> list[Path]:
+    """Without folders and without what systems hide beside files, such as the ``._frame.png`` of macOS."""
+    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
+
+
 def _counting_order(file: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
 
 
 def _frames_by_duration(container: av.container.InputContainer, fps: float) -> int | None:
     return round(container.duration / av.time_base * fps) if container.duration else None
+
+
+def _end_of(packet: av.Packet) -> float:
+    """When the last of a packet has been shown, in seconds; 0 where it does not say."""
+    return 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from utils.errors import OptionError
 
 CROP = (713, 713)
 MOST = 1_000_000_000  # of any count: what is more is a slip of the finger
+FLOW_SIDE = 12  # of the smallest frame that OpenCV's DIS flow takes
 SYNTHETIC_ROOT = "data/synthetic"
 SYNTHETIC_SIZE = (128, 256)
 
@@ -137,6 +138,11 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
 def _check_work_size(options: argparse.Namespace, config: LMANetConfig) -> None:
     if options.work_size is None:
         options.work_size = _synthetic_size(options) if options.dataset == "Synthetic" else config.traits.work_size
+    if options.consistency and max(options.work_size) < FLOW_SIDE:
+        raise OptionError(
+            f"--consistency follows pixels by optical flow, which frames of {_shown(options.work_size)} are too small "
+            f"for: expected a side of {FLOW_SIDE} or more"
+        )
     sizes = {"--work-size": options.work_size}
     if options.random_crop:
         if any(side < crop for side, crop in zip(options.work_size, CROP, strict=True)):

@@ -1,4 +1,4 @@
-"""Plots of a run as PNG: curves over the epochs, IoU per class, the confusion matrix.
+"""Plots of a run as PNG: curves over the epochs, IoU per class, the confusion matrix, a stream's memory and time.
 
 Free colours are those of Okabe and Ito, which the colour-blind tell apart, and lines differ in their dashes too.
 """
@@ -139,6 +139,21 @@ def confusion_png(counts: np.ndarray, names: Sequence[str], title: str) -> bytes
         axes.set_facecolor("#dddddd")
         axes.set_title(title)
         figure.colorbar(painted, ax=axes, shrink=0.6, label="% of the labelled pixels (grey: none is labelled)")
+        return _png(figure)
+
+
+def stream_png(samples: dict[str, Sequence[float | None]]) -> bytes:
+    """What a stream needed along the way: resident memory, and the network's time for a frame, both from 0."""
+    with matplotlib.rc_context(LOOKS):
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        panels = (("resident_mebibytes", "resident memory, MiB", BLUE), ("network_milliseconds", "network, ms", GREEN))
+        for axes, (name, title, color) in zip(figure.subplots(1, 2), panels, strict=True):
+            values = [math.nan if value is None else value for value in samples[name]]
+            axes.plot(samples["frame"], values, color=color, linewidth=1.2)
+            axes.set_title(title)
+            axes.set_xlabel("frame")
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         return _png(figure)
 
 

@@ -5,10 +5,8 @@ import json
 import logging
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +15,25 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.classes import CLASS_NAMES, NUM_CLASSES
 from engine.consistency import consistency_text, predictions_of
 from engine.frame_sources import FrameSource, SourceFrame
 from engine.pipeline import REMEMBERED, Background, Prefetched
-from engine.stream_outputs import SUMMARY, LabelledFrame, Output
+from engine.plots import stream_png
+from engine.report import percent
+from engine.stream_outputs import PLOT, SUMMARY, LabelledFrame, Output
+from engine.stream_record import Sample, StreamRecord
 from models.segmenter import VideoSegmenter
 from utils.consistency import TemporalConsistency
-from utils.errors import IncompleteError
-from utils.files import write_text
+from utils.errors import IncompleteError, StoppedError
+from utils.files import write_bytes, write_text
 from utils.scene_cuts import SceneCuts
-from utils.timing import resident_mebibytes, synchronised_seconds
+from utils.timing import synchronised_seconds
 
 log = logging.getLogger(__name__)
 
 SHOWN_CUTS = 10
-MEMORY_SAMPLES = 400  # of the resident memory; when there are as many, every second one is dropped
+# The network is timed alone after a stream, for so small a share of the stream's own time, and for so many steps.
+ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 3, 50
 
 
 class Prepared(NamedTuple):
@@ -41,30 +42,6 @@ class Prepared(NamedTuple):
     source: SourceFrame
     image: Tensor
     begins_scene: bool
-
-
-@dataclass
-class StreamRecord:
-    """What is counted while a stream runs."""
-
-    frames: int = 0
-    seconds: float = 0.0
-    cuts: list[int] = field(default_factory=list)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(NUM_CLASSES, np.int64))
-    network_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    resident: list[tuple[int, float]] = field(default_factory=list)
-    stopped_by: str | None = None
-    _sample_every: int = 1
-
-    def add(self, labels: np.ndarray, network_ms: float) -> None:
-        """Counts a frame by its labels at the working size."""
-        self.network_ms.append(network_ms)
-        self.pixels += np.bincount(labels.ravel(), minlength=NUM_CLASSES)
-        if self.frames % self._sample_every == 0 and (resident := resident_mebibytes()) is not None:
-            self.resident.append((self.frames, round(resident, 1)))
-            if len(self.resident) == MEMORY_SAMPLES:
-                self.resident, self._sample_every = self.resident[::2], 2 * self._sample_every
-        self.frames += 1
 
 
 class Stream:
@@ -91,7 +68,8 @@ class Stream:
     def run(self) -> None:
         """Goes through the source to its end. What was done until then is complete on disk when this raises:
 
-        ``KeyboardInterrupt`` for Ctrl-C, ``IncompleteError`` where the source breaks off or an output cannot go on.
+        ``KeyboardInterrupt`` for Ctrl-C, ``StoppedError`` for SIGTERM, ``IncompleteError`` where the source breaks off
+        or an output cannot go on.
         """
         self._writers = [OutputThread(output) for output in self.outputs]
         self._comparer = Background(self._compare, "consistency") if self.consistency is not None else None
@@ -101,8 +79,9 @@ class Stream:
                 for prepared in self._reader:
                     self._advance(prepared)
                     progress.update()
+            last = prepared
         except BaseException as error:
-            self.record.stopped_by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
+            self.record.stopped_by = _stopped_by(error)
             raise
         finally:
             self._reader.stop()
@@ -110,9 +89,11 @@ class Stream:
                 self._complete_outputs()
             finally:
                 self.record.seconds = time.perf_counter() - start
+        if self.record.is_settled:
+            self._time_network_alone(last.image)
 
     def summary(self) -> dict:
-        """Frames, speed, milliseconds of each stage (medians), class shares, cuts, memory."""
+        """Frames, speed, milliseconds of each stage (medians), class shares, cuts, and how it went along the way."""
         record = self.record
         stages = {"reading": self._reader.milliseconds, "network": record.network_ms}
         side_by_side = [*self._writers, *([self._comparer] if self._comparer else [])]
@@ -125,12 +106,13 @@ class Stream:
             "frame_size": list(self._size or ()),
             "seconds": round(record.seconds, 3),
             "frames_per_second": round(record.frames / record.seconds, 3) if record.seconds else None,
+            "pace": record.pace(),
             "milliseconds": {name: round(statistics.median(each), 3) for name, each in stages.items() if each},
             "milliseconds_of": f"medians of each stage's last {REMEMBERED} frames; stages run side by side",
             "scene_cuts": record.cuts,
-            "class_shares": _shares(record.pixels),
+            "class_shares": record.class_shares(),
             "consistency": None if self.consistency is None else self.consistency.report(),
-            "resident_mebibytes": record.resident,
+            "samples": {name: [getattr(each, name) for each in record.samples] for name in Sample._fields},
         }
 
     def _prepared(self, frame: SourceFrame) -> Prepared:
@@ -145,21 +127,32 @@ class Stream:
         return Prepared(frame, self.segmenter.prepared(frame.image), begins_scene)
 
     def _advance(self, prepared: Prepared) -> None:
-        segmenter, device = self.segmenter, self.segmenter.device
+        segmenter = self.segmenter
         if prepared.begins_scene:
             segmenter.reset()
             self.record.cuts.append(self.record.frames)
-        start = synchronised_seconds(device)
-        logits = segmenter.logits(prepared.image)
-        labels = segmenter.labels(logits)
-        self.record.add(labels, 1000 * (synchronised_seconds(device) - start))
+        logits, labels, milliseconds = self._timed_step(prepared.image)
+        self.record.add(labels, milliseconds)
         probabilities = logits[0].softmax(0).half().cpu().numpy() if self.wants_probabilities else None
-        name, image = prepared.source
-        frame = LabelledFrame(name, image, segmenter.at_size(labels, image.shape[:2]), probabilities)
+        name, image, seconds = prepared.source
+        frame = LabelledFrame(name, image, segmenter.at_size(labels, image.shape[:2]), seconds, probabilities)
         for writer in self._writers:
             writer.put(frame)
         if self._comparer is not None:
             self._comparer.put((prepared, predictions_of(segmenter, prepared.image, labels)))
+
+    def _timed_step(self, image: Tensor) -> tuple[Tensor, np.ndarray, float]:
+        """Logits and labels of the next frame, and the milliseconds that they took."""
+        start = synchronised_seconds(self.segmenter.device)
+        logits = self.segmenter.logits(image)
+        labels = self.segmenter.labels(logits)
+        return logits, labels, 1000 * (synchronised_seconds(self.segmenter.device) - start)
+
+    def _time_network_alone(self, image: Tensor) -> None:
+        """Steps of the network with nothing beside it, which the stream's pace is to be compared with."""
+        times, end = self.record.network_alone_ms, time.perf_counter() + ALONE_SHARE * self.record.seconds
+        while len(times) < LEAST_ALONE or (len(times) < MOST_ALONE and time.perf_counter() < end):
+            times.append(self._timed_step(image)[-1])
 
     def _compare(self, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
         prepared, labels = item
@@ -213,20 +206,20 @@ def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
         raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error
 
 
-def _shares(pixels: np.ndarray) -> dict[str, float]:
-    """Class name -> share of all pixels, for classes that were seen."""
-    total = max(1, int(pixels.sum()))
-    return {name: round(int(n) / total, 6) for name, n in zip(CLASS_NAMES, pixels, strict=True) if n}
+def _stopped_by(error: BaseException) -> str:
+    signals = {KeyboardInterrupt: "Ctrl-C", StoppedError: "SIGTERM"}
+    return signals.get(type(error)) or str(error)
 
 
 def summarised(folder: Path, summary: dict) -> bool:
-    """Whether ``stream.json`` could be written; an error is logged, since a greater one may be on its way."""
+    """Whether ``stream.json`` and its plot could be written; an error is logged, as a greater one may be on its way."""
     try:
         write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_bytes(folder / PLOT, stream_png(summary["samples"]))
     except OSError as error:
         log.error("%s cannot be written: %s", folder / SUMMARY, error.strerror)
         return False
-    log.info("summary: %s", folder / SUMMARY)
+    log.info("summary: %s, and %s in the same folder", folder / SUMMARY, PLOT)
     return True
 
 
@@ -237,6 +230,12 @@ def stream_text(summary: dict) -> str:
         f"{summary['frames']} frames, {summary['frames_per_second']} a second on {summary['device']} "
         f"({summary['threads']} threads); milliseconds a frame: {stages}"
     ]
+    pace = summary["pace"] or {}
+    if "network_alone" in pace:
+        lines.append(
+            f"once settled {pace['frames_per_second']} frames a second, {percent(pace['share_of_network_alone'])} % of "
+            f"what the network alone gives ({pace['network_alone']})"
+        )
     if summary["scene_cuts"]:
         cuts = summary["scene_cuts"]
         shown = ", ".join(str(cut) for cut in cuts[:SHOWN_CUTS]) + (" ..." if len(cuts) > SHOWN_CUTS else "")

@@ -3,6 +3,8 @@
 The network keeps no state: whoever plays a video holds its memory. A clip and a stream go through the same step.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,7 +93,7 @@ class LMANet(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None, Memory | None]:
         """One frame: its logits, the auxiliary logits where the structure has them, and the memory after it."""
         config, size = self.config, tuple(frame.shape[-2:])
-        self._check_sides(size)
+        self.check_sides(size)
         encoded = self.encoder(frame)  # B F+U h w
         if config.baseline:
             return (self.decoder(encoded, size) if decode else None), None, None
@@ -123,12 +125,11 @@ class LMANet(nn.Module):
         if not self.config.local:
             return global_attention(key, memory.keys, memory.values, sink=sink)
         window, backend = self.config.corr_size, self.config.attention_backend
-        if not self.config.mask_border:
-            return local_attention(key, memory.keys, memory.values, window=window, sink=sink, backend=backend)
-        # Reads a one where it reads inside of the frame: what comes back is the share that the border left over.
-        values = F.pad(memory.values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)  # B D+1 T h w
-        read = local_attention(key, memory.keys, values, window=window, backend=backend)
-        return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)
+
+        def attend(values: Tensor) -> Tensor:
+            return local_attention(key, memory.keys, values, window=window, sink=sink, backend=backend)
+
+        return inside_of_the_frame(attend, memory.values) if self.config.mask_border else attend(memory.values)
 
     def parted(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """What goes through the memory, and what goes round it: most often nothing."""
@@ -163,12 +164,20 @@ class LMANet(nn.Module):
         past = torch.randperm(window - 1)[: self.config.memory_size].sort().values.tolist()
         return [*past, window - 1]
 
-    def _check_sides(self, size: tuple[int, int]):
+    def check_sides(self, size: tuple[int, int]) -> None:
+        """Raises ``ValueError`` for a height and width of frames that the backbone does not take."""
         for name, side in zip(("height", "width"), size, strict=True):
             nearest = self.config.traits.nearest_sides(side)
             if side not in nearest:
                 choices = " or ".join(str(allowed) for allowed in nearest)
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
+
+
+def inside_of_the_frame(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """What ``attend`` reads from values ``B D T h w``, ``B D h w``, as if neighbours outside took no part."""
+    # Reads a one where it reads inside of the frame: what comes back is the share that the border left over.
+    read = attend(F.pad(values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0))  # B D+1 h w
+    return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)
 
 
 def _beside(x: Tensor, around: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inference import fast_copy
-from models.lmanet import LMANet
+from models.lmanet import LMANet, inside_of_the_frame
 from models.local_attention.portable import portable_attention_of
 from utils.errors import OptionError
 
@@ -49,7 +49,11 @@ class StreamingStep(nn.Module):
         first = config.memory_size - filled.clamp(min=1)
         present = torch.arange(config.memory_size, device=frame.device) >= first
         sink = model.attention_constant if config.learnable_constant else None
-        read = portable_attention_of(present, query_key, keys, values, config.corr_size, sink)
+
+        def attend(values: Tensor) -> Tensor:
+            return portable_attention_of(present, query_key, keys, values, config.corr_size, sink)
+
+        read = inside_of_the_frame(attend, values) if config.mask_border else attend(values)
         fused = torch.where(filled > 0, model.fusion(query_value, read), features)
         logits = model.decoder(torch.cat([fused, around], dim=1), tuple(frame.shape[-2:]))
         return logits, new_keys, new_values, new_filled
@@ -69,9 +73,11 @@ class SingleFrame(nn.Module):
 def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
     """An ONNX file of one streaming step for frames of that size, or of the single frame in baseline mode.
 
-    Raises ``OptionError`` for a network that has no such form, and where onnx or onnxscript is not installed.
+    Raises ``OptionError`` for a network that has no such form, and where onnx or onnxscript is not installed,
+    ``ValueError`` for a size that the backbone does not take.
     """
     config = model.config
+    model.check_sides(size)
     if config.baseline:
         return export_single_frame(model, size)
     if config.structure not in EXPORTABLE_STRUCTURES or not config.local:

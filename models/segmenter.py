@@ -74,10 +74,12 @@ class VideoSegmenter:
 
     def prepared(self, frame: np.ndarray) -> Tensor:
         """A frame, uint8 ``H W 3``, resized to the working size as Pillow's BILINEAR filter does: uint8 ``1 3 H W``."""
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
+        if not is_array or frame.shape[2] != 3 or not frame.size:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise ValueError(f"frame is {found}: expected an array of RGB, uint8 of shape H W 3")
-        image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+        # Tensors are neither mirrored views nor read-only; nothing is copied where the frame is a plain array.
+        image = torch.from_numpy(np.require(frame, requirements=("C", "W"))).permute(2, 0, 1)[None]
         if image.shape[-2:] == self.work_size:
             return image
         return F.interpolate(image, size=self.work_size, mode="bilinear", antialias=True)
@@ -105,10 +107,14 @@ class VideoSegmenter:
         return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
     def at_size(self, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Labels brought to another height and width by nearest neighbour."""
+        """Labels brought to another height and width: each pixel's is the one that its centre falls on."""
         if labels.shape == tuple(size):
             return labels
-        return F.interpolate(torch.from_numpy(labels)[None, None], size=tuple(size), mode="nearest-exact")[0, 0].numpy()
+        rows, columns = (
+            (2 * np.arange(wanted) + 1) * given // (2 * wanted)  # in whole numbers, so that nothing is rounded
+            for wanted, given in zip(size, labels.shape, strict=True)
+        )
+        return labels.take(columns, axis=1).take(rows, axis=0)  # the smaller of the two steps first
 
     def _normalised(self, image: Tensor) -> Tensor:
         """As the network wants it: float32 in [0, 1], or by the backbone's mean and deviation."""

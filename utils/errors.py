@@ -34,7 +34,7 @@ class IncompleteError(UserError):
 
 
 class StoppedError(Exception):
-    """The training was asked to stop by SIGTERM and has written its checkpoint; the text says how to go on."""
+    """SIGTERM asked to stop, and what was done is on disk; the text says what that is, or how to go on."""
 
 
 class LostPeerError(Exception):

@@ -9,23 +9,28 @@ from engine import build
 from engine.frame_sources import open_source
 from engine.run_folder import RunFolder
 from engine.stream import stream_text, summarised
-from engine.stream_outputs import SUMMARY, clear_previous
+from engine.stream_outputs import SUMMARY, clear_previous, refuse_previous
 from models.model_text import describe
 from utils.errors import IncompleteError
+from utils.signals import ended_by_sigterm
 
 log = logging.getLogger(__name__)
 
 
 def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
-    clear_previous(folder.path, options.overwrite)
+    refuse_previous(folder.path, options.overwrite)
     source = open_source(options.stream)
     log.info("%s", source.description)
     model = build.model_with_weights(options, device)
-    stream = build.stream_of(options, model, source, device, folder.path)
+    segmenter = build.segmenter_of(options, model, device)
+    # Only now, when all that could be refused has been read.
+    clear_previous(folder.path, [each for each in (options.stream, options.int8) if each])
+    stream = build.stream_of(options, segmenter, source, folder.path)
     folder.describe_run(options, describe(model))
     summary_written = True
     try:
-        stream.run()
+        with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):
+            stream.run()
     finally:
         if stream.record.frames:
             summary = stream.summary() | build.circumstances(options, device)

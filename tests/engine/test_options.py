@@ -147,6 +147,7 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--training --export-weights out.pth", "--export-weights does not go with --training"),
         ("--eval-mode --baseline-path nowhere", "--baseline-path nowhere: holds no report.json"),
         ("--stream 0 --eval-mode", "not allowed with argument"),
+        ("--stream 0 --consistency --work-size 8x8", "frames of 8x8 are too small for: expected a side of 12 or more"),
         ("--stream 0 --every 0", "--every is 0: expected 1 or more"),
         ("--stream 0 --every 2 --memorize-first", "--every 2 does not go with --memorize-first"),
         ("--stream 0 --every 2 --baseline-mode", "--every 2 does not go with --baseline-mode"),

@@ -2,10 +2,9 @@
 
 import json
 import signal
-from fractions import Fraction
+import time
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -14,45 +13,15 @@ import torch
 from datasets.classes import CLASS_NAMES, PALETTE
 from engine import stream_outputs
 from engine.frame_sources import open_source
+from engine.stream import Stream
 from main import main
-from models import LMANetConfig, build_lmanet
+from models import LMANetConfig, VideoSegmenter, build_lmanet
 from models.weights import load_weights, published_state_dict
 from tests.engine.running import started, wait_for
-from utils.errors import IncompleteError
+from tests.engine.videos import moving_blocks, read_video, write_folder, write_video
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIZE = (32, 64)
-
-
-def moving_blocks(count: int, height: int = 48, width: int = 96) -> list[np.ndarray]:
-    """Frames of coarse colour blocks that move by a pixel a frame."""
-    blocks = np.random.RandomState(3).randint(0, 256, (height // 8 + 2, width // 8 + 9, 3)).astype(np.uint8)
-    scene = blocks.repeat(8, 0).repeat(8, 1)
-    return [scene[:height, t % 64 : t % 64 + width].copy() for t in range(count)]
-
-
-def write_video(
-    path: Path, frames: list[np.ndarray], codec: str = "libx264", pixels: str = "yuv420p", options=None
-) -> Path:
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=Fraction(25))
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def write_folder(path: Path, frames: list[np.ndarray], ending: str = ".png") -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(frames):
-        cv2.imwrite(str(path / f"frame_{number}{ending}"), frame[..., ::-1])
-    return path
-
-
-def read_video(path: Path) -> list[np.ndarray]:
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +135,7 @@ def test_the_video_shows_the_palette_above_the_legend(tmp_path, kind, wanted):
     output = stream_outputs.VideoOutput(tmp_path, kind, 0.3, 25.0)
     image, labels = np.full((64, 640, 3), 200, np.uint8), np.full((64, 640), 13, np.uint8)
     for number in range(3):
-        output.write(stream_outputs.LabelledFrame(str(number), image, labels))
+        output.write(stream_outputs.LabelledFrame(str(number), image, labels, number / 25))
     assert not output.path.exists()
     output.close()
     picture = read_video(output.path)[1].astype(int)
@@ -240,27 +209,6 @@ def test_frames_that_change_size_break_off(stream, tmp_path, capsys):
     assert "frame_3 is 80x40 and the frames before it 96x48" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-def test_a_file_that_ends_before_its_header_says_breaks_off(tmp_path, ending):
-    whole = tmp_path / f"whole{ending}"
-    options = {"movflags": "faststart"} if ending == ".mp4" else {}
-    whole = write_video(whole, moving_blocks(300), options=options)
-    assert len(list(open_source(str(whole)))) == 300
-    cut = tmp_path / f"cut{ending}"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    names = []
-    with pytest.raises(IncompleteError, match=r"cut.m.. breaks off after \d\d+ frames \("):
-        names.extend(iterated_into(names, open_source(str(cut))))
-    assert 100 < len(names) < 299
-    assert names[10] == "cut_000010"
-
-
-def iterated_into(names: list[str], source) -> list:
-    for frame in source:
-        names.append(frame.name)
-    return []
-
-
 def without_frames(folder: Path) -> Path:
     whole = write_video(folder / "whole.avi", moving_blocks(3), "mjpeg", "yuvj420p").read_bytes()
     (folder / "none.avi").write_bytes(whole[: whole.index(b"movi") + 4])
@@ -291,6 +239,8 @@ def test_an_earlier_stream_is_not_overwritten_unasked(stream, tmp_path, capsys):
     assert stream(folder, "--save-labels", "trainIds")[0] == 0
     assert stream(folder)[0] == 2
     assert "holds an earlier stream (stream.json): give another folder, or --overwrite" in capsys.readouterr().err
+    assert stream(tmp_path / "absent", "--overwrite")[0] == 2
+    assert len(label_maps(tmp_path / "run")) == 2
     assert stream(folder, "--overwrite")[0] == 0
     assert not (tmp_path / "run" / "labels").exists()
 
@@ -316,19 +266,20 @@ def test_a_full_disk_is_said_and_leaves_a_marked_part(stream, tmp_path, capsys, 
     assert len(read_video(tmp_path / "run" / "overlay.partial.mp4")) == 2
 
 
-def test_ctrl_c_leaves_a_video_that_plays(lmanet_file, tmp_path):
+@pytest.mark.parametrize(("wish", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_stream_that_is_stopped_leaves_a_video_that_plays(lmanet_file, tmp_path, wish, status, name):
     frames = moving_blocks(400)
     source = write_video(tmp_path / "long.mp4", frames)
     run = tmp_path / "run"
     words = f"--weights {lmanet_file} --savedir {run} --work-size 32x64 --corr-size 3 --device cpu --every 2"
     process = started(["--stream", str(source), *words.split(), "--save-video", "overlay", "--save-labels", "trainIds"])
     wait_for(lambda: len(list(run.glob("labels/*.png"))) >= 5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(wish)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "stopped by Ctrl-C; the frames so far are complete in" in error
+    assert process.returncode == status, error
+    assert f"stopped by {name}; the frames so far are complete in" in error
     summary = json.loads((run / "stream.json").read_text())
-    assert summary["stopped_by"] == "Ctrl-C"
+    assert summary["stopped_by"] == name
     assert 5 <= summary["frames"] < 400
     assert len(read_video(run / "overlay.mp4")) == summary["frames"] == len(list(run.glob("labels/*.png")))
     assert not list(run.glob("*.partial.mp4"))
@@ -387,11 +338,51 @@ def test_a_summary_that_cannot_be_written_is_said(stream, tmp_path, capsys, monk
     assert "video cannot be written: the disk is full" in capsys.readouterr().err.splitlines()[-1]
 
 
+class SlowOutput:
+    """An output that takes some time for each frame."""
+
+    name = "slow"
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def write(self, frame) -> None:
+        time.sleep(self.seconds)
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 0.8, 1.2), (0.15, 0.2, 0.7)])
+def test_the_pace_is_compared_with_that_of_the_network_alone(lmanet_file, tmp_path, monkeypatch, seconds, least, most):
+    source = open_source(str(write_folder(tmp_path, moving_blocks(30, *SIZE))))
+    segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
+    stream = Stream(segmenter, source, [SlowOutput(seconds)])
+    step = segmenter.logits
+    monkeypatch.setattr(segmenter, "logits", lambda image: (time.sleep(0.04), step(image))[1])
+    stream.run()
+    pace = stream.summary()["pace"]
+    assert 5 < pace["network_alone"] < 25
+    assert pace["share_of_network_alone"] == pytest.approx(pace["frames_per_second"] / pace["network_alone"], abs=1e-3)
+    assert least < pace["share_of_network_alone"] < most
+    assert pace["network_alone_steps"] >= 3
+
+
+def test_a_few_frames_have_no_pace(stream, tmp_path):
+    assert stream(write_folder(tmp_path / "in", moving_blocks(9)))[1]["pace"] is None
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_ten_thousand_frames(stream, tmp_path):
     source = write_video(tmp_path / "long.mp4", moving_blocks(10_000))
     status, summary = stream(source, "--save-video", "overlay")
     assert (status, summary["frames"]) == (0, 10_000)
-    resident = dict(summary["resident_mebibytes"])
+    samples = summary["samples"]
+    assert len(samples["frame"]) >= 200
+    resident = dict(zip(samples["frame"], samples["resident_mebibytes"], strict=True))
     early = max(mib for frame, mib in resident.items() if 50 < frame < 150)
     assert max(resident.values()) < early + 30
+    assert cv2.imread(str(tmp_path / "run" / "stream.png")).shape[1] > 900

@@ -45,6 +45,18 @@ def test_labels_come_back_in_the_frames_size(model):
     assert labels.max() < 20
 
 
+@pytest.mark.filterwarnings("error")
+def test_frames_may_be_views_of_any_kind(model):
+    frame = frames(1, (40, 70))[0]
+    read_only = np.frombuffer(frame.tobytes(), np.uint8).reshape(frame.shape)  # as messages of a robot hold them
+    mirrored, from_planes = frame[:, ::-1], np.ascontiguousarray(frame.transpose(2, 0, 1)).transpose(1, 2, 0)
+    expected = VideoSegmenter(model, work_size=SIZE).push(frame)
+    for view in (read_only, from_planes):
+        assert np.array_equal(VideoSegmenter(model, work_size=SIZE).push(view), expected)
+    found = VideoSegmenter(model, work_size=SIZE).push(mirrored)
+    assert np.array_equal(found, VideoSegmenter(model, work_size=SIZE).push(mirrored.copy()))
+
+
 def test_frames_are_resized_as_pillow_does(model):
     frame = frames(1, (100, 130))[0]
     found = VideoSegmenter(model, work_size=SIZE).prepared(frame)[0].permute(1, 2, 0).numpy()
@@ -57,6 +69,14 @@ def test_labels_are_enlarged_pixel_for_pixel(model):
     labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
     enlarged = VideoSegmenter(model, work_size=SIZE).at_size(labels, (4, 9))
     assert np.array_equal(enlarged, labels.repeat(2, 0).repeat(3, 1))
+
+
+def test_labels_are_brought_to_any_size_by_the_centres_of_pixels(model):
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    found = VideoSegmenter(model, work_size=SIZE).at_size(labels, (3, 5))
+    # Centres at 1/3 1 5/3 of two rows, and at 0.3 0.9 1.5 2.1 2.7 of three columns.
+    assert found.tolist() == [[0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
+    assert VideoSegmenter(model, work_size=SIZE).at_size(labels, (1, 1)).tolist() == [[4]]
 
 
 def test_reset_forgets(model):
@@ -104,7 +124,9 @@ def test_the_given_network_stays_as_it_is(model):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-@pytest.mark.parametrize("frame", [frames(1)[0].astype(np.float32), frames(1)[0][..., 0], [[1, 2, 3]]])
+@pytest.mark.parametrize(
+    "frame", [frames(1)[0].astype(np.float32), frames(1)[0][..., 0], frames(1)[0][:0], [[1, 2, 3]]]
+)
 def test_what_is_no_frame_is_refused(model, frame):
     with pytest.raises(ValueError, match="expected an array of RGB, uint8 of shape H W 3"):
         VideoSegmenter(model, work_size=SIZE).push(frame)
