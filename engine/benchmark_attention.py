@@ -26,7 +26,7 @@ from models.local_attention import BACKENDS, local_attention, why_not
 logger = logging.getLogger(__name__)
 
 _PRODUCT = 1024  # side of the matrices whose product is the machine's own rate
-_MOST_SECONDS = 20.0  # of all rounds of one backend; where they would take longer, one call has to do
+_MOST_SECONDS = 20.0  # of all rounds of one backend; where they would take longer there are fewer, one at least
 
 
 class Shape(NamedTuple):
@@ -151,14 +151,13 @@ def _backward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Callable[
 
 
 def _in_turns(work: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Spread]:
-    """One call of each to warm up, then rounds; of what is slow, the first call is all there is."""
-    seconds = {name: [_seconds(function, device)] for name, function in work.items()}
-    quick = [name for name in work if seconds[name][0] * rounds < _MOST_SECONDS]
-    for name in quick:
-        seconds[name].clear()
-    for _ in range(rounds):
-        for name in quick:
-            seconds[name].append(_seconds(work[name], device))
+    """One call of each to warm up, then rounds, fewer of what is slow."""
+    left = {name: int(_MOST_SECONDS / _seconds(function, device)) for name, function in work.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(rounds):
+        for name, function in work.items():
+            if turn < max(1, left[name]):
+                seconds[name].append(_seconds(function, device))
     return {name: Spread(min(s), statistics.median(s), max(s), len(s)) for name, s in seconds.items()}
 
 
