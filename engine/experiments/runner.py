@@ -60,9 +60,16 @@ def data_steps(plan: Plan, folder: Path) -> list[Step]:
 
 
 def chains(plan: Plan, folder: Path) -> list[Chain]:
-    """All that is to be trained and evaluated, in an order in which it can be done."""
+    """All that is to be trained and evaluated: first what waits for nothing, so that all jobs have work."""
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms if seed in plan.seeds_of(arm)]
+    pairs.sort(key=lambda pair: _depth(plan, pair[0]))
     return [_chain(plan, folder, arm, seed) for arm, seed in pairs]
+
+
+def _depth(plan: Plan, arm: Arm) -> int:
+    """How many arms it builds on."""
+    start = plan.arm(arm.start)
+    return 0 if start is None else 1 + _depth(plan, start)
 
 
 def _chain(plan: Plan, folder: Path, arm: Arm, seed: int) -> Chain:
