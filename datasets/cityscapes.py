@@ -26,7 +26,7 @@ from datasets.images import (
     resize_label,
 )
 from datasets.patience import Patience
-from datasets.sampling import seeded_generator
+from datasets.sampling import FOR_FRAMES, seeded_generator
 from datasets.transforms import Augmentation
 from utils.errors import DataError
 
@@ -144,8 +144,8 @@ class CityscapesClips(Dataset[Sample]):
     ``(epoch, index)``; the augmentation's random numbers follow from seed, epoch and index alone. With
     ``original_labels`` the full-size label comes along, not augmented. ``label_divisor`` makes the label that much
     smaller after augmentation, by nearest neighbour (8 for the shallow decoder). What cannot be read for a while is
-    tried again up to ``retries`` times. Items raise DataError for damaged files and for a label that is not as large as
-    its frame.
+    tried again up to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, drawn by the
+    same numbers. Items raise DataError for damaged files and for a label that is not as large as its frame.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class CityscapesClips(Dataset[Sample]):
         original_labels: bool = False,
         label_divisor: int = 1,
         retries: int = 0,
+        drawn_frames: int | None = None,
     ) -> None:
         self.clips = list(clips)
         self.size = tuple(size)
@@ -167,6 +168,7 @@ class CityscapesClips(Dataset[Sample]):
         self.original_labels = original_labels
         self.label_divisor = label_divisor
         self.patience = Patience(retries)
+        self.drawn_frames = drawn_frames
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -178,7 +180,8 @@ class CityscapesClips(Dataset[Sample]):
     def _sample(self, epoch: int, index: int) -> Sample:
         clip = self.clips[index]
         check_label_fits_frame(clip.label, clip.frames[-1])
-        frames = torch.stack([self._frame(path) for path in clip.frames])  # S 3 H W
+        paths = clip.frames if self.drawn_frames is None else self._drawn(clip.frames, epoch, index)
+        frames = torch.stack([self._frame(path) for path in paths])  # S 3 H W
         label, original_label = self._labels(clip.label)
         if self.augmentation is not None:
             generator = seeded_generator(self.seed, epoch, index)
@@ -188,6 +191,10 @@ class CityscapesClips(Dataset[Sample]):
             # Rounded up, as the encoders do.
             label = resize_label(label, (-(-height // self.label_divisor), -(-width // self.label_divisor)))
         return Sample(frames, label, original_label, index)
+
+    def _drawn(self, frames: Sequence[Path], epoch: int, index: int) -> list[Path]:
+        order = torch.randperm(len(frames) - 1, generator=seeded_generator(self.seed, epoch, index, FOR_FRAMES))
+        return [*(frames[position] for position in sorted(order[: self.drawn_frames].tolist())), frames[-1]]
 
     def _frame(self, path: Path) -> Tensor:
         return read_frame(path, self.size) if self.cache is None else self.cache.frame(path, self.size)

@@ -9,6 +9,9 @@ from torch.utils.data import Sampler
 
 from utils.errors import UserError
 
+# The last seed of what is drawn for a clip of an epoch, beside its augmentation.
+FOR_DROPOUT, FOR_FRAMES = 1, 2
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields ``(epoch, index)`` in an order that follows from seed and epoch alone.
@@ -39,20 +42,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration, without this rank's first ``start`` samples (already trained on)."""
+        """Choose the epoch of the next iteration, without the order's first ``start`` samples, which all ranks together
+        have trained on already."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         """Samples of this rank that the next iteration gives."""
-        share = len(range(self.rank, self._shared_length(), self.world_size))
-        return max(0, share - self.start)
+        return len(range(self.start + self.rank, self._shared_length(), self.world_size))
+
+    def largest_share(self) -> int:
+        """Samples of the rank that the next iteration gives most."""
+        return len(range(self.start, self._shared_length(), self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = self._order()
         shared = [order[i % self.length] for i in range(self._shared_length())]
         # The epoch is fixed here: a loader may still prefetch from this iterator when set_epoch() is called.
         epoch = self.epoch
-        return iter([(epoch, index) for index in shared[self.rank :: self.world_size][self.start :]])
+        return iter([(epoch, index) for index in shared[self.start + self.rank :: self.world_size]])
 
     def _shared_length(self) -> int:
         """Samples of all ranks together, left-out and repeated ones accounted for."""

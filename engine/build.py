@@ -25,6 +25,7 @@ from datasets.transforms import Augmentation
 from engine.batches import network_input
 from engine.consistency import FrameSequence, prediction_names, sequences_of
 from engine.frame_sources import FrameSource, open_source, spread_frames
+from engine.learners import BatchLearner, ClipLearner, Learner
 from engine.option_checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
 from engine.state import Training
@@ -120,6 +121,7 @@ def clips_of(options: argparse.Namespace, split: str) -> CityscapesClips:
         original_labels=options.use_orig_res and not trains,
         label_divisor=config.traits.stride if config.shallow_decoder else 1,
         retries=options.retries,
+        drawn_frames=config.memory_size if config.picks_by_chance else None,
     )
 
 
@@ -133,7 +135,9 @@ def loader_of(
     options: argparse.Namespace, clips: CityscapesClips, device: torch.device, trains: bool
 ) -> tuple[DataLoader, EpochSampler]:
     """A loader and the sampler that decides its order; validation goes through the clips as they lie."""
-    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains, pad=trains, **_share())
+    # Batches that go through a network as one have to be of one size in all processes.
+    pad = trains and device.type != "cpu"
+    sampler = EpochSampler(len(clips), seed=options.seed, shuffle=trains, pad=pad, **_share())
     loader = DataLoader(
         clips,
         batch_size=options.batch_size if trains else 1,
@@ -149,38 +153,44 @@ def loader_of(
 
 
 def training_of(options: argparse.Namespace, model: LMANet, device: torch.device) -> Training:
-    """The start of a training, before ``resume`` and ``spread``."""
-    if distributed.world_size() > 1:
-        distributed.synchronise_norms(model, device.type)
+    """The start of a training, before ``resume``."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = Adam(trained, lr=options.lr_start, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     schedule = schedule_of(options.lr_strategy, optimizer, options.num_epochs)
     # Only numbers of half the width and range of float32 need to be scaled.
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "float16")
-    return Training(model, optimizer, schedule, loss_function(options, device), device, model, scaler)
+    learner = learner_of(options, model, device, scaler)
+    return Training(model, optimizer, schedule, loss_function(options, device), device, scaler, learner)
 
 
-def spread(options: argparse.Namespace, training: Training) -> None:
-    """Lets several processes train as one: their gradients are averaged, of trained parameters alone."""
+def learner_of(
+    options: argparse.Namespace, model: LMANet, device: torch.device, scaler: torch.amp.GradScaler
+) -> Learner:
+    """How gradients are found, of trained parameters alone, by processes that train as one."""
+    if device.type == "cpu":
+        return ClipLearner(model, options.batch_size, options.seed)
     if distributed.world_size() == 1:
-        return
-    model, device = training.model, training.device
+        return BatchLearner(model, scaler)
+    return BatchLearner(spread(options, model, device), scaler)
+
+
+def spread(options: argparse.Namespace, model: LMANet, device: torch.device) -> DistributedDataParallel:
+    """The model in several processes, whose gradients are averaged and whose batch norms see all samples."""
+    distributed.synchronise_norms(model)
     for name in unused_parameters(model, options.win_size):
         # No loss reaches it, so that it never changes; the other processes need not be asked about it.
         model.get_parameter(name).requires_grad_(False)
+    if distributed.rank() > 0:
+        # Dropout of its own for each process; the first draws what a single process would.
+        torch.manual_seed(options.seed + 1_000_003 * distributed.rank())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of a new name for broadcast_buffers, which older PyTorch lacks
-        training.network = DistributedDataParallel(
+        return DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
             broadcast_buffers=False,  # the batch norms are synchronised
             gradient_as_bucket_view=True,
         )
-    if device.type == "cpu":
-        distributed.waits.watch_gradients(training.network)
-    if distributed.rank() > 0:
-        # Dropout of its own for each process; the first draws what a single process would.
-        torch.manual_seed(options.seed + 1_000_003 * distributed.rank())
 
 
 def unused_parameters(model: LMANet, window: int) -> list[str]:

@@ -69,7 +69,7 @@ def evaluate(
     """
     model.eval()
     result = Evaluation(ConfusionMatrix(NUM_CLASSES, device), ConfusionMatrix(NUM_CLASSES, device))
-    batches, total_loss = Timed(loader, device), torch.zeros((), device=device)
+    batches, total_loss = Timed(loader, device), 0.0
     calls = max(distributed.gathered(len(loader)))
     quiet = None if distributed.is_first() else True
     for sample in tqdm(batches, "evaluation", total=len(loader), unit="batch", disable=quiet, leave=False):
@@ -78,10 +78,10 @@ def evaluate(
         clip = network_input(sample.frames, model.config.traits, device)
         label = sample.label.to(device, non_blocking=True)
         start = synchronised_seconds(device)
-        logits = model(clip, selected=not model.config.picks_by_chance)
+        logits = model(clip, selected=True)
         result.network_seconds.append((synchronised_seconds(device) - start) / (clip.shape[0] * clip.shape[1]))
         prediction = logits[:, -1].argmax(1).to(torch.uint8)
-        total_loss += loss_function(logits, label) * len(label)
+        total_loss += loss_function(logits, label).item() * len(label)
         result.clips += len(label)
         result.confusion.update(prediction, label)
         if original_labels:
@@ -101,13 +101,13 @@ def evaluate(
     return result
 
 
-def _sum_over_processes(result: Evaluation, total_loss: Tensor, expected: int) -> None:
+def _sum_over_processes(result: Evaluation, total_loss: float, expected: int) -> None:
     result.clips = int(distributed.summed(torch.tensor(result.clips)))
     if result.clips != expected:
         raise DataError(f"{result.clips} clips were evaluated: expected each of the {expected} once")
-    result.loss = distributed.summed(total_loss).item() / result.clips
-    waiting = torch.tensor(result.waiting_seconds, dtype=torch.float64)
-    result.waiting_seconds = distributed.summed(waiting).item() / distributed.world_size()
+    own = torch.tensor([total_loss, result.waiting_seconds], dtype=torch.float64)
+    loss, waiting = distributed.summed(own).tolist()
+    result.loss, result.waiting_seconds = loss / result.clips, waiting / distributed.world_size()
     for matrix in (result.confusion, result.original_confusion):
         matrix.counts = distributed.summed(matrix.counts)
 

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import time
+import traceback
 import warnings
 from contextlib import nullcontext
 
@@ -28,6 +29,15 @@ from utils.errors import LostPeerError, OptionError, TrainingError, UserError
 def run(options: argparse.Namespace) -> None:
     """Trains or evaluates, alone or as one of several processes. Raises a ``UserError`` for anything a user can mend,
     ``StoppedError`` after SIGTERM and ``LostPeerError`` where another process went away."""
+    try:
+        _run(options)
+    except BaseException as error:
+        # A traceback would keep a loader until the program ends, which waits for the loader's processes without end.
+        traceback.clear_frames(error.__traceback__)
+        raise
+
+
+def _run(options: argparse.Namespace) -> None:
     level = logging.INFO if processes.is_first_rank() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     # Four are the published default, also where there are fewer processors.

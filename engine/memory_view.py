@@ -133,8 +133,6 @@ def memory_view(model: LMANet, frames: Tensor, device: torch.device) -> MemoryVi
     config = model.config
     if config.baseline:
         return None
-    if config.picks_by_chance:
-        frames = frames[-config.memory_size - 1 :]
     training = model.training
     model.eval()
     try:

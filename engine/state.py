@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from datasets.classes import NUM_CLASSES
+from engine.learners import Learner
 from engine.run_folder import EpochRow
 from models import weights
 from models.lmanet import LMANet
@@ -43,16 +44,15 @@ class Progress:
 
 @dataclass
 class Training:
-    """All that a training changes. ``network`` is what is called in a step: the model, or what spreads it over several
-    processes."""
+    """All that a training changes, and how it comes to its gradients."""
 
     model: LMANet
     optimizer: Optimizer
     schedule: LRScheduler | ReduceLROnPlateau
     loss_function: nn.Module
     device: torch.device
-    network: nn.Module
     scaler: torch.amp.GradScaler
+    learner: Learner
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
     progress: Progress = dataclasses.field(default_factory=Progress)
 

@@ -5,20 +5,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
-from datasets.cityscapes import Sample
+from datasets.cityscapes import CityscapesClips, Sample
+from datasets.classes import IGNORED
 from datasets.sampling import EpochSampler
 from engine.batches import Timed, network_input
 from engine.evaluate import Evaluation
+from engine.learners import STANDS_IN, Part, counted
 from engine.report import percent
 from engine.run_folder import EpochRow
 from engine.saving import Saver, StopWish
@@ -99,9 +101,9 @@ def _run_epoch(
     start, spent_on_saving, waited = time.perf_counter(), saver.spent_seconds, distributed.waits.seconds
     epoch = len(training.rows) + 1
     learning_rate = training.optimizer.param_groups[0]["lr"]
-    sampler.set_epoch(epoch, training.progress.clips // sampler.world_size)
+    sampler.set_epoch(epoch, training.progress.clips)
     steps_before = training.progress.steps
-    waiting = _train_epoch(training, settings, loader, saver, stop, watch)
+    waiting = _train_epoch(training, settings, loader, sampler, saver, stop, watch)
     seconds_a_step = (time.perf_counter() - start) / max(1, training.progress.steps - steps_before)
     validation = _validated(training, validate, stop)
     progress = training.progress
@@ -145,6 +147,7 @@ def _train_epoch(
     training: Training,
     settings: TrainSettings,
     loader: DataLoader,
+    sampler: EpochSampler,
     saver: Saver,
     stop: StopWish,
     watch: Watch | None,
@@ -153,8 +156,9 @@ def _train_epoch(
     set_train_mode(training.model, settings)
     epoch, losses = len(training.rows) + 1, training.progress.losses
     batches = Timed(loader, training.device)
-    steps = len(losses) + math.ceil(len(loader) / settings.accumulate)
-    groups = _groups(batches, settings.accumulate)
+    count = math.ceil(sampler.largest_share() / loader.batch_size)
+    steps = len(losses) + math.ceil(count / settings.accumulate)
+    groups = _groups(_filled_up(batches, count, loader.dataset), settings.accumulate)
     with tqdm(
         groups, f"epoch {epoch}", total=steps, initial=len(losses), unit="step", disable=_quiet(), leave=False
     ) as progress:
@@ -180,48 +184,46 @@ def _train_epoch(
 def _step(training: Training, settings: TrainSettings, samples: list[Sample], stop: StopWish) -> bool:
     """One step of the optimizer over the batches of all processes; gives whether any of them is to stop after it.
 
-    Its loss is the mean over all of their pixels, weighted by class. Each process takes its share of that mean times
-    the number of processes, as their gradients are averaged.
+    Its loss is the mean over all of their pixels, weighted by class.
     """
-    device, loss_function, size = training.device, training.loss_function, distributed.world_size()
-    labels = [sample.label.to(device, non_blocking=True) for sample in samples]
-    weights = torch.stack([loss_function.weight(label) for label in labels])
-    mean_weight = (distributed.summed(weights.sum()) / size).clamp(min=torch.finfo(torch.float32).tiny)
-    loss = torch.zeros((), device=device)
+    own_weight = sum(training.loss_function.weight(sample.label) for sample in samples)
+    weight = distributed.summed(torch.tensor(own_weight, dtype=torch.float64)).item()
+    part_of = partial(_part, training, settings, weight)
     training.optimizer.zero_grad(set_to_none=True)
-    for number, (sample, label, weight) in enumerate(zip(samples, labels, weights, strict=True), start=1):
-        # Gradients are exchanged once, with those of the last batch.
-        with nullcontext() if size == 1 or number == len(samples) else training.network.no_sync():
-            part = _forward(training, settings, sample, label) * (weight / mean_weight)
-            training.scaler.scale(part).backward()
-            distributed.waits.gradients_came()
-        loss += part.detach()
-    mean_loss, clips, stopping = distributed.summed(
-        torch.stack([loss / size, loss.new_tensor(sum(map(len, labels))), loss.new_tensor(float(stop.noted))])
-    ).tolist()
-    if math.isfinite(mean_loss):
+    parts = training.learner.gradients(samples, part_of, len(training.rows) + 1)
+    if settings.train_iou:
+        for part in parts:
+            training.progress.confusion.update(part.prediction, part.label)
+    own = [sum(part.loss.item() for part in parts), sum(map(counted, samples)), stop.noted]
+    loss, clips, stopping = distributed.summed(torch.tensor(own, dtype=torch.float64)).tolist()
+    if math.isfinite(loss):
         training.scaler.step(training.optimizer)
         training.scaler.update()
-    training.progress.losses.append(mean_loss)
+    training.progress.losses.append(loss)
     training.progress.clips += int(clips)
     return stopping > 0
 
 
-def _forward(training: Training, settings: TrainSettings, sample: Sample, label: Tensor) -> Tensor:
-    """The loss of a batch."""
-    config = training.model.config
-    clip = network_input(sample.frames, config.traits, training.device)
-    with torch.autocast(training.device.type, settings.autocast, enabled=settings.autocast is not None):
-        logits = training.network(clip, selected=not config.picks_by_chance)
-    if settings.train_iou:
-        main_logits = logits[0] if isinstance(logits, tuple) else logits
-        training.progress.confusion.update(main_logits[:, -1].argmax(1), label)
-    return training.loss_function(logits, label)
+def _part(
+    training: Training, settings: TrainSettings, weight_of_all: float, network: nn.Module, sample: Sample
+) -> Part:
+    """What comes out for the clips of a sample, whose loss is their share of all clips'."""
+    device, config = training.device, training.model.config
+    clip, label = network_input(sample.frames, config.traits, device), sample.label.to(device, non_blocking=True)
+    with torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None):
+        logits = network(clip, selected=True)
+    main_logits = logits[0] if isinstance(logits, tuple) else logits
+    prediction = main_logits[:, -1].argmax(1) if settings.train_iou else None
+    return Part(training.loss_function(logits, label, weight_of_all), prediction, label)
 
 
 def _not_finite(training: Training, samples: list[Sample], loader: DataLoader) -> TrainingError:
     numbers = [
-        number for part in distributed.gathered([s.index.tolist() for s in samples]) for s in part for number in s
+        number
+        for part in distributed.gathered([sample.index.tolist() for sample in samples])
+        for indices in part
+        for number in indices
+        if number != STANDS_IN
     ]
     names = ", ".join(loader.dataset.clips[number].name for number in numbers)
     losses = training.progress.losses
@@ -244,6 +246,18 @@ def _validated(training: Training, validate: Callable[[Callable[[], None]], Eval
         # The random numbers that this validation has drawn are to be drawn again by the next one.
         restore_random_states(states, training.device)
         raise
+
+
+def _filled_up(batches: Iterable[Sample], count: int, clips: CityscapesClips) -> Iterator[Sample]:
+    """The batches of this process, and where others have one more, a clip without labels in its place."""
+    missing = count
+    for sample in batches:
+        missing -= 1
+        yield sample
+    if missing:
+        sample = default_collate([clips[0]])
+        label, index = torch.full_like(sample.label, IGNORED), torch.full_like(sample.index, STANDS_IN)
+        yield from itertools.repeat(sample._replace(label=label, index=index), missing)
 
 
 def _groups(batches: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

@@ -11,22 +11,29 @@ class WeightedCrossEntropy(nn.Module):
     """Mean cross-entropy of the last frame's pixels, each weighted by its class; ``ignored`` pixels do not count.
 
     Called with logits ``B S K H W`` (the last of S counts) or a pair of such, whose losses are averaged, and labels
-    ``B H W``. Where every pixel is ignored the loss is 0, and its gradient too.
+    ``B H W``. Where every pixel is ignored the loss is 0, and its gradient too. With ``weight_of_all`` the sum is
+    divided by that, for a share in the mean over more labels than these.
     """
 
     def __init__(self, class_weights: Sequence[float], ignored: int):
         super().__init__()
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
         self.ignored = ignored
+        self._weights = [weight for number, weight in enumerate(self.class_weights.tolist()) if number != ignored]
 
-    def weight(self, label: Tensor) -> Tensor:
+    def weight(self, label: Tensor) -> float:
         """The sum of the weights of all pixels of labels ``B H W`` that count: what ``forward`` divides by."""
-        return self.class_weights[label.long()][label != self.ignored].sum()
+        counts = torch.bincount(label.flatten(), minlength=self.ignored + 1).tolist()
+        del counts[self.ignored]
+        return sum(count * weight for count, weight in zip(counts, self._weights, strict=True))
 
-    def forward(self, logits: Tensor | tuple[Tensor, Tensor], label: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor | tuple[Tensor, Tensor], label: Tensor, weight_of_all: float | None = None
+    ) -> Tensor:
         if isinstance(logits, tuple):
-            return torch.stack([self.forward(each, label) for each in logits]).mean()
+            return torch.stack([self.forward(each, label, weight_of_all) for each in logits]).mean()
         label = label.long()
         last = logits[:, -1].float()
         total = F.cross_entropy(last, label, self.class_weights, ignore_index=self.ignored, reduction="sum")
-        return total / self.weight(label).clamp(min=torch.finfo(torch.float32).tiny)
+        weight = self.weight(label) if weight_of_all is None else weight_of_all
+        return total / max(weight, torch.finfo(torch.float32).tiny)

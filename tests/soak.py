@@ -1,6 +1,6 @@
 """Kills a small training at random moments, lets writes of its checkpoints fail, and resumes it each time.
 
-    python tests/soak.py [--kills 100] [--write-errors 50] [--folder DIR]
+    PYTHONPATH=. python tests/soak.py [--kills 100] [--write-errors 50] [--folder DIR]
 
 A third of the kills (SIGKILL) fall while a checkpoint is being written. After each the folder must be readable, and at
 the end the weights must equal, bit for bit, those of a training that nobody disturbed.

@@ -30,12 +30,12 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
     model = build.model_with_weights(options, device)
     if options.warm_start and checkpoint is None:
         build.warm_start_memory(options, model, train_clips, device)
+    model_text = describe(model)
     training = build.training_of(options, model, device)
     if distributed.is_first():
         if checkpoint is None:
             folder.set_earlier_training_aside()
-        folder.describe_run(options, describe(model))
-    build.spread(options, training)
+        folder.describe_run(options, model_text)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
     loader, sampler = build.loader_of(options, train_clips, device, trains=True)

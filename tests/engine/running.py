@@ -29,10 +29,6 @@ def started(arguments: list[str], *launcher: str, **environment: str) -> subproc
     )
 
 
-def torchrun(processes: int, script: str = "main.py") -> tuple[str, ...]:
-    return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), script)
-
-
 def checkpoint_of(folder: Path) -> dict:
     return checkpoint.read(folder / "checkpoint.pth.tar", CheckpointError)
 

@@ -10,26 +10,20 @@ import time
 import pytest
 
 from tests.engine.conftest import make_data_set
-from tests.engine.running import checkpoint_of, children_of, is_alive, ranks_of, started, torchrun, wait_for
+from tests.engine.running import checkpoint_of, children_of, is_alive, ranks_of, started, wait_for
 
-WITHOUT_DROPOUT = "tests/engine/without_dropout.py"
 SMALL = ("--stm-queue-size", "1")
 
 
-def assert_same_training(command, tmp_path, clips, processes, epochs):
-    """At most six clips a step, all parts trained; five validation clips, which neither two nor three divide.
-
-    Where a unit of a ReLU comes to lie within rounding of zero, as one does with eight clips, gradients jump and no
-    precision would do.
-    """
+def assert_same_training(command, tmp_path, clips, processes, epochs, *more):
+    """Six clips a step, all parts trained, and five validation clips, which neither two nor three divide."""
     data = make_data_set(tmp_path / "data", train=clips, val=5)
     options = ("--training", "--num-epochs", str(epochs), "--train-encoder", "--train-decoder", "--iouTrain", *SMALL)
     runs = {}
     for count in processes:
-        folder = tmp_path / f"run_{count}"
-        arguments = command(*options, "--batch-size", str(6 // count), data=data, savedir=folder)
-        run = started(arguments, *torchrun(count, WITHOUT_DROPOUT), DOUBLE="1")
-        error = run.communicate(timeout=1800)[1]
+        folder, sizes = tmp_path / f"run_{count}", ("--gpus", str(count), "--batch-size", str(6 // count))
+        run = started(command(*options, *sizes, *more, data=data, savedir=folder))
+        error = run.communicate(timeout=600)[1]
         assert run.returncode == 0, error
         assert f"a step takes 6 clips ({count} processes x batch {6 // count} x 1), learning rate 5e-05" in error
         runs[count] = checkpoint_of(folder)
@@ -39,23 +33,31 @@ def assert_same_training(command, tmp_path, clips, processes, epochs):
     for count, several in runs.items():
         differences = [(tensor - several["state_dict"][name]).abs().max() for name, tensor in one["state_dict"].items()]
         print(f"{clips} clips, {max(steps)} steps, 1 and {count} processes: weights differ by {max(differences):.1e}")
-        assert max(differences) < 1e-5
-        # Both IoUs, which follow from counts: exactly.
-        assert [row[3:] for row in one["rows"]] == [row[3:] for row in several["rows"]]
+        # Mostly by nothing. Sums in double differ in their last bits, which hardly ever shows in single precision.
+        assert max(differences) < 1e-6
+        for ours, theirs in zip(one["rows"], several["rows"], strict=True):
+            assert ours[1:3] == pytest.approx(theirs[1:3], rel=1e-9)
+            # Both IoUs, which follow from counts: exactly.
+            assert ours[3:] == theirs[3:]
 
 
 def test_two_processes_learn_what_one_does(command, tmp_path):
-    assert_same_training(command, tmp_path, clips=6, processes=(1, 2), epochs=1)
+    # Of the seven clips, the second step of an epoch takes one: the second process has none.
+    assert_same_training(command, tmp_path, 7, (1, 2), 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("clips", "processes", "epochs"),
-    [(6, (1, 2, 3), 20), (10, (1, 2), 10), (9, (1, 3), 10)],
-    ids=["whole steps", "a rest of four", "a rest of three"],
+    ("clips", "epochs", "more"),
+    [
+        (6, 20, ()),
+        (7, 10, ("--memory-strategy", "random", "--win-size", "3")),
+        (10, 10, ("--model-struct", "aux_mem_loss", "--learnable-constant", "--amp", "bfloat16")),
+    ],
+    ids=["whole steps", "a rest of one", "a rest of four"],
 )
-def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_path, clips, processes, epochs):
-    assert_same_training(command, tmp_path, clips, processes, epochs)
+def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_path, clips, epochs, more):
+    assert_same_training(command, tmp_path, clips, (1, 2, 3), epochs, *more)
 
 
 def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):

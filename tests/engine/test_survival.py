@@ -34,17 +34,17 @@ def assert_same_end(first: Path, second: Path) -> None:
     assert read(first / "model_best.pth").keys() == read(second / "model_best.pth").keys()
 
 
-# An epoch is three training steps and three validation clips, each of which asks for a loss once.
-@pytest.mark.parametrize(("call", "steps"), [(2, 2), (5, 3)], ids=["in a training step", "in the validation"])
+# An epoch is five training clips, two a step, and three validation clips, each of which asks for a loss once.
+@pytest.mark.parametrize(("call", "steps"), [(3, 2), (7, 3)], ids=["in a training step", "in the validation"])
 def test_sigterm_writes_a_checkpoint_that_goes_on_bit_for_bit(command, tmp_path, monkeypatch, capsys, call, steps):
     assert main(command(*TRAIN, savedir=tmp_path / "whole")) == 0
     right, calls = WeightedCrossEntropy.forward, []
 
-    def with_a_signal(self, logits, label):
+    def with_a_signal(self, logits, label, *of_all):
         calls.append(label)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        return right(self, logits, label)
+        return right(self, logits, label, *of_all)
 
     with monkeypatch.context() as patch:
         patch.setattr(WeightedCrossEntropy, "forward", with_a_signal)
@@ -125,12 +125,12 @@ def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path
         time.sleep(2)
         away.rename(own_toytown)
 
-    def loss_with_a_removal(self, logits, label):
+    def loss_with_a_removal(self, logits, label, *of_all):
         calls.append(label)
         if len(calls) == 2:
             own_toytown.rename(away)
             threading.Thread(target=back_in_two_seconds).start()
-        return right_loss(self, logits, label)
+        return right_loss(self, logits, label, *of_all)
 
     def noticed_saying(self, error):
         noticed.set()
@@ -153,11 +153,11 @@ def test_a_data_root_that_stays_away_ends_a_training_in_one_line(
 ):
     right, calls = WeightedCrossEntropy.forward, []
 
-    def loss_with_a_removal(self, logits, label):
+    def loss_with_a_removal(self, logits, label, *of_all):
         calls.append(label)
         if len(calls) == 2:
             own_toytown.rename(tmp_path / "away")
-        return right(self, logits, label)
+        return right(self, logits, label, *of_all)
 
     monkeypatch.setattr(WeightedCrossEntropy, "forward", loss_with_a_removal)
     assert main(command(*TRAIN, "--num-workers", workers, "--retries", "0", data=own_toytown)) == 2
@@ -176,6 +176,19 @@ def test_a_checkpoint_with_the_published_keys_goes_on_and_says_what_it_lacks(com
     assert main(command(*options, "2", "--resume")) == 0
     assert "lacks network, schedule, rows, random_states: goes on after epoch 1" in capsys.readouterr().err
     assert [row[0] for row in read(path)["rows"]] == [1, 2]
+
+
+def test_an_error_of_the_program_itself_ends_it_with_its_workers(command):
+    fails = (
+        "import sys; from models.losses import WeightedCrossEntropy; from main import main\n"
+        "WeightedCrossEntropy.forward = None\n"
+        "sys.exit(main())"
+    )
+    arguments = [sys.executable, "-c", fails, *command(*TRAIN, "--num-workers", "2")]
+    # Workers of a training ignore SIGTERM: an interpreter that ends while their loader lives waits without end.
+    ended = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "TypeError: 'NoneType' object is not callable"
 
 
 def test_accumulated_batches_in_16_bits_make_one_step(command, tmp_path):

@@ -116,12 +116,12 @@ def test_a_new_training_sets_the_old_one_aside(command, tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(command, tmp_path, monkeypatch, capsys):
     right, calls = WeightedCrossEntropy.forward, []
 
-    def wrong_in_the_second_epoch(self, logits, label):
+    def wrong_in_the_second_epoch(self, logits, label, *of_all):
         calls.append(label)
-        return right(self, logits, label) * (float("nan") if len(calls) == 8 else 1)
+        return right(self, logits, label, *of_all) * (float("nan") if len(calls) == 11 else 1)
 
     monkeypatch.setattr(WeightedCrossEntropy, "forward", wrong_in_the_second_epoch)
-    # An epoch is three training steps and three validation clips: the eighth call is step 2 of epoch 2.
+    # An epoch is five training clips, two a step, and three validation clips: this is step 2 of epoch 2.
     assert main(command("--training", "--num-epochs", "3", "--train-decoder")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "the loss became nan at epoch 2, step 2 (toytown_" in error
