@@ -3,7 +3,8 @@
     PYTHONPATH=. python tests/soak.py [--kills 100] [--write-errors 50] [--folder DIR]
 
 A third of the kills (SIGKILL) fall while a checkpoint is being written. After each the folder must be readable, and at
-the end the weights must equal, bit for bit, those of a training that nobody disturbed.
+the end the weights must equal, bit for bit, those of a training that nobody disturbed. How long a process lives is
+drawn in units of what it takes from its start to its first checkpoint, so that it gets on wherever this runs.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def soak(folder: Path, kills: int, write_errors: int) -> int:
     prepare(folder)
     start = time.perf_counter()
     disturbed, counts = folder / "disturbed", {"kills": 0, "while writing": 0, "write errors": 0, "fresh starts": 0}
-    epochs = 1
+    epochs, typical = 1, seconds_to_a_checkpoint(folder, disturbed)
     while counts["kills"] < kills or counts["write errors"] < write_errors:
         fails = counts["write errors"] * max(kills, 1) < counts["kills"] * write_errors or counts["kills"] >= kills
         if not (disturbed / "checkpoint.pth.tar").exists():
@@ -61,7 +62,7 @@ def soak(folder: Path, kills: int, write_errors: int) -> int:
             counts["write errors"] += 1
         else:
             in_writing = counts["while writing"] * 3 < counts["kills"] + 1
-            counts["while writing"] += killed(child, disturbed, in_writing)
+            counts["while writing"] += killed(child, disturbed, random.uniform(0.1, 2.5) * typical, in_writing)
             counts["kills"] += 1
         epochs = max(epochs, check_readable(disturbed))
     # Both end at the same epoch; the last run of the disturbed one is left alone.
@@ -129,9 +130,21 @@ def break_a_write() -> None:
     os.fsync = fsync
 
 
-def killed(child: int, savedir: Path, in_writing: bool) -> bool:
-    """Kills a process at a random moment; gives whether a file was being written just then."""
-    time.sleep(random.uniform(0.2, 3.0))
+def seconds_to_a_checkpoint(folder: Path, savedir: Path) -> float:
+    """Begins the training, lets it come to its first checkpoint, and kills it."""
+    start = time.monotonic()
+    child = begun(folder, savedir, 1_000_000)
+    while not (savedir / "checkpoint.pth.tar").exists():
+        time.sleep(0.01)
+    seconds = time.monotonic() - start
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    return seconds
+
+
+def killed(child: int, savedir: Path, after: float, in_writing: bool) -> bool:
+    """Kills a process after so many seconds; gives whether a file was being written just then."""
+    time.sleep(after)
     deadline = time.monotonic() + 60
     while in_writing and not parts(savedir) and time.monotonic() < deadline:
         time.sleep(0.0005)
