@@ -2,6 +2,7 @@
 
 import io
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -39,7 +40,7 @@ def figure_png(plan: Plan, results: Sequence[Result]) -> bytes:
         axes.set_yticks(range(len(arms)), arms)
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, grey)")
-        axes.set_title(plan.question)
+        axes.set_title(textwrap.fill(plan.question, 60))
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
     return png.getvalue()
