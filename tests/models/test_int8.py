@@ -12,7 +12,7 @@ from datasets.cityscapes import CityscapesClips, Roots, find_clips
 from datasets.classes import NUM_CLASSES
 from datasets.images import read_frame
 from datasets.synthetic import StreetOptions, render_clip
-from models import LMANetConfig, VideoSegmenter, build_lmanet
+from models import LMANetConfig, VideoSegmenter, build_lmanet, int8
 from models.onnx import exported, runtime_session
 from utils.errors import OptionError
 from utils.metrics import ConfusionMatrix
@@ -53,7 +53,7 @@ def test_labels_on_a_street_are_nearly_those_of_float32(runtime, weights, networ
         same.append((expected.argmax(1) == found.argmax(1)).float().mean().item())
         alone = coarse.single_frame_logits(image).argmax(1) == exact.single_frame_logits(image).argmax(1)
         same.append(alone.float().mean().item())
-    assert min(same) > 0.95
+    assert min(same) > (0.93 if int8._saturates() else 0.95)  # 7 bits a weight round twice as coarsely as 8
     with pytest.raises(ValueError, match=r"input has shape \(1, 3, 32, 64\): expected \(1, 3, 64, 128\)"):
         coarse.model.step(torch.zeros(1, 3, 32, 64))
 
