@@ -1,5 +1,4 @@
-"""The processes that train together: who they are, sums over them, what each of them has, and
-batch norms that see all of their samples.
+"""The processes that train together: who they are, sums over them, what each of them has, norms that see all samples.
 
 Every function works in a single process too, where there is nothing to exchange.
 """
