@@ -1,6 +1,7 @@
 """A training that is stopped, damaged or short of disk: what is kept, and that it goes on as if nothing had been."""
 
 import errno
+import itertools
 import multiprocessing
 import os
 import signal
@@ -38,11 +39,10 @@ def assert_same_end(first: Path, second: Path) -> None:
 @pytest.mark.parametrize(("call", "steps"), [(3, 2), (7, 3)], ids=["in a training step", "in the validation"])
 def test_sigterm_writes_a_checkpoint_that_goes_on_bit_for_bit(command, tmp_path, monkeypatch, capsys, call, steps):
     assert main(command(*TRAIN, savedir=tmp_path / "whole")) == 0
-    right, calls = WeightedCrossEntropy.forward, []
+    right, calls = WeightedCrossEntropy.forward, itertools.count(1)
 
     def with_a_signal(self, logits, label, *of_all):
-        calls.append(label)
-        if len(calls) == call:
+        if next(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
         return right(self, logits, label, *of_all)
 
@@ -92,11 +92,10 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(command, tmp_pa
 
 @pytest.mark.parametrize(("failing", "status"), [(1, 0), (10**6, 2)], ids=["for a while", "to the end"])
 def test_a_full_disk(command, tmp_path, monkeypatch, capsys, failing, status):
-    right, calls = checkpoint._forget_cached, []
+    right, calls = checkpoint._forget_cached, itertools.count(1)
 
     def full(file):
-        calls.append(file)
-        if len(calls) <= failing:
+        if next(calls) <= failing:
             raise OSError(errno.ENOSPC, "No space left on device")
         right(file)
 
@@ -117,7 +116,7 @@ def test_a_full_disk(command, tmp_path, monkeypatch, capsys, failing, status):
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path, monkeypatch, capfd, workers):
     assert main(command(*TRAIN, data=own_toytown, savedir=tmp_path / "whole")) == 0
-    away, noticed, calls = tmp_path / "away", multiprocessing.Event(), []
+    away, noticed, calls = tmp_path / "away", multiprocessing.Event(), itertools.count(1)
     right_loss, right_saying = WeightedCrossEntropy.forward, patience.Patience._say_that_it_waits
 
     def back_in_two_seconds() -> None:
@@ -126,8 +125,7 @@ def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path
         away.rename(own_toytown)
 
     def loss_with_a_removal(self, logits, label, *of_all):
-        calls.append(label)
-        if len(calls) == 2:
+        if next(calls) == 2:
             own_toytown.rename(away)
             threading.Thread(target=back_in_two_seconds).start()
         return right_loss(self, logits, label, *of_all)
@@ -151,11 +149,10 @@ def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path
 def test_a_data_root_that_stays_away_ends_a_training_in_one_line(
     command, own_toytown, tmp_path, monkeypatch, capsys, workers
 ):
-    right, calls = WeightedCrossEntropy.forward, []
+    right, calls = WeightedCrossEntropy.forward, itertools.count(1)
 
     def loss_with_a_removal(self, logits, label, *of_all):
-        calls.append(label)
-        if len(calls) == 2:
+        if next(calls) == 2:
             own_toytown.rename(tmp_path / "away")
         return right(self, logits, label, *of_all)
 
