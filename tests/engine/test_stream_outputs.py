@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from datasets.classes import PALETTE
 from engine.stream_outputs import LabelledFrame, VideoOutput, clear_previous
 from tests.engine.videos import moving_blocks, read_video
 from utils.errors import IncompleteError, OptionError
@@ -48,6 +49,29 @@ def test_colours_are_of_a_kind_that_the_video_names(tmp_path):
     shown = frame.to_ndarray(format="rgb24")[:64].astype(int)
     for left in (0, 64, 128):
         assert np.abs(shown[8:-8, left + 8 : left + 56] - colours[0, left]).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["overlay", "labels", "both"])
+@pytest.mark.parametrize("size", [(47, 161), (48, 160), (48, 161), (47, 160)])
+def test_each_kind_shows_the_newest_frame_at_any_size(tmp_path, kind, size):
+    height, width = size
+    output = VideoOutput(tmp_path, kind, 0.25, 25.0)
+    images = [np.full((*size, 3), shade, np.uint8) for shade in (200, 40)]
+    roads, skies = np.zeros(size, np.uint8), np.full(size, 10, np.uint8)
+    for image, labels in zip(images, (roads, skies), strict=True):
+        output.write(LabelledFrame("frame", image, labels, 0.0))
+    output.close()
+    shown = read_video(output.path)
+    columns = width * (2 if kind == "both" else 1)
+    assert shown[0].shape[:2] == tuple(side + side % 2 for side in (shown[0].shape[0], columns))
+    for picture, image, labels in zip(shown, images, (roads, skies), strict=True):
+        color = np.array(PALETTE[labels[0, 0]], float)
+        mixed = 0.75 * image[0, 0] + 0.25 * color
+        parts = {"overlay": [mixed], "labels": [color], "both": [mixed, color]}[kind]
+        for number, expected in enumerate(parts):
+            part = picture[4 : height - 4, number * width + 4 : (number + 1) * width - 4]
+            assert np.abs(part - expected).max() <= 16  # what the codec loses
+        assert np.abs(picture[4 : height - 4, -1] - expected).max() <= 16  # the column that an odd width lacks, too
 
 
 def test_a_picture_that_no_video_can_hold_is_said(tmp_path):
