@@ -137,6 +137,32 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
     return clips
 
 
+class City(NamedTuple):
+    """The frames of a city's snippets, and its labels, by ``CITY_SEQ_FRAME``."""
+
+    name: str
+    frames: dict[str, Path]
+    labels: dict[str, Path]
+
+
+def cities_of(roots: Roots, split: str) -> list[City]:
+    """All cities of a split that have a label. Raises DataError for a folder that is missing, or holds no label."""
+    labels_folder, frames_folder = (
+        _split_folder(root, part, split)
+        for root, part in ((roots.root, "gtFine"), (roots.sequence_root, "leftImg8bit_sequence"))
+    )
+    cities = []
+    for name in _subfolders(labels_folder):
+        frames, labels = (
+            {key: Path(path) for key, path in sorted(_named_files(folder / name, endings).items())}
+            for folder, endings in ((frames_folder, _FRAME_ENDINGS), (labels_folder, _LABEL_ENDINGS))
+        )
+        cities += [City(name, frames, labels)] if labels else []
+    if not cities:
+        raise DataError(f"no labels in {labels_folder}: {_WHAT_TO_DO}")
+    return cities
+
+
 class CityscapesClips(Dataset[Sample]):
     """Clips as tensors at the working resolution.
 

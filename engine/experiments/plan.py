@@ -5,8 +5,8 @@
     options = "--dataset Synthetic"            # of every command
     reference = "control"                      # gains are counted from this arm, seed by seed
 
-    [data]                                     # sets of clips, by name: options of python -m datasets.synthetic
-    street = "--train-clips 400 --size 128x256"
+    [data]                                     # sets of clips, by name: a module that writes them, and its options
+    street = "datasets.synthetic --train-clips 400 --size 128x256"
 
     [arms.lmanet]
     data = "street"
@@ -28,6 +28,7 @@ from utils.errors import OptionError
 
 PLANS = Path(__file__).parent / "plans"
 _PLAN_KEYS = {"question", "seeds", "options", "reference", "data", "arms"}
+_DATA_MODULES = ("datasets.synthetic", "engine.pseudo_labels")
 _ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "each"}
 
 
@@ -143,6 +144,9 @@ def _check(path: Path, plan: Plan) -> None:
     folders = [arm.folder for arm in plan.arms]
     if not plan.seeds or not plan.arms or len(set(folders)) < len(folders):
         raise OptionError(f"{path}: expected one seed and one arm or more, and arms whose names differ")
+    for name, words in plan.data.items():
+        if not words or words[0] not in _DATA_MODULES:
+            raise OptionError(f"{path}: data {name} begins with {words[:1]}: expected {' or '.join(_DATA_MODULES)}")
     for arm in plan.arms:
         if arm.data is not None and arm.data not in plan.data:
             raise OptionError(f"{path}: arm {arm.name} has data {arm.data}: expected one of {', '.join(plan.data)}")

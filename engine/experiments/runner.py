@@ -1,6 +1,6 @@
 """Runs the commands of an experiment, several side by side, and goes on where it was stopped.
 
-Every command is one of ``main.py`` or ``datasets.synthetic``, in a process of its own with a fixed number of threads,
+Every command is one of ``main.py`` or of what writes data, in a process of its own with a fixed number of threads,
 and is written down. A step that is done leaves its command in a file beside what it made; it is not done again.
 """
 
@@ -54,8 +54,8 @@ class Chain:
 
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
     return [
-        Step(folder / "data" / name, ("-m", "datasets.synthetic", str(folder / "data" / name), *options))
-        for name, options in plan.data.items()
+        Step(folder / "data" / name, ("-m", module, str(folder / "data" / name), *options))
+        for name, (module, *options) in plan.data.items()
     ]
 
 
@@ -146,7 +146,7 @@ class Runner:
         log.info("%s", step.text)
         goes_on = ["--resume"] if (step.folder / "checkpoint.pth.tar").is_file() else []
         step.folder.mkdir(parents=True, exist_ok=True)
-        path = step.folder.with_suffix(".log") if "datasets.synthetic" in step.command else step.folder / LOG
+        path = step.folder.with_suffix(".log") if step.command[0] == "-m" else step.folder / LOG
         with path.open("a", encoding="utf-8") as output:
             status = subprocess.run(
                 [sys.executable, *step.command, *goes_on],

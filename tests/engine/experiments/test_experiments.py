@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import datasets.synthetic.__main__ as synthetic
+from engine import pseudo_labels
 from engine.experiments.__main__ import main
 from engine.experiments.plan import names, read_plan
 from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation
@@ -18,7 +20,7 @@ seeds = [3, 4]
 options = "--dataset Synthetic --num-workers 0"
 reference = "single"
 [data]
-clips = "--size 32x64 --train-clips 2 --val-clips 1 --length 4"
+clips = "datasets.synthetic --size 32x64 --train-clips 2 --val-clips 1 --length 4"
 [arms.single]
 data = "clips"
 network = "--baseline-mode --win-size 3"
@@ -72,10 +74,10 @@ def test_the_commands_of_the_plans_that_come_along_are_understood(name, tmp_path
         for step in chain.steps:
             assert step.command[0] == "main.py"
             build_parser().parse_args(step.command[1:])
-    from datasets.synthetic.__main__ import _parser
-
+    parsers = {"datasets.synthetic": synthetic._parser, "engine.pseudo_labels": pseudo_labels._parser}
     for step in data_steps(plan, tmp_path):
-        _parser().parse_args(step.command[2:])
+        assert step.command[0] == "-m"
+        parsers[step.command[1]]().parse_args(step.command[2:])
 
 
 def test_an_experiment_runs_and_the_second_start_does_nothing(tiny, tmp_path, capsys):

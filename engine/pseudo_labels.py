@@ -1,0 +1,133 @@
+"""Make a data set in which more frames are labelled: those without a label by what a single-frame network sees in them.
+
+    python -m engine.pseudo_labels OUT --weights trained_models/erfnet_pretrained.pth
+    python main.py --training --data-root OUT --weights trained_models/erfnet_pretrained.pth
+
+OUT links to the frames and labels of the data set at --data-root and is read like it; its validation labels are the
+true ones. Pixels that the network is not sure of are ignored. A second run goes on where the first one stopped.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from datasets.cityscapes import Roots, cities_of, resolve_roots
+from datasets.images import TRAIN_IDS_ENDING, read_picture
+from engine.launch import pick_device
+from models.segmenter import VideoSegmenter
+from utils.errors import OptionError, UserError
+from utils.files import writable_folder, write_bytes, write_text
+
+NOT_SURE = 255  # in files of train ids: ignored
+DESCRIPTION = "pseudo_labels.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        _write(options)
+    except UserError as error:
+        print(f"engine.pseudo_labels: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("engine.pseudo_labels: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, examples = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        "python -m engine.pseudo_labels",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="of the network that labels the frames")
+    parser.add_argument("--backbone", default="erf", metavar="NAME", help="its kind, as for main.py (erf)")
+    parser.add_argument("--data-root", metavar="DIR", help="the data set whose frames are labelled (as for main.py)")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="label frames of numbers divisible by K (1)")
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="pixels whose class has a probability below P are ignored (0.5)",
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="as for main.py (auto)"
+    )
+    return parser
+
+
+def _write(options: argparse.Namespace) -> None:
+    if options.every < 1:
+        raise OptionError(f"--every is {options.every}: expected 1 frame or more, for example 5")
+    if not 0 <= options.confidence <= 1:
+        raise OptionError(f"--confidence is {options.confidence}: expected 0 to 1, for example 0.5")
+    roots = resolve_roots(options.data_root)
+    cities = cities_of(roots, "train")
+    segmenter = VideoSegmenter(options.weights, options.backbone, pick_device(options.device), baseline=True)
+    out = writable_folder(options.out, "OUT")
+    if out.resolve() in (roots.root.resolve(), roots.sequence_root.resolve()):
+        raise OptionError(f"OUT {out} is the data set itself: expected another folder, such as save/pseudo_labels")
+    _claim(out, options, roots)
+    _link(out / "leftImg8bit_sequence", roots.sequence_root / "leftImg8bit_sequence")
+    if (roots.root / "gtFine" / "val").is_dir():
+        _link(out / "gtFine" / "val", roots.root / "gtFine" / "val")
+    missing: list[tuple[Path, Path]] = []
+    for city in cities:
+        folder = out / "gtFine" / "train" / city.name
+        for path in city.labels.values():
+            _link(folder / path.name, path)
+        for name, path in city.frames.items():
+            label = folder / f"{name}_gtFine{TRAIN_IDS_ENDING}"
+            if name not in city.labels and int(name[-6:]) % options.every == 0 and not label.exists():
+                missing.append((path, label))
+    for path, label in tqdm(missing, "labels", unit="frame", disable=None):
+        write_bytes(label, _png(_predicted(segmenter, read_picture(path).permute(1, 2, 0).numpy(), options.confidence)))
+
+
+def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) -> np.ndarray:
+    """Train ids, uint8 ``H W`` at the frame's size, ``NOT_SURE`` where the class is less probable than that."""
+    logits = segmenter.single_frame_logits(segmenter.prepared(frame))
+    labels = segmenter.labels(logits)
+    labels[(logits[0].softmax(0).amax(0) < confidence).cpu().numpy()] = NOT_SURE
+    return segmenter.at_size(labels, frame.shape[:2])
+
+
+def _png(labels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _claim(out: Path, options: argparse.Namespace, roots: Roots) -> None:
+    """Notes what is written there. Raises ``OptionError`` where labels of other options are there already."""
+    wanted = {name: value for name, value in vars(options).items() if name not in ("out", "device")}
+    wanted |= {"weights": str(Path(options.weights).resolve()), "data_root": str(roots.root.resolve())}
+    file = out / DESCRIPTION
+    text = json.dumps(wanted, indent=1, sort_keys=True) + "\n"
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise OptionError(f"OUT {out} holds labels of other options (see {file.name}): name a new folder")
+    if not file.exists() and any((out / part).exists() for part in ("gtFine", "leftImg8bit_sequence")):
+        raise OptionError(f"OUT {out} holds a data set already: name a new folder")
+    write_text(file, text)
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(target.resolve())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
