@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SHOWN_CUTS = 10
 # The network is timed alone after a stream, for so small a share of the stream's own time, and for so many steps.
-ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 3, 50
+ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 7, 50
 
 
 class Prepared(NamedTuple):

@@ -25,7 +25,12 @@ def test_every_part_is_measured_in_one_run(tmp_path, monkeypatch, capsys):
     assert 0.5 * report["milliseconds"]["LMANet"]["least"] < parts <= report["milliseconds"]["LMANet"]["quartile_3"]
     ratio = report["ratios"]["LMANet / single frame"]
     assert 1 < ratio < 10
-    assert f"LMANet / single frame: {ratio:.3f}" in capsys.readouterr().out
+    pipeline = report["pipeline"]
+    assert len(pipeline["shares"]) == pipeline["rounds"] == benchmark_stream.PIPELINE_ROUNDS
+    assert pipeline["frames_per_second"] > 0 and 0 < pipeline["share_of_network_alone"] < 3
+    printed = capsys.readouterr().out
+    assert f"LMANet / single frame: {ratio:.3f}" in printed
+    assert f"{pipeline['share_of_network_alone']:.3f} of the network alone" in printed
 
 
 def test_spread_and_ratios_by_hand():
