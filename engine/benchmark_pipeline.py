@@ -12,7 +12,7 @@ from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
 from engine.frame_sources import VideoFile
 from engine.stream import Stream
-from engine.stream_outputs import VideoOutput
+from engine.stream_outputs import CODEC, VideoOutput
 from models.segmenter import VideoSegmenter
 
 FRAMES, FPS = 24, 17
@@ -42,8 +42,7 @@ def write_street(path: Path, size: tuple[int, int]) -> Path:
     height, width = (side - side % 2 for side in size)  # H.264 in 4:2:0 takes even sides
     frames, _ = render_clip(StreetOptions(height, width, FRAMES), 0)
     with av.open(str(path), "w") as container:
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(codec, rate=Fraction(FPS))
+        stream = container.add_stream(CODEC, rate=Fraction(FPS))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

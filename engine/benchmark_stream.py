@@ -83,7 +83,7 @@ def run(
                 start = synchronised_seconds(device)
                 call()
                 seconds.setdefault(name, []).append(synchronised_seconds(device) - start)
-    del calls
+    del calls  # with their networks, which the pipeline does not need
     report = {
         "frame_size": list(size),
         "network": {"backbone": config.backbone, "memory_size": config.memory_size, "corr_size": config.corr_size},

@@ -11,6 +11,7 @@ from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_ST
 from utils.errors import UserError
 
 DATASETS = ("Cityscapes", "Synthetic")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 CONTROLS = ("repeated-frame", "other-clip", "other-labels")
 LR_STRATEGIES = (
     *(f"plateau_{factor}" for factor in ("03", "05", "07", "08", "09")),
@@ -115,7 +116,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device",
         default="auto",
-        choices=("auto", "cpu", "cuda", "mps"),
+        choices=DEVICES,
         help="where to compute; auto takes CUDA, then MPS, then the CPU",
     )
     group.add_argument(

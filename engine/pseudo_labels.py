@@ -14,18 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from datasets.cityscapes import Roots, cities_of, resolve_roots
 from datasets.images import TRAIN_IDS_ENDING, read_picture
 from engine.launch import pick_device
+from engine.options import DEVICES
+from engine.stream_outputs import NO_CLASS
 from models.segmenter import VideoSegmenter
 from utils.errors import OptionError, UserError
-from utils.files import writable_folder, write_bytes, write_text
+from utils.files import writable_folder, write_text
+from utils.visualize import write_png
 
-NOT_SURE = 255  # in files of train ids: ignored
 DESCRIPTION = "pseudo_labels.json"
 
 
@@ -64,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="pixels whose class has a probability below P are ignored (0.5)",
     )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="as for main.py (auto)"
-    )
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="as for main.py (auto)")
     return parser
 
 
@@ -95,19 +94,15 @@ def _write(options: argparse.Namespace) -> None:
             if name not in city.labels and int(name[-6:]) % options.every == 0 and not label.exists():
                 missing.append((path, label))
     for path, label in tqdm(missing, "labels", unit="frame", disable=None):
-        write_bytes(label, _png(_predicted(segmenter, read_picture(path).permute(1, 2, 0).numpy(), options.confidence)))
+        write_png(label, _predicted(segmenter, read_picture(path).permute(1, 2, 0).numpy(), options.confidence))
 
 
 def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) -> np.ndarray:
-    """Train ids, uint8 ``H W`` at the frame's size, ``NOT_SURE`` where the class is less probable than that."""
+    """Train ids, uint8 ``H W`` at the frame's size, ``NO_CLASS`` where the class is less probable than that."""
     logits = segmenter.single_frame_logits(segmenter.prepared(frame))
     labels = segmenter.labels(logits)
-    labels[(logits[0].softmax(0).amax(0) < confidence).cpu().numpy()] = NOT_SURE
+    labels[(logits[0].softmax(0).amax(0) < confidence).cpu().numpy()] = NO_CLASS
     return segmenter.at_size(labels, frame.shape[:2])
-
-
-def _png(labels: np.ndarray) -> bytes:
-    return cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _claim(out: Path, options: argparse.Namespace, roots: Roots) -> None:

@@ -24,6 +24,7 @@ from utils.visualize import legend
 
 SUMMARY, PLOT, LABELS, PROBABILITIES = "stream.json", "stream.png", "labels", "probabilities"
 PARTIAL = ".partial.mp4"
+CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 QUALITY = {"libx264": {"crf": "20", "preset": "ultrafast"}, "mpeg4": {"qscale": "3"}}
 FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}  # in microseconds
 LONGEST_SIDE = 16384  # of a video in H.264
@@ -133,11 +134,10 @@ class VideoOutput:
         self._left, self._right = self._canvas[:height, : frame_size[1]], self._canvas[:height, frame_size[1] : width]
         self._odd_column = self._canvas[:height, width:]
         self._colors = np.empty((*frame_size, 3), np.uint8)
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self._file = self._partial.open("wb", buffering=0)
         self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
         rate = Fraction(self.fps).limit_denominator(1001) or 1
-        self._stream = self._container.add_stream(codec, rate=rate, options=QUALITY[codec])
+        self._stream = self._container.add_stream(CODEC, rate=rate, options=QUALITY[CODEC])
         self._stream.codec_context.time_base = Fraction(1, TICKS)
         self._stream.height, self._stream.width = self._canvas.shape[:2]
         self._stream.pix_fmt = "yuv420p"
