@@ -1,12 +1,15 @@
 """Runs the commands of an experiment, several side by side, and goes on where it was stopped.
 
 Every command is one of ``main.py`` or of what writes data, in a process of its own with a fixed number of threads,
-and is written down. A step that is done leaves its command in a file beside what it made; it is not done again.
+and is written down. A step that is done leaves its command in a file beside what it made; it is not done again. What
+an experiment beside this one has made in the same way - all have a control, and most the same data - is copied.
 """
 
+import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,24 +18,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from datasets.cityscapes import CITYSCAPES_VARIABLE
 from engine.experiments.plan import Arm, Plan
+from engine.options import build_parser
 from utils.errors import OptionError, TrainingError
-from utils.files import write_text
+from utils.files import PART, write_text
 
 log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
-DONE, LOG = "done.txt", "log.txt"
+DONE, LOG, RECIPE = "done.txt", "log.txt", "recipe.txt"
+CHECKPOINT = "checkpoint.pth.tar"
 STEPS_SAVE = 100  # what a stopped training has to do again at most
 TAIL = 600  # characters of a failed step's log that are shown
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command and the folder that it fills."""
+    """One command and the folder that it fills.
+
+    recipe: all that decides what comes out: every option's value, and instead of a folder of this experiment the
+    recipe of what is in it. Steps of the same recipe make the same, whatever they are called.
+    """
 
     folder: Path
     command: tuple[str, ...]
+    recipe: dict
 
     @property
     def text(self) -> str:
@@ -53,8 +66,9 @@ class Chain:
 
 
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
+    places = {name: folder / "data" / name for name in plan.data}
     return [
-        Step(folder / "data" / name, ("-m", module, str(folder / "data" / name), *options))
+        Step(places[name], ("-m", module, str(places[name]), *options), {"module": module, "options": list(options)})
         for name, (module, *options) in plan.data.items()
     ]
 
@@ -63,7 +77,8 @@ def chains(plan: Plan, folder: Path) -> list[Chain]:
     """All that is to be trained and evaluated: first what waits for nothing, so that all jobs have work."""
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms if seed in plan.seeds_of(arm)]
     pairs.sort(key=lambda pair: _depth(plan, pair[0]))
-    return [_chain(plan, folder, arm, seed) for arm, seed in pairs]
+    recipes = {str(step.folder): step.recipe for step in data_steps(plan, folder)}
+    return [_chain(plan, folder, arm, seed, recipes) for arm, seed in pairs]
 
 
 def _depth(plan: Plan, arm: Arm) -> int:
@@ -72,18 +87,27 @@ def _depth(plan: Plan, arm: Arm) -> int:
     return 0 if start is None else 1 + _depth(plan, start)
 
 
-def _chain(plan: Plan, folder: Path, arm: Arm, seed: int) -> Chain:
+def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, recipes: dict[str, dict]) -> Chain:
+    """The steps of an arm; ``recipes``, by the path of what they make, holds those it needs and is given its own."""
     common = [*plan.options, *_data_options(arm, folder), *arm.network]
     steps, weights = [], _weights(plan, folder, arm.start, seed)
     if arm.train is not None:
-        place = _place(folder, arm, seed) / "train"
         command = ["--training", *common, *arm.train, "--weights", weights, "--seed", str(seed)]
-        command += ["--steps-loss", "0", "--steps-save", str(STEPS_SAVE), "--savedir", str(place)]
-        steps.append(Step(place, ("main.py", *command)))
-        weights = str(place / "checkpoint.pth.tar")
-    place = _place(folder, arm, seed) / "eval"
-    command = ["--eval-mode", *common, *arm.evaluate, "--weights", weights, "--savedir", str(place)]
-    return Chain(arm, seed, (*steps, Step(place, ("main.py", *command))))
+        command += ["--steps-loss", "0", "--steps-save", str(STEPS_SAVE)]
+        steps.append(_main_step(_place(folder, arm, seed) / "train", command, recipes))
+        weights = str(steps[0].folder / CHECKPOINT)
+        recipes[weights] = steps[0].recipe
+    command = ["--eval-mode", *common, *arm.evaluate, "--weights", weights]
+    return Chain(arm, seed, (*steps, _main_step(_place(folder, arm, seed) / "eval", command, recipes)))
+
+
+def _main_step(place: Path, command: list[str], recipes: dict[str, dict]) -> Step:
+    command = [*command, "--savedir", str(place)]
+    values = vars(build_parser().parse_args(command))
+    del values["savedir"]
+    values["data_root"] = values["data_root"] or os.environ.get(CITYSCAPES_VARIABLE)
+    recipe = {name: recipes.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+    return Step(place, ("main.py", *command), recipe)
 
 
 def _place(folder: Path, arm: Arm, seed: int) -> Path:
@@ -101,14 +125,17 @@ def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
         return start
     if arm.train is None:
         return _weights(plan, folder, arm.start, seed)
-    return str(_place(folder, arm, seed) / "train" / "checkpoint.pth.tar")
+    return str(_place(folder, arm, seed) / "train" / CHECKPOINT)
 
 
 class Runner:
-    """Does steps with ``jobs`` processes side by side, of ``threads`` threads each."""
+    """Does steps with ``jobs`` processes side by side, of ``threads`` threads each.
 
-    def __init__(self, jobs: int, threads: int):
-        self.jobs, self.threads = jobs, threads
+    library: the folder of this and of other experiments, in which steps of the same recipe may have been done.
+    """
+
+    def __init__(self, jobs: int, threads: int, library: Path):
+        self.jobs, self.threads, self.library = jobs, threads, library
         self._stopped = threading.Event()
 
     def run(self, data: Iterable[Step], all_chains: Iterable[Chain]) -> None:
@@ -143,13 +170,23 @@ class Runner:
                     f"{step.folder}: holds the result of another command than {step.text}: name a new --savedir"
                 )
             return
-        log.info("%s", step.text)
-        goes_on = ["--resume"] if (step.folder / "checkpoint.pth.tar").is_file() else []
+        goes_on = (step.folder / CHECKPOINT).is_file()
+        twin = None if goes_on else self._twin(step)
+        if twin is None:
+            log.info("%s", step.text)
+            self._execute(step, goes_on)
+            write_text(step.folder / RECIPE, self._recipe_text(step))
+        else:
+            log.info("%s: copied from %s, which is the same", step.folder, twin)
+            _copy(twin, step.folder)
+        write_text(done, step.text + "\n")
+
+    def _execute(self, step: Step, goes_on: bool) -> None:
         step.folder.mkdir(parents=True, exist_ok=True)
         path = step.folder.with_suffix(".log") if step.command[0] == "-m" else step.folder / LOG
         with path.open("a", encoding="utf-8") as output:
             status = subprocess.run(
-                [sys.executable, *step.command, *goes_on],
+                [sys.executable, *step.command, *(["--resume"] if goes_on else [])],
                 cwd=PROJECT,
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.DEVNULL,
@@ -159,7 +196,32 @@ class Runner:
         if status:
             tail = path.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip().splitlines()
             raise TrainingError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
-        write_text(done, step.text + "\n")
+
+    def _recipe_text(self, step: Step) -> str:
+        recipe = {"threads": self.threads, "pytorch": torch.__version__, **step.recipe}
+        return json.dumps(recipe, indent=1, sort_keys=True) + "\n"
+
+    def _twin(self, step: Step) -> Path | None:
+        """A folder in which the same was done."""
+        text = self._recipe_text(step)
+        for pattern in (f"*/data/*/{RECIPE}", f"*/*/seed*/*/{RECIPE}"):
+            for path in sorted(self.library.glob(pattern)):
+                if (path.parent / DONE).is_file() and path.read_text(encoding="utf-8") == text:
+                    return path.parent
+        return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies what a step made, beside its place at first, but not the mark that it is done: that says where it is."""
+    part = target.with_name(target.name + PART)
+    try:
+        for old in (part, target):
+            if old.exists():
+                shutil.rmtree(old)
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(DONE))
+        part.rename(target)
+    except OSError as error:
+        raise TrainingError(f"{source}: cannot be copied to {target} ({error}); name another --savedir") from error
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[list[Chain]], None]) -> None:
@@ -170,6 +232,6 @@ def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[
         "\n".join(step.text for step in [*data_steps(plan, folder), *(s for c in all_chains for s in c.steps)]) + "\n",
     )
     try:
-        Runner(jobs, threads).run(data_steps(plan, folder), all_chains)
+        Runner(jobs, threads, folder.parent).run(data_steps(plan, folder), all_chains)
     finally:
         told([chain for chain in all_chains if chain.report.is_file()])

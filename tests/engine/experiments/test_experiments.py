@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,22 +98,65 @@ def test_an_experiment_runs_and_the_second_start_does_nothing(tiny, tmp_path, ca
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("report.json")} == before
 
 
+def test_what_another_experiment_has_made_in_the_same_way_is_copied(tiny, tmp_path, capsys):
+    head = TINY.partition('[arms."T = {}"]')[0].replace("seeds = [3, 4]", "seeds = [4]")
+    tiny.write_text(head)
+    assert main([str(tiny), "--savedir", str(tmp_path / "runs/first")]) == 0
+    # Another name, the data's too, options in another order and a default spelt out: the same. Another size: not.
+    second = (
+        head.replace("clips", "street")
+        .replace("--train-street", "--train-clips")
+        .replace("--val-street", "--val-clips")
+    )
+    second = second.replace("[arms.single]", "[arms.alone]").replace('"single"', '"alone"')
+    tiny.write_text(second.replace("--baseline-mode --win-size 3", "--win-size 3 --baseline-mode --lr-start 5e-5"))
+    assert main([str(tiny), "--savedir", str(tmp_path / "runs/second")]) == 0
+    files = [tmp_path / "runs" / place for place in ("first/single/seed4", "second/alone/seed4")]
+    for name in ("train/checkpoint.pth.tar", "train/automated_log.txt", "eval/report.json"):
+        assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes(), name
+    assert str(tmp_path / "runs/second") in (files[1] / "eval/done.txt").read_text()
+    assert not list((tmp_path / "runs").rglob("*.part"))
+    assert capsys.readouterr().err.count("which is the same") == 3
+
+
+def test_what_another_number_of_threads_or_an_unfinished_step_made_is_not_copied(tmp_path):
+    script = "import pathlib, sys; print('made', file=pathlib.Path(sys.argv[1], 'made').open('a'))"
+
+    def made(name: str, threads: int) -> Step:
+        place = tmp_path / "library" / name / "data" / "clips"
+        one = Step(place, ("-c", script, str(place)), {"script": script})
+        Runner(1, threads, tmp_path / "library").run([one], [])
+        return one
+
+    first = made("first", 1)
+    stamp = (first.folder / "made").stat().st_mtime_ns
+    assert (made("copied", 1).folder / "made").stat().st_mtime_ns == stamp
+    assert (made("threads", 2).folder / "made").stat().st_mtime_ns != stamp
+    for name in ("first", "copied"):
+        (tmp_path / "library" / name / "data/clips/done.txt").unlink()
+    assert (made("unfinished", 1).folder / "made").stat().st_mtime_ns != stamp
+
+
+def step(folder: Path, script: str) -> Step:
+    return Step(folder / "a", ("-c", script), {"script": script})
+
+
 def test_a_step_that_was_another_command_is_not_taken_for_done(tmp_path):
-    step = Step(tmp_path / "a", ("-c", "pass"))
-    Runner(1, 1).run([step], [])
+    Runner(1, 1, tmp_path).run([step(tmp_path, "pass")], [])
     with pytest.raises(OptionError, match="another command"):
-        Runner(1, 1).run([Step(tmp_path / "a", ("-c", "print()"))], [])
+        Runner(1, 1, tmp_path).run([step(tmp_path, "print()")], [])
 
 
 def test_a_command_that_fails_is_named_with_its_last_words(tmp_path):
     with pytest.raises(TrainingError, match=r"status 3: too bad$"):
-        Runner(1, 1).run([Step(tmp_path / "a", ("-c", "print('too bad'); raise SystemExit(3)"))], [])
+        Runner(1, 1, tmp_path).run([step(tmp_path, "print('too bad'); raise SystemExit(3)")], [])
     assert not (tmp_path / "a/done.txt").exists()
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path):
-    script = "import os; raise SystemExit(os.environ['OMP_NUM_THREADS'] != '3')"
-    Runner(1, 3).run([Step(tmp_path / "a", ("-c", script))], [])
+    Runner(1, 3, tmp_path).run(
+        [step(tmp_path, "import os; raise SystemExit(os.environ['OMP_NUM_THREADS'] != '3')")], []
+    )
 
 
 @pytest.mark.parametrize(
