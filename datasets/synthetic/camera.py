@@ -168,16 +168,41 @@ def render(
     time: in frames; sky: 256 x 4 uint8, its material; fog: 128 x 4 int32, for each whole metre of distance its share of
     256 and colour. Returns the image, H x W x 3 uint8, and the train ids, H x W uint8.
     """
-    points = surfaces.corners + (surfaces.velocity * time)[surfaces.owner]
-    seen = camera.seen(points)
-    order = _draw_order(surfaces, camera, time, seen)
-    ranks = _ranks(surfaces, camera, seen, order)
+    order, ranks = _visible(surfaces, camera, time)
     samples, distance = _shaded(surfaces, camera, time, order, ranks, sky)
     image = _averaged(samples)
     share, colour = fog[distance][..., :1], fog[distance][..., 1:]
     image += ((colour - image) * share) >> 8
     train_ids = np.append(np.uint8(sky_id), surfaces.train_id[order])
     return image.astype(np.uint8), train_ids[_voted(ranks, train_ids)]
+
+
+def moved(surfaces: Surfaces, camera: Camera, before: Camera, time: float) -> np.ndarray:
+    """How far what each pixel shows at ``time`` has come in the image since one frame earlier, H x W float32 in pixels.
+
+    before: the camera at that time. Of the sky only the camera's turning counts. NaN where what is seen was behind it.
+    """
+    order, ranks = _visible(surfaces, camera, time)
+    rank = ranks[::_SUPER, ::_SUPER]
+    y, x = np.mgrid[: camera.height, : camera.width].astype(np.float32) * _SUPER
+    row = [np.take(coefficient, rank) for coefficient in _homographies(surfaces, camera, time, order)[6:]]
+    depth = 1 / np.maximum(row[0] * x + row[1] * y + row[2], np.float32(1 / _FAR))
+    x, y = (x + 0.5) / _SUPER, (y + 0.5) / _SUPER
+    ray = [(x - camera.centre[0]) / camera.focal, (camera.centre[1] - y) / camera.focal, np.ones_like(x)]
+    place = np.stack(ray, -1) * depth[..., None] @ camera.turned(np.eye(3)).T  # in the world's axes, from the camera
+    velocity = np.concatenate([np.zeros((1, 3)), surfaces.velocity[order]])[rank]
+    travelled = np.where(rank[..., None] == 0, 0.0, np.subtract(camera.position, before.position))
+    there = before.turned(place + travelled - velocity)
+    there[there[..., 2] <= 0] = math.nan
+    return np.linalg.norm(np.stack([x, y], -1) - before.pixels(there), axis=-1).astype(np.float32)
+
+
+def _visible(surfaces: Surfaces, camera: Camera, time: float) -> tuple[np.ndarray, np.ndarray]:
+    """The polygons in drawing order, and the buffer of their ranks."""
+    points = surfaces.corners + (surfaces.velocity * time)[surfaces.owner]
+    seen = camera.seen(points)
+    order = _draw_order(surfaces, camera, time, seen)
+    return order, _ranks(surfaces, camera, seen, order)
 
 
 def _shaded(surfaces, camera, time, order, ranks, sky) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import cv2
@@ -50,6 +50,19 @@ def ensure_dataset(out: Path | str, train_clips: int, val_clips: int, options: S
     else:
         _refuse_others(out, out / _DONE, _description(train_clips, val_clips, options))
     return out
+
+
+def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
+    """A folder's options and the number of clips of each split. Raises DataError where it holds none."""
+    out = Path(out)
+    found = _described(out / _DONE)
+    try:
+        options = StreetOptions(**{field.name: found[field.name] for field in fields(StreetOptions)})
+        return options, {split: int(found[f"{split}_clips"]) for split in SPLITS}
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{out}: holds no street clips ({_DONE}); write some: python -m datasets.synthetic OUT"
+        ) from error
 
 
 def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> None:

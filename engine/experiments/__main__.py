@@ -17,7 +17,7 @@ import torch
 
 from engine.experiments.figure import figure_png
 from engine.experiments.plan import names, read_plan
-from engine.experiments.results import csv_text, markdown, read_results, results_files
+from engine.experiments.results import csv_text, markdown, positions, read_results, results_files
 from engine.experiments.runner import Chain, chains, data_steps, run_plan
 from utils.errors import OptionError, TrainingError, UserError
 from utils.files import writable_folder, write_bytes, write_text
@@ -74,10 +74,11 @@ def _run(options: argparse.Namespace) -> int:
         if not results:
             return
         table, figures, picture = results_files(folder)
-        text = markdown(plan, results, circumstances)
+        at = positions(plan, folder)
+        text = markdown(plan, results, circumstances, at)
         write_text(table, text)
         write_text(figures, csv_text(results))
-        write_bytes(picture, figure_png(plan, results))
+        write_bytes(picture, figure_png(plan, results, at))
         print(text)
         print(f"table: {table}, figures: {figures}, picture: {picture}, commands: {folder / 'commands.txt'}")
 

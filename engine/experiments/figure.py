@@ -1,46 +1,78 @@
-"""The figure of an experiment: the mIoU of every arm, a dot for each seed and a line for their mean."""
+"""The figure of an experiment: the mIoU of every arm, or what each gains against the plan's axis."""
 
 import io
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.experiments.plan import Plan
 from engine.experiments.results import Result, gains, values_of
-from engine.plots import BLUE, GREY, INK, LOOKS, VERMILION
+from engine.plots import BLUE, GREEN, GREY, INK, LOOKS, VERMILION
+
+LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (INK, ":"))
 
 
-def figure_png(plan: Plan, results: Sequence[Result]) -> bytes:
-    """mIoU of the arms from top to bottom, with the mean gain over the reference beside."""
-    arms = [arm.name for arm in plan.arms if values_of(results, arm.name, "mIoU")]
-    references = {plan.arm(arm).reference for arm in arms}
-    with matplotlib.rc_context({**LOOKS, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(9, 1.1 + 0.42 * len(arms)), layout="constrained")
-        axes = figure.subplots()
-        for row, arm in enumerate(arms):
-            values = [100 * value for value in values_of(results, arm, "mIoU").values()]
-            colour = GREY if arm in references else BLUE
-            axes.plot(values, [row] * len(values), "o", color=colour, markersize=6, alpha=0.8)
-            mean = statistics.fmean(values)
-            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
-            gained = gains(plan, results, arm, "mIoU")
-            if gained:
-                gain = 100 * statistics.fmean(gained.values())
-                axes.annotate(
-                    f"{gain:+.2f}",
-                    (1.01, row),
-                    xycoords=("axes fraction", "data"),
-                    va="center",
-                    color=INK if gain >= 0 else VERMILION,
-                    annotation_clip=False,
-                )
-        axes.set_yticks(range(len(arms)), arms)
-        axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, grey)")
-        axes.set_title(textwrap.fill(plan.question, 60))
+def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> bytes:
+    """A dot for each seed, and means; ``at``: where on the plan's axis arms are, if it has one."""
+    with matplotlib.rc_context({**LOOKS, "axes.grid.axis": "y" if at else "x"}):
+        if at:
+            figure = Figure(figsize=(7.5, 4), layout="constrained")
+            _gains_along(figure.subplots(), plan, results, at)
+        else:
+            arms = [arm.name for arm in plan.arms if values_of(results, arm.name, "mIoU")]
+            figure = Figure(figsize=(9, 1.1 + 0.42 * len(arms)), layout="constrained")
+            _arms_below_each_other(figure.subplots(), plan, results, arms)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
     return png.getvalue()
+
+
+def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> None:
+    """What arms gain over their references, against the axis; a line for each name of one."""
+    names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
+    for index, name in enumerate(names):
+        colour, dashes = LINES[index % len(LINES)]
+        points = {}
+        for arm in plan.arms:
+            gained = gains(plan, results, arm.name, "mIoU")
+            if arm.line == name and arm.name in at and gained:
+                points[at[arm.name]] = [100 * gain for gain in gained.values()]
+        xs = sorted(points)
+        axes.plot([x for x in xs for _ in points[x]], [gain for x in xs for gain in points[x]], "o", color=colour)
+        axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=colour, linewidth=2, label=name)
+    axes.axhline(0, color=GREY, linewidth=1.5)
+    axes.set_xlabel(plan.axis)
+    axes.set_ylabel("gain in mIoU, points")
+    axes.set_title(textwrap.fill(plan.question, 60))
+    if names != [""]:
+        axes.legend()
+
+
+def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], arms: Sequence[str]) -> None:
+    """mIoU from top to bottom, with the mean gain over the reference beside."""
+    references = {plan.arm(arm).reference for arm in arms}
+    for row, arm in enumerate(arms):
+        values = [100 * value for value in values_of(results, arm, "mIoU").values()]
+        colour = GREY if arm in references else BLUE
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=6, alpha=0.8)
+        mean = statistics.fmean(values)
+        axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
+        gained = gains(plan, results, arm, "mIoU")
+        if gained:
+            gain = 100 * statistics.fmean(gained.values())
+            axes.annotate(
+                f"{gain:+.2f}",
+                (1.01, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                color=INK if gain >= 0 else VERMILION,
+                annotation_clip=False,
+            )
+    axes.set_yticks(range(len(arms)), arms)
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, grey)")
+    axes.set_title(textwrap.fill(plan.question, 60))

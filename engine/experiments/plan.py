@@ -4,6 +4,7 @@
     seeds = [1, 2, 3]
     options = "--dataset Synthetic"            # of every command
     reference = "control"                      # gains are counted from this arm, seed by seed
+    axis = "side of the window"                # the figure shows gains against it, at each arm's ``at``
 
     [data]                                     # sets of clips, by name: a module that writes them, and its options
     street = "datasets.synthetic --train-clips 400 --size 128x256"
@@ -14,6 +15,8 @@
     train = "--lr-start 1e-3 --num-epochs 4"   # none: the arm is evaluated as it starts
     evaluate = "--consistency"                 # options of the evaluation
     network = "--corr-size 5"                  # options of both
+    at = "5"                                   # on the axis; motion: what the arm's clips move by, in pixels a frame
+    line = "T = 3"                             # what the figure connects with a line
 
 An arm with ``each = [...]`` is as many arms: ``{}`` in its name and its strings becomes one value after the other.
 ``reference`` may be given for an arm, too.
@@ -27,9 +30,10 @@ from pathlib import Path
 from utils.errors import OptionError
 
 PLANS = Path(__file__).parent / "plans"
-_PLAN_KEYS = {"question", "seeds", "options", "reference", "data", "arms"}
+_PLAN_KEYS = {"question", "seeds", "options", "reference", "axis", "data", "arms"}
 _DATA_MODULES = ("datasets.synthetic", "engine.pseudo_labels")
-_ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "each"}
+_ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "at", "line", "each"}
+MOTION = "motion"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Arm:
     evaluate: tuple[str, ...]
     network: tuple[str, ...]
     reference: str | None
+    at: float | str | None  # a number or MOTION
+    line: str
 
     @property
     def folder(self) -> str:
@@ -57,6 +63,7 @@ class Plan:
     question: str
     seeds: tuple[int, ...]
     options: tuple[str, ...]
+    axis: str | None
     data: dict[str, tuple[str, ...]]
     arms: tuple[Arm, ...]
 
@@ -90,7 +97,7 @@ def read_plan(name_or_file: str) -> Plan:
         raise OptionError(f"{path}: cannot be read as TOML ({error}); see engine/experiments/plan.py") from error
     try:
         return _plan(path, content)
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise OptionError(f"{path}: {error} is missing or of another type; see engine/experiments/plan.py") from error
 
 
@@ -105,6 +112,7 @@ def _plan(path: Path, content: dict) -> Plan:
         question=content["question"],
         seeds=tuple(int(seed) for seed in content["seeds"]),
         options=_words(content.get("options", "")),
+        axis=content.get("axis"),
         data={name: _words(options) for name, options in content.get("data", {}).items()},
         arms=tuple(arms),
     )
@@ -117,7 +125,7 @@ def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
         text = entry.get(key, default)
         return text if text is None else text.replace("{}", value)
 
-    train = filled("train", None)
+    train, at = filled("train", None), filled("at", None)
     return Arm(
         name=name.replace("{}", value),
         data=filled("data", None),
@@ -126,6 +134,8 @@ def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
         evaluate=_words(filled("evaluate")),
         network=_words(filled("network")),
         reference=filled("reference", reference),
+        at=at if at is None or at == MOTION else float(at),
+        line=filled("line"),
     )
 
 
@@ -150,6 +160,12 @@ def _check(path: Path, plan: Plan) -> None:
     for arm in plan.arms:
         if arm.data is not None and arm.data not in plan.data:
             raise OptionError(f"{path}: arm {arm.name} has data {arm.data}: expected one of {', '.join(plan.data)}")
+        if arm.at is not None and plan.axis is None:
+            raise OptionError(f'{path}: arm {arm.name} is at {arm.at}: expected an axis, such as axis = "frames"')
+        if arm.at == MOTION and (arm.data is None or plan.data[arm.data][0] != "datasets.synthetic"):
+            raise OptionError(
+                f"{path}: arm {arm.name} is at {MOTION}: expected data of datasets.synthetic, or a number"
+            )
         if arm.reference is not None and plan.arm(arm.reference) is None:
             raise OptionError(f"{path}: arm {arm.name} has reference {arm.reference}: there is no such arm")
         if plan.arm(arm.start) is not None and arm.start not in seen:

@@ -5,13 +5,14 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.synthetic.motion import median_motion
 from engine.consistency import SINGLE_FRAME, WITH_MEMORY
-from engine.experiments.plan import Plan
-from engine.experiments.runner import Chain
+from engine.experiments.plan import MOTION, Plan
+from engine.experiments.runner import Chain, data_folder
 from utils.errors import DataError
 
 MEASURES = {"mIoU": "mean_iou", "pixel accuracy": "accuracy"}
@@ -48,6 +49,13 @@ def _read(chain: Chain) -> Result:
         raise DataError(f"{chain.report}: no report of an evaluation ({error}); remove its folder and go on") from error
 
 
+def positions(plan: Plan, folder: Path) -> dict[str, float]:
+    """Where on the plan's axis its arms are, by name; ``folder`` is the experiment's, with the data in it."""
+    motion = {arm.data: data_folder(folder, arm.data) for arm in plan.arms if arm.at == MOTION}
+    motion = {name: median_motion(place) for name, place in motion.items()}
+    return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in plan.arms if arm.at is not None}
+
+
 def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
     """What an arm has over its reference in each seed that both were run with."""
     reference = plan.arm(arm).reference
@@ -63,8 +71,8 @@ def values_of(results: Sequence[Result], arm: str, measure: str) -> dict[int, fl
     return {r.seed: r.figures[measure] for r in results if r.arm == arm and measure in r.figures}
 
 
-def markdown(plan: Plan, results: Sequence[Result], circumstances: str) -> str:
-    """The tables: all measures of all arms, gains seed by seed, and the IoU of each class."""
+def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapping[str, float]) -> str:
+    """The tables: all measures of all arms, gains seed by seed, and the IoU of each class; ``at``: see positions."""
     arms = [arm.name for arm in plan.arms if any(r.arm == arm.name for r in results)]
     measures = [m for m in (*MEASURES, *CONSISTENCY) if any(m in r.figures for r in results)]
     missing = [arm.name for arm in plan.arms for seed in plan.seeds_of(arm)
@@ -72,14 +80,15 @@ def markdown(plan: Plan, results: Sequence[Result], circumstances: str) -> str:
     lines = [f"# {plan.question}", "", circumstances, ""]
     if missing:
         lines += [f"**Not yet run:** {', '.join(dict.fromkeys(missing))}.", ""]
-    head = [f"{measure} %" for measure in measures]
-    lines += _row(["", "seeds", *head, "gain in mIoU", "in each seed"], rule=True)
+    head = [*([plan.axis] if at else []), "seeds", *(f"{measure} %" for measure in measures)]
+    lines += _row(["", *head, "gain in mIoU", "in each seed"], rule=True)
     for arm in arms:
         cells = [mean_and_deviation(values_of(results, arm, measure).values()) for measure in measures]
         gained = gains(plan, results, arm, "mIoU")
         per_seed = ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())
         over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.arm(arm).reference}" if gained else ""
-        lines += _row([arm, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
+        place = [f"{at[arm]:.3g}" if arm in at else "–"] if at else []
+        lines += _row([arm, *place, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
     lines += ["", "Means over the seeds ± their standard deviation. IoU per class, means over the seeds, in %:", ""]
     lines += _row(["", *arms], rule=True)
     for name in results[0].iou if results else ():

@@ -65,8 +65,14 @@ class Chain:
         return self.steps[-1].folder / "report.json"
 
 
+def data_folder(folder: Path, name: str) -> Path:
+    """Where an experiment's data of that name are."""
+    return folder / "data" / name
+
+
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
-    places = {name: folder / "data" / name for name in plan.data}
+    """What writes the clips that all arms need."""
+    places = {name: data_folder(folder, name) for name in plan.data}
     return [
         Step(places[name], ("-m", module, str(places[name]), *options), {"module": module, "options": list(options)})
         for name, (module, *options) in plan.data.items()
@@ -115,7 +121,7 @@ def _place(folder: Path, arm: Arm, seed: int) -> Path:
 
 
 def _data_options(arm: Arm, folder: Path) -> list[str]:
-    return [] if arm.data is None else ["--data-root", str(folder / "data" / arm.data)]
+    return [] if arm.data is None else ["--data-root", str(data_folder(folder, arm.data))]
 
 
 def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:

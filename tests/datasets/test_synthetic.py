@@ -14,9 +14,10 @@ from datasets.classes import CLASSES
 from datasets.synthetic import StreetOptions, ensure_dataset, render_clip, write_dataset
 from datasets.synthetic import disk as on_disk
 from datasets.synthetic.__main__ import main
-from datasets.synthetic.camera import Camera, render
+from datasets.synthetic.camera import Camera, moved, render
 from datasets.synthetic.corruption import _enlarged, spoiled
 from datasets.synthetic.mesh import ALONG_X, STREET, UPWARDS, Mesh
+from datasets.synthetic.motion import median_motion
 from datasets.synthetic.parts import ID, disc, rectangle
 from datasets.synthetic.raster import filled, fixed
 from datasets.synthetic.textures import SIZE, material
@@ -68,6 +69,36 @@ def test_a_square_covers_the_pixels_that_perspective_gives_it():
     assert red[31:58, 128:156].all()
     assert not red[:30].any() and not red[60:].any() and not red[:, :127].any() and not red[:, 158:].any()
     assert set(np.unique(train_ids)) == {ID["car"], ID["sky"]}
+
+
+def test_motion_is_that_of_camera_and_things():
+    mesh = Mesh()
+    square(mesh, 10.0, mesh.paint((200, 30, 30)), ID["car"])  # stands still
+    square(mesh, 10.0, mesh.paint((200, 30, 30)), ID["bus"], x=-2.0, velocity=(0.5, 0.0, 0.0))  # keeps up
+    surfaces, here = mesh.surfaces(), (1.0, 1.0, 0.0)
+    camera, before = Camera(128, 256, here), Camera(128, 256, (0.5, 1.0, 0.0))
+    _, train_ids = render(surfaces, camera, 1, SKY, NO_FOG, ID["sky"])
+    motion = moved(surfaces, camera, before, 1)
+    assert motion[train_ids == ID["car"]] == pytest.approx(281.6 * 0.5 / 10)
+    assert motion[train_ids == ID["bus"]] == pytest.approx(0, abs=1e-4)
+    assert motion[train_ids == ID["sky"]] == pytest.approx(0, abs=1e-4)
+    # The camera has turned by 0.1: in the middle even the sky has moved by 281.6 * tan(0.1).
+    turned = moved(surfaces, Camera(128, 256, here, yaw=0.1), Camera(128, 256, here), 0)
+    assert turned[100, 127] == pytest.approx(281.6 * np.tan(0.1), rel=0.02)
+    # Driven past: what was 9 metres behind the camera then was never in the image.
+    assert np.isnan(moved(surfaces, camera, Camera(128, 256, (1.0, 1.0, 19.0)), 0)[train_ids == ID["car"]]).all()
+
+
+def test_the_motion_of_a_set_grows_with_its_speed(tmp_path):
+    medians = []
+    for speed in (0.0, 1.0, 2.0):
+        options = StreetOptions(height=64, width=128, length=2, speed=speed)
+        write_dataset(tmp_path / str(speed), 0, 2, options)
+        medians.append(median_motion(tmp_path / str(speed)))
+    assert medians[0] == pytest.approx(0, abs=1e-3)
+    assert 0.2 < medians[1] < medians[2] < 10
+    with pytest.raises(DataError, match="holds no street clips"):
+        median_motion(tmp_path)
 
 
 def test_what_moves_takes_its_texture_along():

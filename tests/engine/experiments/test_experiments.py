@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import datasets.synthetic.__main__ as synthetic
+from datasets.synthetic import StreetOptions, write_dataset
+from datasets.synthetic.motion import median_motion
 from engine import pseudo_labels
 from engine.experiments.__main__ import main
+from engine.experiments.figure import _gains_along
 from engine.experiments.plan import names, read_plan
-from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation
+from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation, positions
 from engine.experiments.runner import PROJECT, Runner, Step, chains, data_steps
 from engine.options import build_parser
 from utils.errors import OptionError, TrainingError
@@ -170,6 +174,9 @@ def test_threads_are_those_that_were_asked_for(tmp_path):
         (TINY.replace('reference = "single"', 'reference = "none such"'), "there is no such arm"),
         (TINY.replace('start = "single"', 'start = "another clip"'), "an arm that comes before it"),
         (TINY.replace("each = [1, 2]", "each = [1, 1]"), "whose names differ"),
+        (TINY.replace("each = [1, 2]", 'each = [1, 2]\nat = "{}"'), "expected an axis"),
+        (TINY.replace("each = [1, 2]", 'each = [1, 2]\nat = "far"'), "'far'"),
+        (f'axis = "x"\n{TINY}'.replace('data = "clips"', 'at = "motion"'), "expected data of datasets.synthetic"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_line(text, said, tmp_path, capsys):
@@ -197,7 +204,7 @@ def test_gains_are_counted_seed_by_seed(tiny):
     results = [result("single", 3, 0.5), result("single", 4, 0.6), result("T = 2", 3, 0.52), result("T = 2", 4, 0.58)]
     assert gains(plan, results, "T = 2", "mIoU") == pytest.approx({3: 0.02, 4: -0.02})
     assert gains(plan, results, "single", "mIoU") == {}
-    text = markdown(plan, results, "here")
+    text = markdown(plan, results, "here", {})
     # Deviation of 52 and 58: sqrt(2 * 3 ** 2) = 4.24; of +2 and -2: sqrt(2 * 2 ** 2) = 2.83.
     assert "| T = 2 | 2 | 55.00 ± 4.24 | +0.00 ± 2.83 over single | +2.00, -2.00 |" in text
     assert "**Not yet run:** T = 1, another clip." in text
@@ -207,6 +214,26 @@ def test_gains_are_counted_seed_by_seed(tiny):
         "single,3,mIoU,0.500000",
         "single,3,IoU road,0.500000",
     ]
+
+
+def test_gains_are_shown_against_the_plans_axis(tiny, tmp_path):
+    write_dataset(tmp_path / "data/clips", 0, 1, StreetOptions(height=32, width=64, length=2))
+    tiny.write_text(f'axis = "frames"\n{TINY}'.replace("each = [1, 2]", 'each = [1, 2]\nat = "{}"'))
+    plan = read_plan(str(tiny))
+    at = positions(plan, tmp_path)
+    assert at == {"T = 1": 1.0, "T = 2": 2.0}
+    results = [result("single", 3, 0.5), result("T = 1", 3, 0.51), result("T = 2", 3, 0.52)]
+    text = markdown(plan, results, "here", at)
+    assert "|  | frames | seeds | mIoU % |" in text
+    assert "| single | – | 1 | 50.00 |" in text and "| T = 2 | 2 | 1 | 52.00 | +2.00 over single |" in text
+    figure = Figure()
+    _gains_along(figure.subplots(), plan, results, at)
+    dots, line, zero = figure.axes[0].lines
+    assert list(line.get_xdata()) == list(dots.get_xdata()) == [1, 2]
+    assert list(line.get_ydata()) == pytest.approx([1, 2]) and list(zero.get_ydata()) == [0, 0]
+    tiny.write_text(f'axis = "pixels"\n{TINY}'.replace('start = "single"', 'start = "single"\nat = "motion"'))
+    moved = median_motion(tmp_path / "data/clips")
+    assert moved > 0.1 and positions(read_plan(str(tiny)), tmp_path) == {"T = 1": moved, "T = 2": moved}
 
 
 def test_one_value_has_no_deviation():
