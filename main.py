@@ -16,16 +16,13 @@ The single-frame network alone: --baseline-mode.
 Without any data set: --dataset Synthetic.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 
 from engine import processes
 from engine.options import parse_options
+from utils.command import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_WRONG_INPUT
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
-
-EXIT_INCOMPLETE = 1
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INCOMPLETE
     except UserError as error:
         processes.tell_error(error)
-        return processes.EXIT_WRONG_INPUT
+        return EXIT_WRONG_INPUT
     except LostPeerError as error:
         print(f"main.py: {error}", file=sys.stderr)
         return processes.EXIT_LOST_PEER

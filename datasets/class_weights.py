@@ -1,4 +1,6 @@
-"""Loss weights of the classes from how often they occur: ``python -m datasets.class_weights [--data-root DIR]``.
+"""Loss weights of the classes from how often they occur.
+
+    python -m datasets.class_weights --data-root data/cityscapes
 
 A class that fills the share p of all pixels, ignored ones among them, weighs ``1 / ln(c + p)``: rare classes weigh
 more, but not without bound (Paszke et al., *ENet*, 2016). c is 1.10, and 1.20 for the shallow decoder.
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from datasets.cityscapes import find_clips, resolve_roots
 from datasets.classes import CLASS_NAMES, IGNORED, NUM_CLASSES
 from datasets.images import read_label
-from utils.errors import OptionError, UserError
+from utils.command import module_parser, run_command, whole_number
 
 FULL_DECODER, SHALLOW_DECODER = 1.10, 1.20
 LABELS_AT_ONCE = 8
@@ -54,24 +56,19 @@ def weights_table(counts: Sequence[int]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.class_weights", description=__doc__.splitlines()[0])
+    parser = module_parser("datasets.class_weights", __doc__)
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: as of main.py)")
     parser.add_argument("--split", default="train", help="whose labels to count (default: train)")
-    parser.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
-    options = parser.parse_args(argv)
-    try:
-        if options.num_workers < 1:
-            raise OptionError(f"--num-workers is {options.num_workers}: expected 1 or more, for example 4")
-        labels = [clip.label for clip in find_clips(resolve_roots(options.data_root), options.split, window=1)]
-        counts = pixel_counts(labels, options.num_workers).tolist()
-    except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped by Ctrl-C", file=sys.stderr)
-        return 128 + signal.SIGINT
+    parser.add_argument(
+        "--num-workers", type=whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processes"
+    )
+    return run_command(parser, argv, _print_table)
+
+
+def _print_table(options: argparse.Namespace) -> None:
+    labels = [clip.label for clip in find_clips(resolve_roots(options.data_root), options.split, window=1)]
+    counts = pixel_counts(labels, options.num_workers).tolist()
     print(f"{len(labels)} labels of split {options.split}, {sum(counts):,} pixels\n\n{weights_table(counts)}")
-    return 0
 
 
 def _counts_of(label: Path) -> np.ndarray:

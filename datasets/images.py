@@ -7,8 +7,10 @@ byte ends the whole process there (a segmentation fault); OpenCV reports it.
 """
 
 import struct
+import sys
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.classes import IGNORED, VALID_LABEL_IDS, label_ids_to_train_ids
+from utils.command import height_x_width, module_parser, run_command, whole_number
 from utils.errors import DataError, UnreachableError
 
 # Larger images are refused from their header, before memory is taken for them.
@@ -270,12 +273,14 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
                 print(f"{kind:5s} decode {decode.__name__:12s} resize {label:7s} {1 / best:7.1f}")
 
 
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description="Measures how fast frames are decoded and resized.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures how fast frames are decoded and resized; returns the exit status."""
+    parser = module_parser("datasets.images", "Measure how fast frames are decoded and resized.")
     parser.add_argument("folder", type=Path, help="searched for .png and .jpg files, subfolders included")
-    parser.add_argument("--size", default="512x1024", help="height x width to resize to (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=6, help="files to take (default: %(default)s)")
-    options = parser.parse_args()
-    _benchmark(options.folder, tuple(int(side) for side in options.size.split("x")), options.count)
+    parser.add_argument("--size", type=height_x_width, default=(512, 1024), metavar="HxW", help="resize to (512x1024)")
+    parser.add_argument("--count", type=whole_number(1), default=6, metavar="N", help="files to take (6)")
+    return run_command(parser, argv, lambda options: _benchmark(options.folder, options.size, options.count))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

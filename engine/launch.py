@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import random
-import sys
 import time
 import traceback
 import warnings
@@ -23,6 +22,7 @@ from engine.option_checks import network_config
 from engine.run_folder import RunFolder
 from utils import distributed
 from utils.allocator import keep_freed_memory
+from utils.command import log_to_stderr
 from utils.errors import LostPeerError, OptionError, TrainingError, UserError
 
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     level = logging.INFO if processes.is_first_rank() else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    log_to_stderr(level)
     # Four are the published default, also where there are fewer processors.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     processes.end_with_parent()

@@ -3,11 +3,11 @@
 import argparse
 import os
 from collections.abc import Sequence
-from typing import NoReturn
 
 from engine.option_checks import check_options
 from engine.stream_options import BENCHMARKS, add_stream_group
 from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from utils.command import OneLineParser
 from utils.errors import UserError
 
 DATASETS = ("Cityscapes", "Synthetic")
@@ -31,13 +31,6 @@ examples:
       --savedir save/drive
   main.py --eval-mode --baseline-mode --savedir save/eval_erf     the single-frame network alone
 """
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line and exits with status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -15,12 +15,12 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.command import EXIT_WRONG_INPUT
 from utils.errors import OptionError, UserError
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
 RANK_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK"}
 EXIT_FAILED = 1
-EXIT_WRONG_INPUT = 2
 EXIT_LOST_PEER = 75  # EX_TEMPFAIL: nothing was wrong in this process
 EXIT_TERMINATED = 128 + signal.SIGTERM
 MEETING_SECONDS = 600

@@ -9,7 +9,6 @@ true ones. Pixels that the network is not sure of are ignored. A second run goes
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ from engine.launch import pick_device
 from engine.options import DEVICES
 from engine.stream_outputs import NO_CLASS
 from models.segmenter import VideoSegmenter
-from utils.errors import OptionError, UserError
+from utils.command import log_to_stderr, module_parser, run_command, whole_number
+from utils.errors import OptionError
 from utils.files import writable_folder, write_text
 from utils.visualize import write_png
 
@@ -32,32 +32,18 @@ DESCRIPTION = "pseudo_labels.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
-    options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    try:
-        _write(options)
-    except UserError as error:
-        print(f"engine.pseudo_labels: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("engine.pseudo_labels: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(_parser(), argv, _write, "the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        "python -m engine.pseudo_labels",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = module_parser("engine.pseudo_labels", __doc__)
     parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
     parser.add_argument("--weights", required=True, metavar="FILE", help="of the network that labels the frames")
     parser.add_argument("--backbone", default="erf", metavar="NAME", help="its kind, as for main.py (erf)")
     parser.add_argument("--data-root", metavar="DIR", help="the data set whose frames are labelled (as for main.py)")
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="label frames of numbers divisible by K (1)")
+    parser.add_argument(
+        "--every", type=whole_number(1), default=1, metavar="K", help="label frames of numbers divisible by K (1)"
+    )
     parser.add_argument(
         "--confidence",
         type=float,
@@ -70,8 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(options: argparse.Namespace) -> None:
-    if options.every < 1:
-        raise OptionError(f"--every is {options.every}: expected 1 frame or more, for example 5")
+    log_to_stderr()
     if not 0 <= options.confidence <= 1:
         raise OptionError(f"--confidence is {options.confidence}: expected 0 to 1, for example 0.5")
     roots = resolve_roots(options.data_root)

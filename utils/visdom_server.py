@@ -9,6 +9,7 @@ This starts the same server as it is, and says which scripts the page lacks and 
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +23,16 @@ from visdom.server import app  # noqa: E402
 from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT  # noqa: E402
 from visdom.utils.shared_utils import get_visdom_path  # noqa: E402
 
-from utils.errors import UserError  # noqa: E402
+from utils.command import module_parser, run_command  # noqa: E402
+from utils.errors import OptionError  # noqa: E402
 from utils.visdom_scripts import fetch_with_npm, missing_files  # noqa: E402
 
 HOST = "127.0.0.1"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="utils.visdom_server", description="The visdom server without its download, for this machine alone."
-    )
+    """Serves until Ctrl-C; returns the exit status."""
+    parser = module_parser("utils.visdom_server", __doc__)
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
     parser.add_argument(
         "--env-path", default=DEFAULT_ENV_PATH, metavar="DIR", help="saved windows; default: %(default)s"
@@ -41,22 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--scripts", type=Path, metavar="DIR", help="where more of the page's scripts are, in js/ css/ fonts/"
     )
     parser.add_argument("--npm", action="store_true", help="get the scripts that are missing with npm, into --scripts")
-    options = parser.parse_args(arguments)
+    return run_command(parser, arguments, _run)
+
+
+def _run(options: argparse.Namespace) -> None:
     static = Path(get_visdom_path("static"))
     scripts = options.scripts or static
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end
         if options.npm and missing_files(static, scripts):
             fetch_with_npm(scripts)
-        serve(options.port, options.env_path, scripts)
-    except UserError as error:
-        print(f"visdom_server: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"visdom_server: error: --port {options.port}: {error.strerror}: try another one", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    return 0
+        try:
+            serve(options.port, options.env_path, scripts)
+        except OSError as error:
+            raise OptionError(f"--port {options.port}: {error.strerror}: try another one") from error
 
 
 def serve(port: int, env_path: str, scripts: Path) -> None:

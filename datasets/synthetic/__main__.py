@@ -8,37 +8,25 @@ A second run with the same options does nothing; an interrupted one goes on.
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 
-from utils.errors import UserError
+from utils.command import height_x_width, module_parser, run_command
 
 from .disk import ensure_dataset
 from .options import StreetOptions
 
 
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH, such as 128x256")
-    return int(found[1]), int(found[2])
-
-
 def _parser() -> argparse.ArgumentParser:
     default = StreetOptions()
-    summary, _, examples = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        "python -m datasets.synthetic",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = module_parser("datasets.synthetic", __doc__)
     parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
     parser.add_argument("--train-clips", type=int, default=100, metavar="N", help="clips to train on (100)")
     parser.add_argument("--val-clips", type=int, default=30, metavar="N", help="clips to validate on (30)")
     parser.add_argument("--length", type=int, default=default.length, metavar="L", help="frames a clip (8)")
-    parser.add_argument("--size", type=_size, default=(128, 256), metavar="HxW", help="size of a frame (128x256)")
+    parser.add_argument(
+        "--size", type=height_x_width, default=(128, 256), metavar="HxW", help="size of a frame (128x256)"
+    )
     parser.add_argument(
         "--difficulty",
         type=float,
@@ -58,17 +46,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
-    args = _parser().parse_args(arguments)
-    try:
-        options = StreetOptions(*args.size, args.length, args.difficulty, args.seed, args.speed)
-        ensure_dataset(args.out, args.train_clips, args.val_clips, options, args.workers)
-    except UserError as error:
-        print(f"datasets.synthetic: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("datasets.synthetic: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(_parser(), arguments, _write, "the same command goes on")
+
+
+def _write(args: argparse.Namespace) -> None:
+    options = StreetOptions(*args.size, args.length, args.difficulty, args.seed, args.speed)
+    ensure_dataset(args.out, args.train_clips, args.val_clips, options, args.workers)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The same command goes on where it was stopped. Jobs of one thread each give the 
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,52 +18,34 @@ from engine.experiments.figure import figure_png
 from engine.experiments.plan import names, read_plan
 from engine.experiments.results import csv_text, markdown, positions, read_results, results_files
 from engine.experiments.runner import Chain, chains, data_steps, run_plan
-from utils.errors import OptionError, TrainingError, UserError
+from utils.command import log_to_stderr, module_parser, run_command, whole_number
 from utils.files import writable_folder, write_bytes, write_text
 from utils.lock import FolderLock
-
-log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs an experiment; gives 0, 1 where a command of it failed, 2 for wrong input, 130 after Ctrl-C."""
-    options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    try:
-        return _run(options)
-    except TrainingError as error:
-        print(f"experiments: error: {error}", file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(f"experiments: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("experiments: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
-        return 130
+    return run_command(_parser(), argv, _run, "the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        "python -m engine.experiments",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = module_parser("engine.experiments", __doc__)
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(names())}, or a .toml file like theirs")
     parser.add_argument("--savedir", metavar="DIR", help="folder of all that is made (save/experiments/NAME)")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="commands side by side (as many as cores)"
+        "--jobs",
+        type=whole_number(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="commands side by side (as many as cores)",
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each command (1)")
+    parser.add_argument("--threads", type=whole_number(1), default=1, metavar="N", help="threads of each command (1)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    for name in ("jobs", "threads"):
-        if getattr(options, name) < 1:
-            raise OptionError(f"--{name} is {getattr(options, name)}: expected 1 or more, for example 2")
+    log_to_stderr()
     plan = read_plan(options.name)
     folder = Path(options.savedir or f"save/experiments/{plan.name}").resolve()
     circumstances = f"{options.threads} threads a command, PyTorch {torch.__version__}, seeds {plan.seeds}."

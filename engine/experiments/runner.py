@@ -23,7 +23,7 @@ import torch
 from datasets.cityscapes import CITYSCAPES_VARIABLE
 from engine.experiments.plan import Arm, Plan
 from engine.options import build_parser
-from utils.errors import OptionError, TrainingError
+from utils.errors import IncompleteError, OptionError
 from utils.files import PART, write_text
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Runner:
         self._stopped = threading.Event()
 
     def run(self, data: Iterable[Step], all_chains: Iterable[Chain]) -> None:
-        """Raises ``TrainingError`` where a command fails; what runs beside it is let go on to its end."""
+        """Raises ``IncompleteError`` where a command fails; what runs beside it is let go on to its end."""
         for step in data:
             self._do(step)
         pool = ThreadPoolExecutor(self.jobs)
@@ -201,7 +201,7 @@ class Runner:
             ).returncode
         if status:
             tail = path.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip().splitlines()
-            raise TrainingError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
+            raise IncompleteError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
 
     def _recipe_text(self, step: Step) -> str:
         recipe = {"threads": self.threads, "pytorch": torch.__version__, **step.recipe}
@@ -227,7 +227,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, part, ignore=shutil.ignore_patterns(DONE))
         part.rename(target)
     except OSError as error:
-        raise TrainingError(f"{source}: cannot be copied to {target} ({error}); name another --savedir") from error
+        raise IncompleteError(f"{source}: cannot be copied to {target} ({error}); name another --savedir") from error
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[list[Chain]], None]) -> None:

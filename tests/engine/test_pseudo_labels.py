@@ -62,7 +62,7 @@ def test_a_second_run_writes_only_what_is_missing(toytown, erfnet_file, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--every", "0"], "--every is 0: expected 1"),
+        (["--every", "0"], "argument --every: '0': expected 1 or more"),
         (["--confidence", "nan"], "--confidence is nan: expected 0 to 1"),
         (["--data-root", "nowhere"], "no data folder|nowhere"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
@@ -72,7 +72,7 @@ def test_a_second_run_writes_only_what_is_missing(toytown, erfnet_file, tmp_path
 def test_wrong_options_are_said_in_a_line(toytown, erfnet_file, tmp_path, capsys, options, said):
     assert made(toytown, erfnet_file, tmp_path / "more", *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("engine.pseudo_labels: error: ")
+    assert error.startswith("python -m engine.pseudo_labels: error: ")
     assert any(part in error for part in said.split("|"))
 
 

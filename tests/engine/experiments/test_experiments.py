@@ -17,7 +17,7 @@ from engine.experiments.plan import names, read_plan
 from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation, positions
 from engine.experiments.runner import PROJECT, Runner, Step, chains, data_steps
 from engine.options import build_parser
-from utils.errors import OptionError, TrainingError
+from utils.errors import IncompleteError, OptionError
 
 TINY = """
 question = "Is anything learned?"
@@ -152,7 +152,7 @@ def test_a_step_that_was_another_command_is_not_taken_for_done(tmp_path):
 
 
 def test_a_command_that_fails_is_named_with_its_last_words(tmp_path):
-    with pytest.raises(TrainingError, match=r"status 3: too bad$"):
+    with pytest.raises(IncompleteError, match=r"status 3: too bad$"):
         Runner(1, 1, tmp_path).run([step(tmp_path, "print('too bad'); raise SystemExit(3)")], [])
     assert not (tmp_path / "a/done.txt").exists()
 
@@ -192,7 +192,9 @@ def test_an_unknown_name_is_answered_with_those_there_are():
         [sys.executable, "-m", "engine.experiments", "nothing"], cwd=PROJECT, capture_output=True, text=True
     )
     assert found.returncode == 2
-    assert found.stderr.startswith("experiments: error: nothing: there is no such experiment: expected one of ")
+    assert found.stderr.startswith(
+        "python -m engine.experiments: error: nothing: there is no such experiment: expected one of "
+    )
 
 
 def result(arm: str, seed: int, value: float) -> Result:
