@@ -52,7 +52,7 @@ def _read(chain: Chain) -> Result:
 def positions(plan: Plan, folder: Path) -> dict[str, float]:
     """Where on the plan's axis its arms are, by name; ``folder`` is the experiment's, with the data in it."""
     motion = {arm.data: data_folder(folder, arm.data) for arm in plan.arms if arm.at == MOTION}
-    motion = {name: median_motion(place) for name, place in motion.items()}
+    motion = {name: round(median_motion(place), 3) for name, place in motion.items()}  # below: rounding of floats
     return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in plan.arms if arm.at is not None}
 
 
