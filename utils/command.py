@@ -76,7 +76,9 @@ def whole_number(lowest: int) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {lowest} or more, for example {max(lowest, 2)}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected a whole number of {lowest} or more, for example {max(lowest, 2)}"
+            )
         return int(text)
 
     return number

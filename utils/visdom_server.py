@@ -48,8 +48,13 @@ def _run(options: argparse.Namespace) -> None:
     static = Path(get_visdom_path("static"))
     scripts = options.scripts or static
     with contextlib.suppress(KeyboardInterrupt):  # the usual end
-        if options.npm and missing_files(static, scripts):
-            fetch_with_npm(scripts)
+        try:
+            if options.npm and missing_files(static, scripts):
+                fetch_with_npm(scripts)
+        except OSError as error:
+            raise OptionError(
+                f"--scripts {scripts}: cannot be written to ({error.strerror}): expected a folder such as save/visdom"
+            ) from error
         try:
             serve(options.port, options.env_path, scripts)
         except OSError as error:

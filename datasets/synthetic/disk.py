@@ -56,6 +56,10 @@ def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
     """A folder's options and the number of clips of each split. Raises DataError where it holds none."""
     out = Path(out)
     found = _described(out / _DONE)
+    if found is not None and found.get("format") != FORMAT:
+        raise DataError(
+            f"{out}: holds street clips of format {found.get('format')} instead of {FORMAT}; draw them again"
+        )
     try:
         options = StreetOptions(**{field.name: found[field.name] for field in fields(StreetOptions)})
         return options, {split: int(found[f"{split}_clips"]) for split in SPLITS}

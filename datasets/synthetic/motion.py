@@ -15,8 +15,11 @@ def clip_motion(options: StreetOptions, seed: int) -> np.ndarray:
 
     Zeros in a clip of one frame; NaN where what is seen was behind the camera.
     """
-    scene, last = street(options, seed), options.length - 1
-    now, before = (scene.path.camera(options, time) for time in (last, max(last - 1, 0)))
+    last = options.length - 1
+    if last == 0:
+        return np.zeros((options.height, options.width), np.float32)
+    scene = street(options, seed)
+    now, before = (scene.path.camera(options, time) for time in (last, last - 1))
     return moved(scene.surfaces, now, before, last)
 
 

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     log_to_stderr()
     plan = read_plan(options.name)
     folder = Path(options.savedir or f"save/experiments/{plan.name}").resolve()
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         if not results:
             return
         table, figures, picture = results_files(folder)
-        at = positions(plan, folder)
+        at = positions(plan, results, folder)
         text = markdown(plan, results, circumstances, at)
         write_text(table, text)
         write_text(figures, csv_text(results))
@@ -66,10 +66,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         steps = [*data_steps(plan, folder), *(step for chain in chains(plan, folder) for step in chain.steps)]
         print("\n".join(step.text for step in steps))
-        return 0
+        return
     with FolderLock(writable_folder(folder, "--savedir"), "--savedir"):
         run_plan(plan, folder, options.jobs, options.threads, tell)
-    return 0
 
 
 if __name__ == "__main__":

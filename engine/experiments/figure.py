@@ -36,11 +36,11 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
     names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
     for index, name in enumerate(names):
         colour, dashes = LINES[index % len(LINES)]
-        points = {}
+        points: dict[float, list[float]] = {}
         for arm in plan.arms:
             gained = gains(plan, results, arm.name, "mIoU")
             if arm.line == name and arm.name in at and gained:
-                points[at[arm.name]] = [100 * gain for gain in gained.values()]
+                points.setdefault(at[arm.name], []).extend(100 * gain for gain in gained.values())
         xs = sorted(points)
         axes.plot([x for x in xs for _ in points[x]], [gain for x in xs for gain in points[x]], "o", color=colour)
         axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=colour, linewidth=2, label=name)

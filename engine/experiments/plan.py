@@ -22,6 +22,7 @@ An arm with ``each = [...]`` is as many arms: ``{}`` in its name and its strings
 ``reference`` may be given for an arm, too.
 """
 
+import math
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def read_plan(name_or_file: str) -> Plan:
         raise OptionError(f"{path}: cannot be read as TOML ({error}); see engine/experiments/plan.py") from error
     try:
         return _plan(path, content)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError) as error:
         raise OptionError(f"{path}: {error} is missing or of another type; see engine/experiments/plan.py") from error
 
 
@@ -125,7 +126,7 @@ def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
         text = entry.get(key, default)
         return text if text is None else text.replace("{}", value)
 
-    train, at = filled("train", None), filled("at", None)
+    train, at = filled("train", None), entry.get("at")
     return Arm(
         name=name.replace("{}", value),
         data=filled("data", None),
@@ -134,9 +135,18 @@ def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
         evaluate=_words(filled("evaluate")),
         network=_words(filled("network")),
         reference=filled("reference", reference),
-        at=at if at is None or at == MOTION else float(at),
+        at=None if at is None else _at(name, str(at).replace("{}", value)),
         line=filled("line"),
     )
+
+
+def _at(name: str, text: str) -> float | str:
+    try:
+        if text == MOTION or math.isfinite(float(text)):
+            return text if text == MOTION else float(text)
+    except ValueError:
+        pass
+    raise OptionError(f"arm {name} is at {text}: expected a number or {MOTION}, for example 5")
 
 
 def _words(options: str) -> tuple[str, ...]:
@@ -160,6 +170,8 @@ def _check(path: Path, plan: Plan) -> None:
     for arm in plan.arms:
         if arm.data is not None and arm.data not in plan.data:
             raise OptionError(f"{path}: arm {arm.name} has data {arm.data}: expected one of {', '.join(plan.data)}")
+        if arm.at is not None and arm.reference in (None, arm.name):
+            raise OptionError(f"{path}: arm {arm.name} is at {arm.at}, where gains are shown: expected a reference")
         if arm.at is not None and plan.axis is None:
             raise OptionError(f'{path}: arm {arm.name} is at {arm.at}: expected an axis, such as axis = "frames"')
         if arm.at == MOTION and (arm.data is None or plan.data[arm.data][0] != "datasets.synthetic"):

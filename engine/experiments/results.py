@@ -49,11 +49,13 @@ def _read(chain: Chain) -> Result:
         raise DataError(f"{chain.report}: no report of an evaluation ({error}); remove its folder and go on") from error
 
 
-def positions(plan: Plan, folder: Path) -> dict[str, float]:
-    """Where on the plan's axis its arms are, by name; ``folder`` is the experiment's, with the data in it."""
-    motion = {arm.data: data_folder(folder, arm.data) for arm in plan.arms if arm.at == MOTION}
+def positions(plan: Plan, results: Sequence[Result], folder: Path) -> dict[str, float]:
+    """Where on the plan's axis the arms with results are, by name; ``folder`` is the experiment's, with its data."""
+    there = {result.arm for result in results}
+    arms = [arm for arm in plan.arms if arm.at is not None and arm.name in there]
+    motion = {arm.data: data_folder(folder, arm.data) for arm in arms if arm.at == MOTION}
     motion = {name: round(median_motion(place), 3) for name, place in motion.items()}  # below: rounding of floats
-    return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in plan.arms if arm.at is not None}
+    return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in arms}
 
 
 def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
@@ -87,7 +89,7 @@ def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapp
         gained = gains(plan, results, arm, "mIoU")
         per_seed = ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())
         over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.arm(arm).reference}" if gained else ""
-        place = [f"{at[arm]:.3g}" if arm in at else "–"] if at else []
+        place = [f"{at[arm]:g}" if arm in at else "–"] if at else []
         lines += _row([arm, *place, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
     lines += ["", "Means over the seeds ± their standard deviation. IoU per class, means over the seeds, in %:", ""]
     lines += _row(["", *arms], rule=True)

@@ -5,6 +5,7 @@ and is written down. A step that is done leaves its command in a file beside wha
 an experiment beside this one has made in the same way - all have a control, and most the same data - is copied.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -15,8 +16,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -29,9 +32,12 @@ from utils.files import PART, write_text
 log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
-DONE, LOG, RECIPE = "done.txt", "log.txt", "recipe.txt"
+DONE, LOG, RECIPE = "done.txt", "log.txt", ".recipe.json"
 CHECKPOINT = "checkpoint.pth.tar"
 STEPS_SAVE = 100  # what a stopped training has to do again at most
+CODE = tuple(
+    f"{part}/**/*{kind}" for part in ("datasets", "engine", "models", "utils") for kind in (".py", ".cpp", ".h", ".cu")
+)
 TAIL = 600  # characters of a failed step's log that are shown
 
 
@@ -39,17 +45,26 @@ TAIL = 600  # characters of a failed step's log that are shown
 class Step:
     """One command and the folder that it fills.
 
-    recipe: all that decides what comes out: every option's value, and instead of a folder of this experiment the
-    recipe of what is in it. Steps of the same recipe make the same, whatever they are called.
+    options: the value of every option but the folder. Where one is a path that another step of the experiment fills,
+    that step is in ``inputs``.
     """
 
     folder: Path
     command: tuple[str, ...]
-    recipe: dict
+    options: dict
+    inputs: dict[str, "Step"] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         return shlex.join(["python", *self.command])
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.beside(RECIPE)
+
+    def beside(self, ending: str) -> Path:
+        """A file of that ending beside the folder."""
+        return self.folder.with_name(self.folder.name + ending)
 
 
 @dataclass(frozen=True)
@@ -72,19 +87,20 @@ def data_folder(folder: Path, name: str) -> Path:
 
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
     """What writes the clips that all arms need."""
-    places = {name: data_folder(folder, name) for name in plan.data}
-    return [
-        Step(places[name], ("-m", module, str(places[name]), *options), {"module": module, "options": list(options)})
-        for name, (module, *options) in plan.data.items()
-    ]
+    steps = []
+    for name, (module, *options) in plan.data.items():
+        place = data_folder(folder, name)
+        values = {"module": module, "options": options, "data_root": os.environ.get(CITYSCAPES_VARIABLE)}
+        steps.append(Step(place, ("-m", module, str(place), *options), values))
+    return steps
 
 
 def chains(plan: Plan, folder: Path) -> list[Chain]:
     """All that is to be trained and evaluated: first what waits for nothing, so that all jobs have work."""
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms if seed in plan.seeds_of(arm)]
     pairs.sort(key=lambda pair: _depth(plan, pair[0]))
-    recipes = {str(step.folder): step.recipe for step in data_steps(plan, folder)}
-    return [_chain(plan, folder, arm, seed, recipes) for arm, seed in pairs]
+    made = {str(step.folder): step for step in data_steps(plan, folder)}
+    return [_chain(plan, folder, arm, seed, made) for arm, seed in pairs]
 
 
 def _depth(plan: Plan, arm: Arm) -> int:
@@ -93,27 +109,35 @@ def _depth(plan: Plan, arm: Arm) -> int:
     return 0 if start is None else 1 + _depth(plan, start)
 
 
-def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, recipes: dict[str, dict]) -> Chain:
-    """The steps of an arm; ``recipes``, by the path of what they make, holds those it needs and is given its own."""
+def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, made: dict[str, Step]) -> Chain:
+    """The steps of an arm; ``made``, by the path of what they make, holds those that it needs and is given its own."""
     common = [*plan.options, *_data_options(arm, folder), *arm.network]
     steps, weights = [], _weights(plan, folder, arm.start, seed)
     if arm.train is not None:
         command = ["--training", *common, *arm.train, "--weights", weights, "--seed", str(seed)]
         command += ["--steps-loss", "0", "--steps-save", str(STEPS_SAVE)]
-        steps.append(_main_step(_place(folder, arm, seed) / "train", command, recipes))
+        steps.append(_main_step(arm, _place(folder, arm, seed) / "train", command, made))
         weights = str(steps[0].folder / CHECKPOINT)
-        recipes[weights] = steps[0].recipe
+        made[weights] = steps[0]
     command = ["--eval-mode", *common, *arm.evaluate, "--weights", weights]
-    return Chain(arm, seed, (*steps, _main_step(_place(folder, arm, seed) / "eval", command, recipes)))
+    return Chain(arm, seed, (*steps, _main_step(arm, _place(folder, arm, seed) / "eval", command, made)))
 
 
-def _main_step(place: Path, command: list[str], recipes: dict[str, dict]) -> Step:
+def _main_step(arm: Arm, place: Path, command: list[str], made: dict[str, Step]) -> Step:
     command = [*command, "--savedir", str(place)]
-    values = vars(build_parser().parse_args(command))
+    parser = build_parser()
+    # The parser's own way is to end the program, without a word about whose options these are.
+    parser.error = partial(_refuse, arm)
+    values = vars(parser.parse_args(command))
     del values["savedir"]
     values["data_root"] = values["data_root"] or os.environ.get(CITYSCAPES_VARIABLE)
-    recipe = {name: recipes.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
-    return Step(place, ("main.py", *command), recipe)
+    inputs = {name: made[value] for name, value in values.items() if isinstance(value, str) and value in made}
+    options = {name: value for name, value in values.items() if name not in inputs}
+    return Step(place, ("main.py", *command), options, inputs)
+
+
+def _refuse(arm: Arm, message: str) -> NoReturn:
+    raise OptionError(f"arm {arm.name}: {message} (all options: main.py --help)")
 
 
 def _place(folder: Path, arm: Arm, seed: int) -> Path:
@@ -176,23 +200,30 @@ class Runner:
                     f"{step.folder}: holds the result of another command than {step.text}: name a new --savedir"
                 )
             return
-        goes_on = (step.folder / CHECKPOINT).is_file()
-        twin = None if goes_on else self._twin(step)
+        recipe, begun = self._recipe(step), _holds_files(step.folder)
+        if begun and _text(step.recipe_file) != recipe:
+            recipe = None  # begun in one way and ended in another: like nothing else
+        step.folder.mkdir(parents=True, exist_ok=True)
+        if recipe is None:
+            step.recipe_file.unlink(missing_ok=True)
+        else:
+            write_text(step.recipe_file, recipe)
+        twin = None if begun or recipe is None else self._twin(recipe)
         if twin is None:
             log.info("%s", step.text)
-            self._execute(step, goes_on)
-            write_text(step.folder / RECIPE, self._recipe_text(step))
+            self._execute(step)
         else:
             log.info("%s: copied from %s, which is the same", step.folder, twin)
             _copy(twin, step.folder)
         write_text(done, step.text + "\n")
 
-    def _execute(self, step: Step, goes_on: bool) -> None:
-        step.folder.mkdir(parents=True, exist_ok=True)
-        path = step.folder.with_suffix(".log") if step.command[0] == "-m" else step.folder / LOG
+    def _execute(self, step: Step) -> None:
+        # What writes data refuses a folder in which others have written.
+        path = step.beside(".log") if step.command[0] == "-m" else step.folder / LOG
+        goes_on = ["--resume"] if (step.folder / CHECKPOINT).is_file() else []
         with path.open("a", encoding="utf-8") as output:
             status = subprocess.run(
-                [sys.executable, *step.command, *(["--resume"] if goes_on else [])],
+                [sys.executable, *step.command, *goes_on],
                 cwd=PROJECT,
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.DEVNULL,
@@ -203,28 +234,70 @@ class Runner:
             tail = path.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip().splitlines()
             raise IncompleteError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
 
-    def _recipe_text(self, step: Step) -> str:
-        recipe = {"threads": self.threads, "pytorch": torch.__version__, **step.recipe}
-        return json.dumps(recipe, indent=1, sort_keys=True) + "\n"
+    def _recipe(self, step: Step) -> str | None:
+        """All that decides what a step makes; None where one of its inputs has none. The same recipe makes the same.
 
-    def _twin(self, step: Step) -> Path | None:
+        Instead of files their digests are in it, and instead of inputs those of their own recipes.
+        """
+        values = {name: _content(value) for name, value in step.options.items()}
+        for name, source in step.inputs.items():
+            if not source.recipe_file.is_file():
+                return None
+            values[name] = _content(source.recipe_file)
+        circumstances = {"threads": self.threads, "pytorch": torch.__version__, "program": _program_digest()}
+        return json.dumps({**values, **circumstances}, indent=1, sort_keys=True) + "\n"
+
+    def _twin(self, recipe: str) -> Path | None:
         """A folder in which the same was done."""
-        text = self._recipe_text(step)
-        for pattern in (f"*/data/*/{RECIPE}", f"*/*/seed*/*/{RECIPE}"):
+        for pattern in (f"*/data/*{RECIPE}", f"*/*/seed*/*{RECIPE}"):
             for path in sorted(self.library.glob(pattern)):
-                if (path.parent / DONE).is_file() and path.read_text(encoding="utf-8") == text:
-                    return path.parent
+                folder = path.with_name(path.name.removesuffix(RECIPE))
+                if (folder / DONE).is_file() and _text(path) == recipe:
+                    return folder
         return None
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _content(value: object) -> object:
+    """Instead of the path of a file its SHA-256, in a list too; anything else as it is."""
+    if isinstance(value, list):
+        return [_content(each) for each in value]
+    if not isinstance(value, str | Path) or not (PROJECT / value).is_file():
+        return value
+    with (PROJECT / value).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _program_digest() -> str:
+    """Of all code that steps run: another program may make something else."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in CODE for path in PROJECT.glob(pattern)):
+        if "experiments" not in path.relative_to(PROJECT).parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copies what a step made, beside its place at first, but not the mark that it is done: that says where it is."""
     part = target.with_name(target.name + PART)
     try:
-        for old in (part, target):
-            if old.exists():
-                shutil.rmtree(old)
-        shutil.copytree(source, part, ignore=shutil.ignore_patterns(DONE))
+        if part.exists():
+            shutil.rmtree(part)
+        target.rmdir()  # it is empty
+        # Links stay links: pseudo labels link to a data set, which may be large.
+        shutil.copytree(source, part, symlinks=True, ignore=shutil.ignore_patterns(DONE))
+        os.sync()
         part.rename(target)
     except OSError as error:
         raise IncompleteError(f"{source}: cannot be copied to {target} ({error}); name another --savedir") from error

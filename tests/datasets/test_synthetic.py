@@ -17,7 +17,7 @@ from datasets.synthetic.__main__ import main
 from datasets.synthetic.camera import Camera, moved, render
 from datasets.synthetic.corruption import _enlarged, spoiled
 from datasets.synthetic.mesh import ALONG_X, STREET, UPWARDS, Mesh
-from datasets.synthetic.motion import median_motion
+from datasets.synthetic.motion import clip_motion, median_motion
 from datasets.synthetic.parts import ID, disc, rectangle
 from datasets.synthetic.raster import filled, fixed
 from datasets.synthetic.textures import SIZE, material
@@ -99,6 +99,12 @@ def test_the_motion_of_a_set_grows_with_its_speed(tmp_path):
     assert 0.2 < medians[1] < medians[2] < 10
     with pytest.raises(DataError, match="holds no street clips"):
         median_motion(tmp_path)
+    (tmp_path / "0.0/dataset.json").write_text(
+        (tmp_path / "1.0/dataset.json").read_text().replace('"format": 1', '"format": 0')
+    )
+    with pytest.raises(DataError, match="format 0 instead of 1"):
+        median_motion(tmp_path / "0.0")
+    assert not clip_motion(StreetOptions(height=32, width=64, length=1), 3).any()
 
 
 def test_what_moves_takes_its_texture_along():

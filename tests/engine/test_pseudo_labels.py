@@ -62,7 +62,7 @@ def test_a_second_run_writes_only_what_is_missing(toytown, erfnet_file, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--every", "0"], "argument --every: '0': expected 1 or more"),
+        (["--every", "0"], "argument --every: '0': expected a whole number of 1 or more"),
         (["--confidence", "nan"], "--confidence is nan: expected 0 to 1"),
         (["--data-root", "nowhere"], "no data folder|nowhere"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),

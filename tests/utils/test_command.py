@@ -44,8 +44,9 @@ def test_a_parser_shows_the_docstring_and_refuses_in_one_line(capsys):
         (["--size", "3"], "'3': expected HEIGHTxWIDTH, such as 128x256"),
         (["--size", "0x4"], "'0x4': expected HEIGHTxWIDTH"),
         (["--size", "-3x4"], "expected HEIGHTxWIDTH"),
-        (["--jobs", "0"], "'0': expected 1 or more, for example 2"),
-        (["--jobs", "two"], "'two': expected 1 or more"),
+        (["--jobs", "0"], "'0': expected a whole number of 1 or more, for example 2"),
+        (["--jobs", "2.5"], "'2.5': expected a whole number of 1 or more"),
+        (["--jobs", "two"], "'two': expected a whole number of 1 or more"),
         (["--job", "1"], "unrecognized arguments"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -106,12 +106,8 @@ def test_what_another_experiment_has_made_in_the_same_way_is_copied(tiny, tmp_pa
     head = TINY.partition('[arms."T = {}"]')[0].replace("seeds = [3, 4]", "seeds = [4]")
     tiny.write_text(head)
     assert main([str(tiny), "--savedir", str(tmp_path / "runs/first")]) == 0
-    # Another name, the data's too, options in another order and a default spelt out: the same. Another size: not.
-    second = (
-        head.replace("clips", "street")
-        .replace("--train-street", "--train-clips")
-        .replace("--val-street", "--val-clips")
-    )
+    # Other names of arms and data, options in another order and a default spelt out: the same.
+    second = head.replace('data = "clips"', 'data = "street"').replace("clips = ", "street = ")
     second = second.replace("[arms.single]", "[arms.alone]").replace('"single"', '"alone"')
     tiny.write_text(second.replace("--baseline-mode --win-size 3", "--win-size 3 --baseline-mode --lr-start 5e-5"))
     assert main([str(tiny), "--savedir", str(tmp_path / "runs/second")]) == 0
@@ -123,22 +119,61 @@ def test_what_another_experiment_has_made_in_the_same_way_is_copied(tiny, tmp_pa
     assert capsys.readouterr().err.count("which is the same") == 3
 
 
-def test_what_another_number_of_threads_or_an_unfinished_step_made_is_not_copied(tmp_path):
-    script = "import pathlib, sys; print('made', file=pathlib.Path(sys.argv[1], 'made').open('a'))"
+def test_recipes_differ_where_results_may(tiny, tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"one")
 
-    def made(name: str, threads: int) -> Step:
-        place = tmp_path / "library" / name / "data" / "clips"
-        one = Step(place, ("-c", script, str(place)), {"script": script})
-        Runner(1, threads, tmp_path / "library").run([one], [])
-        return one
+    def recipe(text: str, threads: int = 1) -> str:
+        tiny.write_text(text.replace("[arms.single]", f'[arms.single]\nstart = "{weights}"'))
+        plan, runner = read_plan(str(tiny)), Runner(1, threads, tmp_path)
+        (data,) = data_steps(plan, tmp_path / "run")
+        data.folder.parent.mkdir(parents=True, exist_ok=True)
+        data.recipe_file.write_text(runner._recipe(data))
+        return runner._recipe(chains(plan, tmp_path / "run")[0].steps[0])
 
-    first = made("first", 1)
-    stamp = (first.folder / "made").stat().st_mtime_ns
-    assert (made("copied", 1).folder / "made").stat().st_mtime_ns == stamp
-    assert (made("threads", 2).folder / "made").stat().st_mtime_ns != stamp
-    for name in ("first", "copied"):
-        (tmp_path / "library" / name / "data/clips/done.txt").unlink()
-    assert (made("unfinished", 1).folder / "made").stat().st_mtime_ns != stamp
+    first = recipe(TINY)
+    assert recipe(TINY) == first
+    others = [recipe(TINY.replace(*pair)) for pair in (
+        ("--size 32x64", "--size 32x96"), ("seeds = [3, 4]", "seeds = [4]"), ("--win-size 3", "--win-size 4")
+    )]  # fmt: skip
+    others.append(recipe(TINY, threads=2))
+    weights.write_bytes(b"two")
+    others.append(recipe(TINY))
+    monkeypatch.setattr("engine.experiments.runner._program_digest", lambda: "another program")
+    others.append(recipe(TINY))
+    assert len({first, *others}) == 1 + len(others)
+    # Weights that were made in an unknown way make an unknown score.
+    training, scoring = chains(read_plan(str(tiny)), tmp_path / "run")[0].steps
+    assert not training.recipe_file.exists() and Runner(1, 1, tmp_path)._recipe(scoring) is None
+
+
+def made(folder: Path, name: str, threads: int = 1) -> Path:
+    """What a step of that library made: a file that tells apart what was run and what was copied."""
+    script = "import pathlib, sys, time; print(time.time(), file=pathlib.Path(sys.argv[1], 'made').open('w'))"
+    place = folder / name / "data" / "clips"
+    Runner(1, threads, folder).run([Step(place, ("-c", script, str(place)), {"script": script})], [])
+    return place / "made"
+
+
+def test_only_what_is_whole_and_was_made_in_one_way_is_copied(tmp_path):
+    first = made(tmp_path, "first")
+    assert made(tmp_path, "second").read_text() == first.read_text()
+    assert made(tmp_path, "threads", threads=2).read_text() != first.read_text()
+    # What is there already is never replaced, and what was begun otherwise is no model for others.
+    begun = tmp_path / "begun/data/clips"
+    begun.mkdir(parents=True)
+    (begun / "mine").write_text("kept")
+    assert made(tmp_path, "begun").read_text() != first.read_text() and (begun / "mine").exists()
+    for name in ("first", "second"):
+        (tmp_path / name / "data/clips/done.txt").unlink()
+    assert made(tmp_path, "third").read_text() not in (first.read_text(), (begun / "made").read_text())
+
+
+def test_links_are_copied_as_links(tmp_path):
+    source, large = made(tmp_path, "first").parent, tmp_path / "large"
+    large.mkdir()
+    (source / "frames").symlink_to(large)
+    assert (made(tmp_path, "second").parent / "frames").readlink() == large
 
 
 def step(folder: Path, script: str) -> Step:
@@ -175,8 +210,19 @@ def test_threads_are_those_that_were_asked_for(tmp_path):
         (TINY.replace('start = "single"', 'start = "another clip"'), "an arm that comes before it"),
         (TINY.replace("each = [1, 2]", "each = [1, 1]"), "whose names differ"),
         (TINY.replace("each = [1, 2]", 'each = [1, 2]\nat = "{}"'), "expected an axis"),
-        (TINY.replace("each = [1, 2]", 'each = [1, 2]\nat = "far"'), "'far'"),
-        (f'axis = "x"\n{TINY}'.replace('data = "clips"', 'at = "motion"'), "expected data of datasets.synthetic"),
+        (
+            TINY.replace("each = [1, 2]", 'each = [1, 2]\nat = "far"'),
+            "arm T = {} is at far: expected a number or motion",
+        ),
+        (TINY.replace("each = [1, 2]", "each = [1, 2]\nat = nan"), "is at nan: expected a number or motion"),
+        (f'axis = "x"\n{TINY}'.replace("[arms.single]", "[arms.single]\nat = 1"), "expected a reference"),
+        (TINY.replace("--warm-start 1", "--warm-up 1"), "arm T = 1: unrecognized arguments: --warm-up 1"),
+        (
+            f'axis = "x"\n{TINY}'.replace("each =", 'at = "motion"\neach =').replace(
+                "datasets.synth", "engine.pseudo_labels x"
+            ),
+            "expected data of datasets.synthetic",
+        ),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_line(text, said, tmp_path, capsys):
@@ -222,9 +268,9 @@ def test_gains_are_shown_against_the_plans_axis(tiny, tmp_path):
     write_dataset(tmp_path / "data/clips", 0, 1, StreetOptions(height=32, width=64, length=2))
     tiny.write_text(f'axis = "frames"\n{TINY}'.replace("each = [1, 2]", 'each = [1, 2]\nat = "{}"'))
     plan = read_plan(str(tiny))
-    at = positions(plan, tmp_path)
-    assert at == {"T = 1": 1.0, "T = 2": 2.0}
     results = [result("single", 3, 0.5), result("T = 1", 3, 0.51), result("T = 2", 3, 0.52)]
+    at = positions(plan, results, tmp_path)
+    assert at == {"T = 1": 1.0, "T = 2": 2.0}
     text = markdown(plan, results, "here", at)
     assert "|  | frames | seeds | mIoU % |" in text
     assert "| single | – | 1 | 50.00 |" in text and "| T = 2 | 2 | 1 | 52.00 | +2.00 over single |" in text
@@ -235,7 +281,9 @@ def test_gains_are_shown_against_the_plans_axis(tiny, tmp_path):
     assert list(line.get_ydata()) == pytest.approx([1, 2]) and list(zero.get_ydata()) == [0, 0]
     tiny.write_text(f'axis = "pixels"\n{TINY}'.replace('start = "single"', 'start = "single"\nat = "motion"'))
     moved = round(median_motion(tmp_path / "data/clips"), 3)
-    assert moved > 0.1 and positions(read_plan(str(tiny)), tmp_path) == {"T = 1": moved, "T = 2": moved}
+    assert moved > 0.1 and positions(read_plan(str(tiny)), results, tmp_path) == {"T = 1": moved, "T = 2": moved}
+    # Without results there may be no clips yet.
+    assert positions(read_plan(str(tiny)), [], tmp_path / "absent") == {}
 
 
 def test_one_value_has_no_deviation():
