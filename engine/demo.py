@@ -36,7 +36,7 @@ COMMANDS = (
     (
         "2. LMANet: the same network with a memory of three frames, trained for a few minutes",
         f"{LMANET} --training --weights {SINGLE_WEIGHTS} --warm-start 16 --train-decoder --encoder-eval-mode "
-        f"--num-epochs 2 --lr-start 1e-3 --steps-loss 0 --savedir {FOLDER}/lmanet",
+        f"--num-epochs 1 --lr-start 2e-4 --steps-loss 0 --savedir {FOLDER}/lmanet",
     ),
     (
         "3. How good is it already, and what is gained?",
