@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -24,6 +24,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
 
     def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
+        self.while_waiting: Callable[[], None] = lambda: None  # called now and then; may raise
         self._items, self._make = items, make
         self._queue: Queue = Queue(depth)
         self._stopped = threading.Event()
@@ -32,10 +33,17 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
 
     def __iter__(self) -> Iterator[Made]:
         self._thread.start()
-        while (made := self._queue.get()) is not _END:
+        while (made := self._next()) is not _END:
             yield made
         if self._error is not None:
             raise self._error
+
+    def _next(self) -> Made:
+        while True:
+            try:
+                return self._queue.get(timeout=PATIENCE)
+            except Empty:
+                self.while_waiting()
 
     def stop(self) -> None:
         """Ends the thread; what it has made and nobody took is dropped."""

@@ -27,6 +27,7 @@ from utils.consistency import TemporalConsistency
 from utils.errors import IncompleteError, StoppedError
 from utils.files import write_bytes, write_text
 from utils.scene_cuts import SceneCuts
+from utils.signals import NotedSignals
 from utils.timing import synchronised_seconds
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,12 @@ class Stream:
         self._comparer = Background(self._compare, "consistency") if self.consistency is not None else None
         start = time.perf_counter()
         try:
-            with tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
+            with NotedSignals() as signals, tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
+                self._reader.while_waiting = signals.raise_noted
                 for prepared in self._reader:
                     self._advance(prepared)
                     progress.update()
+                    signals.raise_noted()
             last = prepared
         except BaseException as error:
             self.record.stopped_by = _stopped_by(error)

@@ -356,7 +356,7 @@ class SlowOutput:
         return ""
 
 
-@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 0.8, 1.2), (0.15, 0.2, 0.7)])
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 0.8, 1.2), (0.25, 0.05, 0.7)])
 def test_the_pace_is_compared_with_that_of_the_network_alone(lmanet_file, tmp_path, monkeypatch, seconds, least, most):
     source = open_source(str(write_folder(tmp_path, moving_blocks(30, *SIZE))))
     segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
