@@ -21,11 +21,14 @@ def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -
     with matplotlib.rc_context({**LOOKS, "axes.grid.axis": "y" if at else "x"}):
         if at:
             figure = Figure(figsize=(7.5, 4), layout="constrained")
-            _gains_along(figure.subplots(), plan, results, at)
+            axes = figure.subplots()
+            _gains_along(axes, plan, results, at)
         else:
             arms = [arm.name for arm in plan.arms if values_of(results, arm.name, "mIoU")]
             figure = Figure(figsize=(9, 1.1 + 0.42 * len(arms)), layout="constrained")
-            _arms_below_each_other(figure.subplots(), plan, results, arms)
+            axes = figure.subplots()
+            _arms_below_each_other(axes, plan, results, arms)
+        axes.set_title(textwrap.fill(plan.question, 60))
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
     return png.getvalue()
@@ -47,7 +50,6 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
     axes.axhline(0, color=GREY, linewidth=1.5)
     axes.set_xlabel(plan.axis)
     axes.set_ylabel("gain in mIoU, points")
-    axes.set_title(textwrap.fill(plan.question, 60))
     if names != [""]:
         axes.legend()
 
@@ -75,4 +77,3 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
     axes.set_yticks(range(len(arms)), arms)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, grey)")
-    axes.set_title(textwrap.fill(plan.question, 60))

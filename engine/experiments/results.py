@@ -53,8 +53,8 @@ def positions(plan: Plan, results: Sequence[Result], folder: Path) -> dict[str, 
     """Where on the plan's axis the arms with results are, by name; ``folder`` is the experiment's, with its data."""
     there = {result.arm for result in results}
     arms = [arm for arm in plan.arms if arm.at is not None and arm.name in there]
-    motion = {arm.data: data_folder(folder, arm.data) for arm in arms if arm.at == MOTION}
-    motion = {name: round(median_motion(place), 3) for name, place in motion.items()}  # below: rounding of floats
+    names = {arm.data for arm in arms if arm.at == MOTION}
+    motion = {name: round(median_motion(data_folder(folder, name)), 3) for name in names}  # below: rounding of floats
     return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in arms}
 
 

@@ -305,12 +305,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[list[Chain]], None]) -> None:
     """Does all that is left of an experiment; ``told`` is given what there is to report, also where it is stopped."""
-    all_chains = chains(plan, folder)
-    write_text(
-        folder / "commands.txt",
-        "\n".join(step.text for step in [*data_steps(plan, folder), *(s for c in all_chains for s in c.steps)]) + "\n",
-    )
+    data, all_chains = data_steps(plan, folder), chains(plan, folder)
+    steps = [*data, *(step for chain in all_chains for step in chain.steps)]
+    write_text(folder / "commands.txt", "\n".join(step.text for step in steps) + "\n")
     try:
-        Runner(jobs, threads, folder.parent).run(data_steps(plan, folder), all_chains)
+        Runner(jobs, threads, folder.parent).run(data, all_chains)
     finally:
         told([chain for chain in all_chains if chain.report.is_file()])
