@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from engine import processes
-from engine.options import parse_options
+from engine.options.parser import parse_options
 from utils.command import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_WRONG_INPUT
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
 

@@ -1,4 +1,4 @@
-"""Cityscapes clips: the labelled frames of a data set on disk, each with the frames before it, as samples of tensors.
+"""Cityscapes clips: the labeled frames of a data set on disk, each with the frames before it, as samples of tensors.
 
 On disk: ``ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelTrainIds.png`` (or ``_labelIds.png``) and
 ``SEQUENCE_ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png`` (or ``.jpg``). Single frames are also
@@ -25,7 +25,7 @@ from datasets.images import (
     read_label,
     resize_label,
 )
-from datasets.patience import Patience
+from datasets.retry import RetryPolicy
 from datasets.sampling import FOR_FRAMES, seeded_generator
 from datasets.transforms import Augmentation
 from utils.errors import DataError
@@ -58,7 +58,7 @@ class Roots:
 
 @dataclass(frozen=True)
 class Clip:
-    """A labelled frame, ``CITY_SEQ_FRAME``, with the frames before it that are wanted, oldest first."""
+    """A labeled frame, ``CITY_SEQ_FRAME``, with the frames before it that are wanted, oldest first."""
 
     name: str
     city: str
@@ -91,10 +91,10 @@ def resolve_roots(option: str | None = None) -> Roots:
 
 
 def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
-    """List the clips of a split, sorted by city and name; each ends at a labelled frame.
+    """List the clips of a split, sorted by city and name; each ends at a labeled frame.
 
-    ``window`` counts the frames up to and with the labelled one; ``positions`` says which of 0..window-1 are wanted,
-    all by default. With a window of 1, frames come from leftImg8bit/ where they are there. Labelled frames whose window
+    ``window`` counts the frames up to and with the labeled one; ``positions`` says which of 0..window-1 are wanted,
+    all by default. With a window of 1, frames come from leftImg8bit/ where they are there. Labeled frames whose window
     begins before their snippet are left out, and their number is logged.
 
     Raises DataError for a folder that is missing or holds no labels, a label without its frame, a frame that is missing
@@ -124,11 +124,11 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
     if not clips:
         raise DataError(
             f"--win-size {window}: no snippet of split {split} in {roots.sequence_root} has {window} frames up to a "
-            f"labelled one; the longest window that works is {longest}"
+            f"labeled one; the longest window that works is {longest}"
         )
     if too_early:
         logger.info(
-            "%s: %d of %d labelled frames left out, as their snippet begins later than a window of %d frames",
+            "%s: %d of %d labeled frames left out, as their snippet begins later than a window of %d frames",
             split,
             too_early,
             too_early + len(clips),
@@ -169,7 +169,7 @@ class CityscapesClips(Dataset[Sample]):
     ``size`` is (H, W) of frames and label before augmentation. An item is asked for by its index or by
     ``(epoch, index)``; the augmentation's random numbers follow from seed, epoch and index alone. With
     ``original_labels`` the full-size label comes along, not augmented. ``label_divisor`` makes the label that much
-    smaller after augmentation, by nearest neighbour (8 for the shallow decoder). What cannot be read for a while is
+    smaller after augmentation, by nearest neighbor (8 for the shallow decoder). What cannot be read for a while is
     tried again up to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, drawn by the
     same numbers. Items raise DataError for damaged files and for a label that is not as large as its frame.
     """
@@ -193,7 +193,7 @@ class CityscapesClips(Dataset[Sample]):
         self.seed = seed
         self.original_labels = original_labels
         self.label_divisor = label_divisor
-        self.patience = Patience(retries)
+        self.retry_policy = RetryPolicy(retries)
         self.drawn_frames = drawn_frames
 
     def __len__(self) -> int:
@@ -201,7 +201,7 @@ class CityscapesClips(Dataset[Sample]):
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         epoch, index = item if isinstance(item, tuple) else (0, item)
-        return self.patience.read(lambda: self._sample(epoch, index))
+        return self.retry_policy.read(lambda: self._sample(epoch, index))
 
     def _sample(self, epoch: int, index: int) -> Sample:
         clip = self.clips[index]
@@ -245,7 +245,7 @@ class _CityFrames:
         self._starts: dict[str, int] | None = None
 
     def before(self, name: str, distances: Iterable[int], window: int) -> tuple[Path, ...] | None:
-        """The frames so many frames before the labelled one; None where its snippet begins later than the window.
+        """The frames so many frames before the labeled one; None where its snippet begins later than the window.
 
         That holds also where the first frames of the window are not wanted, so that a network without a memory is
         scored on the same labels as one with it.
@@ -271,7 +271,7 @@ class _CityFrames:
         return None
 
     def longest_window(self, name: str) -> int:
-        """Frames of the snippet up to and with the labelled one."""
+        """Frames of the snippet up to and with the labeled one."""
         return _sequence_and_frame(name)[1] - self._snippet_start(name) + 1
 
     def _snippet_start(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The 19 classes of the Cityscapes benchmark and class 19, which is ignored: names, ids, colours and loss weights."""
+"""The 19 classes of the Cityscapes benchmark and class 19, which is ignored: names, ids, colors and loss weights."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SegmentationClass:
-    """One class: its id in tensors (train id), its id in the benchmark's files (label id), RGB colour, loss weights."""
+    """One class: its id in tensors (train id), its id in the benchmark's files (label id), RGB color, loss weights."""
 
     name: str
     train_id: int
@@ -47,7 +47,7 @@ PALETTE = (*(c.color for c in CLASSES), (0, 0, 0))
 LOSS_WEIGHTS = (*(c.weight for c in CLASSES), 0.0)
 LOSS_WEIGHTS_SHALLOW = (*(c.weight_shallow for c in CLASSES), 0.0)
 
-# What the benchmark's files may hold: 0..33 and the licence plate's -1, which 8 bits store as 255.
+# What the benchmark's files may hold: 0..33 and the license plate's -1, which 8 bits store as 255.
 VALID_LABEL_IDS = frozenset((*range(34), 255))
 
 # uint8[256]: label id -> train id, 19 for what is not one of the 19 classes.

@@ -10,7 +10,7 @@ from datasets.cityscapes import Clip
 
 
 def repeated_frame(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips that show their labelled frame all along: the memory knows nothing new."""
+    """Clips that show their labeled frame all along: the memory knows nothing new."""
     return [replace(clip, frames=(clip.frames[-1],) * len(clip.frames)) for clip in clips]
 
 

@@ -51,7 +51,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
     """Read a frame, resized as Pillow's BILINEAR filter does.
 
-    Gives RGB, uint8 3 x H x W with ``size = (H, W)``. Grey, palette and 16-bit files become RGB of 8 bits; orientation
+    Gives RGB, uint8 3 x H x W with ``size = (H, W)``. Gray, palette and 16-bit files become RGB of 8 bits; orientation
     tags are ignored, as the labels have none. A JPEG carries no checksum: what its decoder makes of it counts.
     Raises DataError where the file is missing, damaged or too large.
     """
@@ -76,7 +76,7 @@ def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
-    """Read a label as train ids, resized by nearest neighbour as Pillow's NEAREST does.
+    """Read a label as train ids, resized by nearest neighbor as Pillow's NEAREST does.
 
     Gives uint8 H x W with ``size = (H, W)``, or as large as the file for None: 0..18, and 19 for all that is ignored.
     Files that end in ``_labelTrainIds.png`` hold train ids (19 and above: ignored), those that end in ``_labelIds.png``
@@ -101,7 +101,7 @@ def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
 
 
 def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a label, uint8 H x W, to ``size = (H, W)`` by nearest neighbour as Pillow's NEAREST does."""
+    """Resize a label, uint8 H x W, to ``size = (H, W)`` by nearest neighbor as Pillow's NEAREST does."""
     if tuple(label.shape) == tuple(size):
         return label
     height, width = size
@@ -200,7 +200,7 @@ def _check_ids(path: str | Path, image: Image.Image) -> None:
     if wrong:
         raise DataError(
             f"label {path} holds the id {wrong[-1]}; expected class ids 0..33, or 255 for none "
-            f"(a picture in colours or grey levels is not a label)"
+            f"(a picture in colors or gray levels is not a label)"
         )
 
 

@@ -22,23 +22,23 @@ from datasets.classes import IGNORED, LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CL
 from datasets.controls import CONTROLS
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
-from engine.batches import network_input
-from engine.consistency import FrameSequence, prediction_names, sequences_of
-from engine.frame_sources import FrameSource, open_source, spread_frames
-from engine.learners import BatchLearner, ClipLearner, Learner
-from engine.option_checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
+from engine.evaluation.consistency import FrameSequence, prediction_names, sequences_of
+from engine.evaluation.temporal_consistency import TemporalConsistency
+from engine.loading import network_input
+from engine.options.checks import CROP, NO_WEIGHTS, SYNTHETIC_SIZE, network_config
 from engine.run_folder import RunFolder
-from engine.state import Training
-from engine.stream import Stream
-from engine.stream_outputs import LabelOutput, ProbabilityOutput, VideoOutput
-from engine.train import TrainSettings
+from engine.streaming.outputs import LabelOutput, ProbabilityOutput, VideoOutput
+from engine.streaming.sources import FrameSource, open_source, spread_frames
+from engine.streaming.stream import Stream
+from engine.training.checkpoint import Training
+from engine.training.gradients import BatchLearner, ClipLearner, Learner
+from engine.training.loop import TrainSettings
+from models.inference.segmenter import VideoSegmenter, has_untrained_memory
 from models.lmanet import LMANet, build_lmanet
 from models.losses import WeightedCrossEntropy
-from models.segmenter import VideoSegmenter, has_untrained_memory
 from models.warm_start import warm_start
-from models.weights import load_weights
+from models.weights.files import load_weights
 from utils import distributed
-from utils.consistency import TemporalConsistency
 from utils.errors import OptionError
 from utils.files import writable_folder
 
@@ -102,7 +102,7 @@ def data_roots(options: argparse.Namespace) -> Roots:
             StreetOptions(height=height, width=width),
             os.cpu_count() or 1,
         )
-    distributed.wait_for_all()
+    distributed.barrier()
     return resolve_roots(str(root))
 
 
@@ -176,7 +176,7 @@ def learner_of(
 
 def spread(options: argparse.Namespace, model: LMANet, device: torch.device) -> DistributedDataParallel:
     """The model in several processes, whose gradients are averaged and whose batch norms see all samples."""
-    distributed.synchronise_norms(model)
+    distributed.synchronize_norms(model)
     for name in unused_parameters(model, options.win_size):
         # No loss reaches it, so that it never changes; the other processes need not be asked about it.
         model.get_parameter(name).requires_grad_(False)
@@ -188,7 +188,7 @@ def spread(options: argparse.Namespace, model: LMANet, device: torch.device) -> 
         return DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # the batch norms are synchronised
+            broadcast_buffers=False,  # the batch norms are synchronized
             gradient_as_bucket_view=True,
         )
 

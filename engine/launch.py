@@ -13,12 +13,13 @@ from contextlib import nullcontext
 import torch
 
 from datasets.sampling import clean_worker_error
-from engine import benchmark_stream, build, processes
+from engine import build, processes
+from engine.benchmarks import stream as benchmark_stream
 from engine.modes.evaluation import run_evaluation
 from engine.modes.exports import run_export, run_onnx_export
 from engine.modes.streaming import run_stream
 from engine.modes.training import run_training
-from engine.option_checks import network_config
+from engine.options.checks import network_config
 from engine.run_folder import RunFolder
 from utils import distributed
 from utils.allocator import keep_freed_memory
@@ -52,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
     try:
         distributed.join(device.type)
         with folder.locked(processes.lock_patience()) if distributed.is_first() else nullcontext():
-            distributed.wait_for_all()
+            distributed.barrier()
             run_modes(options, device, folder)
         distributed.leave()
     except (UserError, OSError, RuntimeError, MemoryError) as error:

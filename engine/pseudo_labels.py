@@ -1,4 +1,4 @@
-"""Make a data set in which more frames are labelled: those without a label by what a single-frame network sees in them.
+"""Make a data set in which more frames are labeled: those without a label by what a single-frame network sees in them.
 
     python -m engine.pseudo_labels OUT --weights trained_models/erfnet_pretrained.pth
     python main.py --training --data-root OUT --weights trained_models/erfnet_pretrained.pth
@@ -19,9 +19,9 @@ from tqdm import tqdm
 from datasets.cityscapes import Roots, cities_of, resolve_roots
 from datasets.images import TRAIN_IDS_ENDING, read_picture
 from engine.launch import pick_device
-from engine.options import DEVICES
-from engine.stream_outputs import NO_CLASS
-from models.segmenter import VideoSegmenter
+from engine.options.parser import DEVICES
+from engine.streaming.outputs import NO_CLASS
+from models.inference.segmenter import VideoSegmenter
 from utils.command import log_to_stderr, module_parser, run_command, whole_number
 from utils.errors import OptionError
 from utils.files import writable_folder, write_text
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
     parser.add_argument("--weights", required=True, metavar="FILE", help="of the network that labels the frames")
     parser.add_argument("--backbone", default="erf", metavar="NAME", help="its kind, as for main.py (erf)")
-    parser.add_argument("--data-root", metavar="DIR", help="the data set whose frames are labelled (as for main.py)")
+    parser.add_argument("--data-root", metavar="DIR", help="the data set whose frames are labeled (as for main.py)")
     parser.add_argument(
         "--every", type=whole_number(1), default=1, metavar="K", help="label frames of numbers divisible by K (1)"
     )

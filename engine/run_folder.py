@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from utils import checkpoint
+from utils import tensor_files
 from utils.errors import CheckpointError
 from utils.files import remove_parts, writable_folder, write_text
 from utils.lock import LOCK_FILE, FolderLock
@@ -99,19 +99,19 @@ class RunFolder:
 
     def save_best(self, row: EpochRow, content: dict) -> None:
         """The files of the best epoch so far: its checkpoint, its weights alone, its number."""
-        checkpoint.save(self.best_checkpoint_file, content)
-        checkpoint.save(self.best_weights_file, content["state_dict"])
+        tensor_files.save(self.best_checkpoint_file, content)
+        tensor_files.save(self.best_weights_file, content["state_dict"])
         self.write_best(row)
 
     def save_checkpoint(self, content: dict) -> None:
         """Writes the checkpoint and keeps the one before it until the training is over."""
-        checkpoint.save(self.checkpoint_file, content, keep_previous=True)
+        tensor_files.save(self.checkpoint_file, content, keep_previous=True)
 
     def remove_previous_checkpoint(self) -> None:
-        checkpoint.previous(self.checkpoint_file).unlink(missing_ok=True)
+        tensor_files.previous(self.checkpoint_file).unlink(missing_ok=True)
 
     def save_epoch_weights(self, epoch: int, state_dict: dict[str, torch.Tensor]) -> None:
-        checkpoint.save(self.path / self._epoch_weights.format(epoch=epoch), state_dict)
+        tensor_files.save(self.path / self._epoch_weights.format(epoch=epoch), state_dict)
 
     def has_checkpoint(self) -> bool:
         return any(path.is_file() for path in self._checkpoint_files())
@@ -141,14 +141,14 @@ class RunFolder:
         raise errors[0]
 
     def _checkpoint_files(self) -> tuple[Path, Path]:
-        return self.checkpoint_file, checkpoint.previous(self.checkpoint_file)
+        return self.checkpoint_file, tensor_files.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
         write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def _read_checkpoint(path: Path) -> dict:
-    content = checkpoint.read(path, CheckpointError)
+    content = tensor_files.read(path, CheckpointError)
     needed = ("epoch", "state_dict", "optimizer", "best_acc")
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
     if missing:

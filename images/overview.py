@@ -43,7 +43,7 @@ def queue(ax, x, y):
     ax.text(x, y - 0.2, "last T frames", ha="center", va="center", fontsize=9.5, color=INK)
 
 
-def neighbourhood(ax, x, y):
+def neighborhood(ax, x, y):
     """A query pixel, and the n x n pixels of a past frame that it looks at."""
     ax.text(x, y + 1.02, "what one pixel reads", ha="center", fontsize=10.5, weight="bold", color=INK)
     for left, title in ((x - 2.3, "frame t"), (x + 0.3, "frame t-1 ... t-T")):
@@ -79,8 +79,8 @@ def main():
     arrow(ax, (4.0, 5.1), (4.0, 2.2), "features", (-0.6, 0.0))
     arrow(ax, (5.15, 1.7), (6.3, 1.7), "push")
     arrow(ax, (8.45, 2.2), (9.6, 2.85), "keys, values", (0.85, -0.1))
-    neighbourhood(ax, 13.1, 1.35)
-    ax.text(1.2, 6.65, "grey: the single-frame network, unchanged", fontsize=10, color=INK)
+    neighborhood(ax, 13.1, 1.35)
+    ax.text(1.2, 6.65, "gray: the single-frame network, unchanged", fontsize=10, color=INK)
     ax.text(6.6, 6.65, "blue: what LMANet adds", fontsize=10, color=INK)
     figure.savefig(Path(__file__).with_name("overview.png"), bbox_inches="tight", pad_inches=0.05)
 

@@ -10,11 +10,11 @@ _HOME = {
     "LMANetConfig": "models.config",
     "LMANet": "models.lmanet",
     "Memory": "models.memory",
-    "VideoSegmenter": "models.segmenter",
+    "VideoSegmenter": "models.inference.segmenter",
     "build_lmanet": "models.lmanet",
-    "describe": "models.model_text",
-    "export_weights": "models.weights",
-    "load_weights": "models.weights",
+    "describe": "models.description",
+    "export_weights": "models.weights.files",
+    "load_weights": "models.weights.files",
     "register_backbone": "models.backbones",
 }
 __all__ = sorted(_HOME)

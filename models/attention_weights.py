@@ -9,7 +9,7 @@ from torch import Tensor
 class PixelAttention(NamedTuple):
     """Softmax weights of one query, ``T n n`` (``T h w`` where global), with the rest, so that all sum to 1.
 
-    Weights of neighbours outside of the frame, which no value belongs to, are 0 in ``weights`` and summed in
+    Weights of neighbors outside of the frame, which no value belongs to, are 0 in ``weights`` and summed in
     ``outside``; ``sink`` is what the learned constant takes.
     """
 
@@ -27,9 +27,9 @@ def local_weights(
     sink: Tensor | None = None,
     mask_border: bool = False,
 ) -> PixelAttention:
-    """Weights ``T n n`` of the query at ``row, column`` over its n x n neighbours in each of the T frames.
+    """Weights ``T n n`` of the query at ``row, column`` over its n x n neighbors in each of the T frames.
 
-    query ``C h w``, keys ``C T h w``. Neighbours outside of the frame take part with score 0, as in the local attention
+    query ``C h w``, keys ``C T h w``. Neighbors outside of the frame take part with score 0, as in the local attention
     itself (Paul et al. 2021, section 3.2), or not at all with ``mask_border``.
     """
     reach, (height, width) = window // 2, query.shape[-2:]

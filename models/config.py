@@ -30,7 +30,7 @@ class BackboneTraits:
     The encoder gives ``features`` channels for the memory, at ``1 / stride`` of the input's size rounded up, and
     behind them ``around`` channels that go round the memory to the decoder, such as fine detail of the current frame.
     ``work_size`` is the height and width that frames are resized to. Input sides must be a multiple of
-    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalise RGB in [0, 1]; where they are ``None`` the
+    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalize RGB in [0, 1]; where they are ``None`` the
     network takes it as it is. ``batch_norm_optional`` says that the backbone can be built without its batch norms.
 
     Where they are not given, the rest follows from ``features``, as the sizes of the published networks do: a 16th of
@@ -170,7 +170,7 @@ class LMANetConfig:
             )
         if self.structure == "original_kv_fusion" and self.memorize_first:
             raise OptionError(
-                "--memorize-first does not go with --model-struct original_kv_fusion, which memorises what was fused "
+                "--memorize-first does not go with --model-struct original_kv_fusion, which memorizes what was fused "
                 "after the read: leave one of them out"
             )
         for option, found in (

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from models.backbones import build_backbone
 from models.backbones.shallow import ShallowDecoder
 from models.config import LMANetConfig
-from models.file_kinds import WeightsOrigin
 from models.fusion import FUSIONS
 from models.local_attention import global_attention, local_attention
 from models.memory import KeyValueHead, Memory, pushed
+from models.weights.file_kinds import WeightsOrigin
 
 
 class LMANet(nn.Module):
@@ -31,7 +31,7 @@ class LMANet(nn.Module):
         self.decoder = make_decoder(traits.features + traits.around, config.num_classes)
         if config.baseline:
             return
-        self.push = pushed  # models.inference puts in what works in place
+        self.push = pushed  # models.inference.fast_copy puts in what works in place
         head_sizes = traits.features, traits.key_channels, config.value_channels
         self.memory_head, self.query_head = KeyValueHead(*head_sizes), KeyValueHead(*head_sizes)
         if config.align_weights:
@@ -50,7 +50,7 @@ class LMANet(nn.Module):
     def forward(self, clip: Tensor, selected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the last frame of each clip, or of every processed frame with ``always_decode``.
 
-        ``clip`` is ``B S 3 H W``, normalised as the backbone wants it; ``B 1 K H W`` (``B S' K H W``) come out,
+        ``clip`` is ``B S 3 H W``, normalized as the backbone wants it; ``B 1 K H W`` (``B S' K H W``) come out,
         at the features' size with the shallow decoder. The memory strategy picks the frames; ``selected`` says that
         the clip holds the picked ones already. In training the structure ``aux_mem_loss`` gives a pair: the logits,
         and those of the last frame decoded from what was read alone.
@@ -174,7 +174,7 @@ class LMANet(nn.Module):
 
 
 def inside_of_the_frame(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """What ``attend`` reads from values ``B D T h w``, ``B D h w``, as if neighbours outside took no part."""
+    """What ``attend`` reads from values ``B D T h w``, ``B D h w``, as if neighbors outside took no part."""
     # Reads a one where it reads inside of the frame: what comes back is the share that the border left over.
     read = attend(F.pad(values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0))  # B D+1 h w
     return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)

@@ -115,10 +115,10 @@ def _set_head(head: KeyValueHead, features: Moments, components: Tensor) -> None
         if isinstance(conv, nn.Conv2d):
             basis = components[:, : conv.out_channels]
             encode = (basis / (basis**2).sum(0)).T  # of orthogonal columns: the transposed inverse
-            _set_centre(conv, encode, -encode @ features.mean)
+            _set_center(conv, encode, -encode @ features.mean)
 
 
-def _set_centre(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+def _set_center(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     """The convolution looks at its own pixel alone; ``weight`` is ``C_out C_in``."""
     conv.weight.zero_()
     conv.weight[:, :, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = weight.to(conv.weight)
@@ -138,7 +138,7 @@ def _set_gated(
     decode = components[:, : model.config.value_channels]
     offset = features.mean - (CLEARANCE * decode.sum(1) if norms else 0.0)
     for conv, share in ((fusion.features_query, 1 - read_share), (fusion.features_read, read_share)):
-        _set_centre(conv, 2 * share * decode, 2 * share * offset)
+        _set_center(conv, 2 * share * decode, 2 * share * offset)
     for gate in [fusion.gate_query] if fusion.one_gate else [fusion.gate_query, fusion.gate_read]:
         gate.weight.mul_(GATE_SCALE)
         gate.bias.fill_(0.0 if fusion.gate_activation is torch.sigmoid else 0.5)

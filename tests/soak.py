@@ -22,8 +22,8 @@ import torch
 
 import main as program
 from models import LMANetConfig, build_lmanet
-from models.weights import published_state_dict
-from utils import checkpoint
+from models.weights.files import published_state_dict
+from utils import tensor_files
 from utils.errors import CheckpointError
 from utils.files import PART
 
@@ -70,11 +70,14 @@ def soak(folder: Path, kills: int, write_errors: int) -> int:
     assert ended(begun(folder, disturbed, last)) == 0
     assert ended(begun(folder, folder / "undisturbed", last)) == 0
     first, second = (
-        checkpoint.read(folder / name / "checkpoint.pth.tar", CheckpointError) for name in ("disturbed", "undisturbed")
+        tensor_files.read(folder / name / "checkpoint.pth.tar", CheckpointError)
+        for name in ("disturbed", "undisturbed")
     )
     assert first["rows"] == second["rows"]
     same = [torch.equal(tensor, second["state_dict"][name]) for name, tensor in first["state_dict"].items()]
-    best = [checkpoint.read(folder / name / "model_best.pth", CheckpointError) for name in ("disturbed", "undisturbed")]
+    best = [
+        tensor_files.read(folder / name / "model_best.pth", CheckpointError) for name in ("disturbed", "undisturbed")
+    ]
     same += [torch.equal(tensor, best[1][name]) for name, tensor in best[0].items()]
     assert all(same)
     print(f"{counts}; {last} epochs, {len(same)} tensors equal bit for bit; {time.perf_counter() - start:.0f} s")
@@ -166,7 +169,7 @@ def check_readable(savedir: Path) -> int:
     if not (savedir / "checkpoint.pth.tar").exists():
         assert not list(savedir.glob("*.previous"))
         return 0
-    return checkpoint.read(savedir / "checkpoint.pth.tar", CheckpointError)["epoch"]
+    return tensor_files.read(savedir / "checkpoint.pth.tar", CheckpointError)["epoch"]
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from PIL import Image
 
 from datasets.images import read_frame, read_label
 from engine import processes
-from engine.options import build_parser
+from engine.options.parser import build_parser
 from main import main
 from models import LMANetConfig, build_lmanet
-from models.weights import load_weights, published_state_dict
+from models.weights.files import load_weights, published_state_dict
 from tests.engine.conftest import make_data_set
 from tests.fuzzing import WrongResult, damaged, outcomes
-from utils import checkpoint
+from utils import tensor_files
 from utils.errors import CheckpointError, UserError
 
 HEIGHT, WIDTH = 32, 64
@@ -121,7 +121,7 @@ def test_weights(tmp_path, network, count):
     state = published_state_dict(network)
     path, buffer = tmp_path / "w.pth", io.BytesIO()
     torch.save(state, buffer)
-    checkpoint.save(path, state)
+    tensor_files.save(path, state)
     files, right = [buffer.getvalue(), path.read_bytes()], copy.deepcopy(network.state_dict())
 
     def read(seed: int) -> None:
@@ -174,21 +174,21 @@ def test_checkpoints(tmp_path, toy, count):
     arguments = small_run(toy, run, *mode.split(), "--num-epochs", "2", "--resume")
     ended(small_run(toy, whole, *mode.split(), "--num-epochs", "1"))
     file = (whole / "checkpoint.pth.tar").read_bytes()
-    content = checkpoint.read(whole / "checkpoint.pth.tar", CheckpointError)
+    content = tensor_files.read(whole / "checkpoint.pth.tar", CheckpointError)
     shutil.copytree(whole, tmp_path / "right")
     ended([*arguments, "--savedir", str(tmp_path / "right")])
-    right = checkpoint.read(tmp_path / "right" / "checkpoint.pth.tar", CheckpointError)["state_dict"]
+    right = tensor_files.read(tmp_path / "right" / "checkpoint.pth.tar", CheckpointError)["state_dict"]
 
     def go_on(seed: int) -> str:
         rng = random.Random(seed)
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir()
         if seed % 5 == 4:
-            checkpoint.save(run / "checkpoint.pth.tar", exchanged(content, rng))
+            tensor_files.save(run / "checkpoint.pth.tar", exchanged(content, rng))
         else:
             (run / "checkpoint.pth.tar").write_bytes(damaged(file, [(toy / "weights.pth").read_bytes()], rng))
         ended(arguments)
-        found = checkpoint.read(run / "checkpoint.pth.tar", CheckpointError)["state_dict"]
+        found = tensor_files.read(run / "checkpoint.pth.tar", CheckpointError)["state_dict"]
         same = all(torch.equal(tensor, right[name]) for name, tensor in found.items())
         return "" if same else ", going on without what is not there"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.options import build_parser, parse_options
+from engine.options.parser import build_parser, parse_options
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()

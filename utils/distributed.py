@@ -59,12 +59,12 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     if world_size() > 1:
         dist.barrier()
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of a tensor over all processes; the tensor itself stays as it is."""
     if world_size() == 1:
         return tensor
@@ -74,7 +74,7 @@ def summed(tensor: Tensor) -> Tensor:
     return total
 
 
-def dealt_back(rows: Tensor) -> Tensor:
+def all_gather_interleaved(rows: Tensor) -> Tensor:
     """The rows of all processes, as many of each, in the order in which they were dealt out, one to each in turn."""
     if world_size() == 1:
         return rows
@@ -84,7 +84,7 @@ def dealt_back(rows: Tensor) -> Tensor:
     return shares.transpose(0, 1).flatten(0, 1)
 
 
-def gathered(value: object) -> list[object]:
+def all_gather(value: object) -> list[object]:
     """What each process has, by rank. Small things only: they are pickled."""
     if world_size() == 1:
         return [value]
@@ -93,7 +93,7 @@ def gathered(value: object) -> list[object]:
     return values
 
 
-def from_first(value: object) -> object:
+def broadcast(value: object) -> object:
     """What the first process has."""
     if world_size() == 1:
         return value
@@ -109,7 +109,7 @@ def is_lost_peer(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "peer" in str(error)
 
 
-def synchronise_norms(model: nn.Module) -> None:
+def synchronize_norms(model: nn.Module) -> None:
     """Turns the batch norms of a model on CUDA into ones over the samples of all processes; names and tensors stay.
 
     Norms that say ``applied = False`` compute nothing and are left alone.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 
-def synchronised_seconds(device: torch.device) -> float:
+def synchronized_seconds(device: torch.device) -> float:
     """The clock in seconds, read once the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

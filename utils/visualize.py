@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from utils.files import written_whole
 
 Palette = Sequence[tuple[int, int, int]]
-ERROR_COLOR = (213, 94, 0)  # vermilion of the Okabe-Ito palette, which the colour-blind tell from grey
+ERROR_COLOR = (213, 94, 0)  # vermilion of the Okabe-Ito palette, which the color-blind tell from gray
 MARK_COLOR = (86, 180, 233)  # sky blue of the same palette; seen on dark and on bright frames with a black edge
-# What the colours of an error map stand for.
+# What the colors of an error map stand for.
 ERROR_LEGEND = (("wrong", ERROR_COLOR), ("right", (200, 200, 200)), ("without a label", (0, 0, 0)))
 CAPTION_HEIGHT = 22
 SCALE_HEIGHT = 32
@@ -22,27 +22,27 @@ GAP = 4
 
 
 def colorized(label: np.ndarray, palette: Palette) -> np.ndarray:
-    """A label map in the palette's colours."""
+    """A label map in the palette's colors."""
     return np.asarray(palette, dtype=np.uint8)[label]
 
 
 def overlay(frame: np.ndarray, label: np.ndarray, palette: Palette, alpha: float = 0.5) -> np.ndarray:
-    """The frame with the label's colours on top, ``alpha`` of them."""
+    """The frame with the label's colors on top, ``alpha`` of them."""
     mixed = (1 - alpha) * frame.astype(np.float32) + alpha * colorized(label, palette)
     return mixed.round().astype(np.uint8)
 
 
 def error_map(frame: np.ndarray, prediction: np.ndarray, label: np.ndarray, ignored: int) -> np.ndarray:
-    """The frame in pale grey, wrong pixels in vermilion, pixels without a label in black."""
-    grey = 128 + frame.mean(axis=2, keepdims=True) / 2
-    picture = np.repeat(grey, 3, axis=2).astype(np.uint8)
+    """The frame in pale gray, wrong pixels in vermilion, pixels without a label in black."""
+    gray = 128 + frame.mean(axis=2, keepdims=True) / 2
+    picture = np.repeat(gray, 3, axis=2).astype(np.uint8)
     picture[prediction != label] = ERROR_COLOR
     picture[label == ignored] = 0
     return picture
 
 
 def heat_overlay(frame: np.ndarray, heat: np.ndarray, shown: np.ndarray, highest: float) -> np.ndarray:
-    """The frame in grey with ``heat`` (h w, 0 to ``highest``) glowing over it, from violet to yellow.
+    """The frame in gray with ``heat`` (h w, 0 to ``highest``) glowing over it, from violet to yellow.
 
     ``shown`` (h w, bool) says where heat is drawn; its edge is outlined and the rest of the frame is dim.
     """
@@ -50,9 +50,9 @@ def heat_overlay(frame: np.ndarray, heat: np.ndarray, shown: np.ndarray, highest
     levels = np.clip(255 * heat / max(highest, 1e-12), 0, 255).round().astype(np.uint8)
     levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
     inside = cv2.resize(shown.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
-    grey = frame.mean(axis=2, keepdims=True) * (0.45 + 0.4 * inside)
+    gray = frame.mean(axis=2, keepdims=True) * (0.45 + 0.4 * inside)
     alpha = 0.95 * inside * np.sqrt(levels / 255)
-    picture = ((1 - alpha) * grey + alpha * heat_colors(levels[..., 0])).round().astype(np.uint8)
+    picture = ((1 - alpha) * gray + alpha * heat_colors(levels[..., 0])).round().astype(np.uint8)
     if not shown.all():
         edge = cv2.morphologyEx(np.pad(inside[..., 0], 1), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
         picture[(edge > 0) & (inside[..., 0] > 0)] = MARK_COLOR
@@ -66,7 +66,7 @@ def heat_colors(levels: np.ndarray) -> np.ndarray:
 
 
 def heat_scale(width: int, highest: float) -> np.ndarray:
-    """A strip that says what the colours of a heat map stand for: 0 to ``highest``, a share, in percent."""
+    """A strip that says what the colors of a heat map stand for: 0 to ``highest``, a share, in percent."""
     height, font = SCALE_HEIGHT, ImageFont.load_default(SCALE_HEIGHT - 11)
     canvas = Image.new("RGB", (width, height), (0, 0, 0))
     draw = ImageDraw.Draw(canvas)
@@ -95,7 +95,7 @@ def marked(frame: np.ndarray, down: float, right: float) -> np.ndarray:
 
 
 def narrowed(picture: np.ndarray, width: int, exact: bool = False) -> np.ndarray:
-    """The picture at most ``width`` wide; ``exact`` keeps its colours as they are, as label maps need it."""
+    """The picture at most ``width`` wide; ``exact`` keeps its colors as they are, as label maps need it."""
     height, wide = picture.shape[:2]
     if wide <= width:
         return picture
@@ -126,7 +126,7 @@ def side_by_side(pictures: Sequence[tuple[str, np.ndarray]], columns: int) -> np
 
 
 def legend(names: Sequence[str], palette: Palette, width: int) -> np.ndarray:
-    """Coloured squares with the names of the classes, in as many rows as the width asks for."""
+    """Colored squares with the names of the classes, in as many rows as the width asks for."""
     font, square, row_height = ImageFont.load_default(13), 14, 22
     places, left, top = [], GAP, 4
     for name in names:
@@ -155,7 +155,7 @@ def write_png(path: str | Path, picture: np.ndarray) -> None:
 
 
 def data_uri(picture: np.ndarray, exact: bool = False) -> str:
-    """The picture as text that a page can hold: JPEG, or PNG where colours are to be ``exact``."""
+    """The picture as text that a page can hold: JPEG, or PNG where colors are to be ``exact``."""
     if exact:
         return png_uri(_encoded(picture, format="PNG", optimize=True))
     return "data:image/jpeg;base64," + base64.b64encode(_encoded(picture, format="JPEG", quality=85)).decode("ascii")

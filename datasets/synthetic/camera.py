@@ -15,7 +15,7 @@ from .raster import filled, fixed
 from .textures import LEVELS, SIZE, atlas
 
 _SUPER = 2  # samples a pixel, each way
-_NEAR = 0.4  # metres
+_NEAR = 0.4  # meters
 _BLOCK = 32  # rows shaded at once: what is in work stays in the cache
 _FAR = 127
 
@@ -27,7 +27,7 @@ def exact(value: float) -> float:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: size in pixels, place in metres, angles in radians (yaw to the right, pitch downwards)."""
+    """A pinhole camera: size in pixels, place in meters, angles in radians (yaw to the right, pitch downwards)."""
 
     height: int
     width: int
@@ -41,7 +41,7 @@ class Camera:
         return 2.2 * self.height
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """The principal point (x, y) in pixels; a pixel's middle is at a half."""
         return self.width / 2, self.height * 0.46
 
@@ -59,8 +59,8 @@ class Camera:
 
     def pixels(self, seen: np.ndarray) -> np.ndarray:
         """Positions ... x 2 (x, y) in the image of points ... x 3 in the camera's axes, in front of it."""
-        x = self.centre[0] + self.focal * seen[..., 0] / seen[..., 2]
-        y = self.centre[1] - self.focal * seen[..., 1] / seen[..., 2]
+        x = self.center[0] + self.focal * seen[..., 0] / seen[..., 2]
+        y = self.center[1] - self.focal * seen[..., 1] / seen[..., 2]
         return np.stack([x, y], -1)
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -138,8 +138,8 @@ def _homographies(surfaces: Surfaces, camera: Camera, time: float, order: np.nda
     inverse[flat] = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0.1]])
     # ray = ((x + 1/2) / 2 - cx) / f, (cy - (y + 1/2) / 2) / f, 1
     scale = 1 / (_SUPER * camera.focal)
-    x0 = (0.5 / _SUPER - camera.centre[0]) / camera.focal
-    y0 = (camera.centre[1] - 0.5 / _SUPER) / camera.focal
+    x0 = (0.5 / _SUPER - camera.center[0]) / camera.focal
+    y0 = (camera.center[1] - 0.5 / _SUPER) / camera.focal
     table = np.empty((3, 3, len(order) + 1), np.float32)
     table[:, 0, 1:] = (inverse[:, :, 0] * scale).T
     table[:, 1, 1:] = (inverse[:, :, 1] * -scale).T
@@ -153,7 +153,7 @@ def _homographies(surfaces: Surfaces, camera: Camera, time: float, order: np.nda
 
 
 def _footprints(surfaces: Surfaces, camera: Camera, order: np.ndarray) -> np.ndarray:
-    """Texels a sample at one metre's distance, (1 + len(order)) float32."""
+    """Texels a sample at one meter's distance, (1 + len(order)) float32."""
     u = surfaces.step_u[order]
     size = np.sqrt(u[:, 0] * u[:, 0] + u[:, 1] * u[:, 1] + u[:, 2] * u[:, 2])
     oblique = np.where(np.abs(u[:, 2]) + (surfaces.layer[order] <= 1) > 1e-9, 1.6, 0.8)
@@ -165,14 +165,14 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one frame.
 
-    time: in frames; sky: 256 x 4 uint8, its material; fog: 128 x 4 int32, for each whole metre of distance its share of
-    256 and colour. Returns the image, H x W x 3 uint8, and the train ids, H x W uint8.
+    time: in frames; sky: 256 x 4 uint8, its material; fog: 128 x 4 int32, for each whole meter of distance its share of
+    256 and color. Returns the image, H x W x 3 uint8, and the train ids, H x W uint8.
     """
     order, ranks = _visible(surfaces, camera, time)
     samples, distance = _shaded(surfaces, camera, time, order, ranks, sky)
     image = _averaged(samples)
-    share, colour = fog[distance][..., :1], fog[distance][..., 1:]
-    image += ((colour - image) * share) >> 8
+    share, color = fog[distance][..., :1], fog[distance][..., 1:]
+    image += ((color - image) * share) >> 8
     train_ids = np.append(np.uint8(sky_id), surfaces.train_id[order])
     return image.astype(np.uint8), train_ids[_voted(ranks, train_ids)]
 
@@ -188,7 +188,7 @@ def moved(surfaces: Surfaces, camera: Camera, before: Camera, time: float) -> np
     row = [np.take(coefficient, rank) for coefficient in _homographies(surfaces, camera, time, order)[6:]]
     depth = 1 / np.maximum(row[0] * x + row[1] * y + row[2], np.float32(1 / _FAR))
     x, y = (x + 0.5) / _SUPER, (y + 0.5) / _SUPER
-    ray = [(x - camera.centre[0]) / camera.focal, (camera.centre[1] - y) / camera.focal, np.ones_like(x)]
+    ray = [(x - camera.center[0]) / camera.focal, (camera.center[1] - y) / camera.focal, np.ones_like(x)]
     place = np.stack(ray, -1) * depth[..., None] @ camera.turned(np.eye(3)).T  # in the world's axes, from the camera
     velocity = np.concatenate([np.zeros((1, 3)), surfaces.velocity[order]])[rank]
     travelled = np.where(rank[..., None] == 0, 0.0, np.subtract(camera.position, before.position))
@@ -206,13 +206,13 @@ def _visible(surfaces: Surfaces, camera: Camera, time: float) -> tuple[np.ndarra
 
 
 def _shaded(surfaces, camera, time, order, ranks, sky) -> tuple[np.ndarray, np.ndarray]:
-    """Colours, 2H x 2W uint32 (packed RGB0), and the distance of each pixel, H x W int32 in metres up to 127."""
+    """Colors, 2H x 2W uint32 (packed RGB0), and the distance of each pixel, H x W int32 in meters up to 127."""
     book = atlas()
     table = _homographies(surfaces, camera, time, order)
     footprint = _footprints(surfaces, camera, order)
     base = (np.append(np.int32(book.index["clouds"]), surfaces.texture[order]) * book.stride).astype(np.int32)
-    palette = np.append(np.int32(len(surfaces.colours)), surfaces.material[order]).astype(np.int32) * 256
-    colours = np.ascontiguousarray(np.concatenate([surfaces.colours, sky[None]]).reshape(-1, 4)).view(np.uint32)[:, 0]
+    palette = np.append(np.int32(len(surfaces.colors)), surfaces.material[order]).astype(np.int32) * 256
+    colors = np.ascontiguousarray(np.concatenate([surfaces.colors, sky[None]]).reshape(-1, 4)).view(np.uint32)[:, 0]
     samples = np.empty(ranks.shape, np.uint32)
     distance = np.empty((camera.height, camera.width), np.int32)
     x = np.arange(ranks.shape[1], dtype=np.float32)[None]
@@ -225,13 +225,13 @@ def _shaded(surfaces, camera, time, order, ranks, sky) -> tuple[np.ndarray, np.n
         v = np.floor((row[3] * x + row[4] * y + row[5]) * depth).astype(np.int32) & (SIZE - 1)
         level = np.clip(np.frexp(np.take(footprint, rank) * depth)[1], 0, LEVELS - 1)
         texel = np.take(base, rank) + book.level_offset[level] + ((v >> level) << (7 - level)) + (u >> level)
-        samples[top : top + _BLOCK] = colours[np.take(palette, rank) + book.texels[texel]]
+        samples[top : top + _BLOCK] = colors[np.take(palette, rank) + book.texels[texel]]
         distance[top // _SUPER : (top + len(rank)) // _SUPER] = depth[::_SUPER, ::_SUPER].astype(np.int32)
     return samples, distance
 
 
 def _averaged(samples: np.ndarray) -> np.ndarray:
-    """The mean colour of each pixel's four samples, H x W x 3 int32."""
+    """The mean color of each pixel's four samples, H x W x 3 int32."""
     channels = samples.view(np.uint8).reshape(*samples.shape, 4)
     upper = channels[::2, ::2].astype(np.uint16) + channels[::2, 1::2]
     lower = channels[1::2, ::2].astype(np.uint16) + channels[1::2, 1::2]

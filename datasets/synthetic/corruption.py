@@ -40,7 +40,7 @@ def spoiled(image: np.ndarray, difficulty: float, seed: list[int]) -> np.ndarray
 
 
 def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
-    """Sensor noise: the sum of four bytes is nearly Gaussian with a deviation of 148; here up to 23 grey levels."""
+    """Sensor noise: the sum of four bytes is nearly Gaussian with a deviation of 148; here up to 23 gray levels."""
     count = shape[0] * shape[1] * shape[2]
     total = dice.bytes(4 * count).reshape(4, *shape)
     amount = strength * (60 + dice.below(100)) >> 8
@@ -49,7 +49,7 @@ def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarra
 
 
 def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
-    """Coloured noise of 2, 4, 8 and 16 pixels' width, which a single frame cannot average away.
+    """Colored noise of 2, 4, 8 and 16 pixels' width, which a single frame cannot average away.
 
     Weak in one frame and strong in the next, so that some frame of a clip shows what another one hides.
     """
@@ -57,9 +57,9 @@ def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.nda
     total = np.zeros(shape, np.int32)
     for shift, weight in ((1, 36), (2, 34), (3, 28), (4, 26)):
         size = (-(-height >> shift) + 2, -(-width >> shift) + 2)
-        colour = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int16)
-        grey = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int16)
-        total += _enlarged(colour + 2 * grey - 382, shift)[:height, :width] * np.int32(weight)
+        color = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int16)
+        gray = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int16)
+        total += _enlarged(color + 2 * gray - 382, shift)[:height, :width] * np.int32(weight)
     return (total >> 8) * (strength * (96 + dice.below(320)) >> 8) >> 10
 
 
@@ -115,9 +115,9 @@ def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
         row = np.arange(top - y, top - y + covered.shape[0], dtype=np.int32)[:, None]
         column = np.arange(left - x, left - x + covered.shape[1], dtype=np.int32)[None]
         glow = np.maximum(0, radius * radius - row * row - column * column) * 256 // (radius * radius)
-        colour = np.array([255, 236 + dice.below(20), 200 + dice.below(56)], np.int32)
+        color = np.array([255, 236 + dice.below(20), 200 + dice.below(56)], np.int32)
         share = np.minimum((glow * (80 + dice.below(150)) >> 8) * strength >> 8, MOST)
-        covered += (colour - covered) * share[..., None] >> 8
+        covered += (color - covered) * share[..., None] >> 8
     return work
 
 

@@ -183,7 +183,7 @@ def _write_clip(out: Path, split: str, clip: int, options: StreetOptions) -> Non
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write beside and rename, so that a file with its final name is complete. pixels: BGR or grey uint8."""
+    """Write beside and rename, so that a file with its final name is complete. pixels: BGR or gray uint8."""
     _, data = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     beside = path.with_suffix(f".{os.getpid()}.part")
     beside.write_bytes(data.tobytes())

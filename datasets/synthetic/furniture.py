@@ -35,8 +35,8 @@ def traffic_light(mesh: Mesh, rng: np.random.RandomState, x: float, z: float) ->
             group.add(shape, origin, ALONG_X, UPWARDS, paint, "plain", ID["traffic light"])
 
         put(rectangle(-0.24, 0, 0.24, 1.15), mesh.paint(jitter(rng, (30, 32, 30), 8)))
-        for lamp, colour in enumerate([(40, 220, 130), (250, 190, 40), (240, 50, 40)]):
-            shown = colour if lamp == lit else tuple(c // 4 for c in colour)
+        for lamp, color in enumerate([(40, 220, 130), (250, 190, 40), (240, 50, 40)]):
+            shown = color if lamp == lit else tuple(c // 4 for c in color)
             put(disc(0, 0.22 + 0.36 * lamp, 0.15, 10), mesh.paint(shown))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .mesh import ALONG_X, ALONG_Z, DECAL, GROUND, Mesh
 from .parts import ID, green, jitter, pick, rectangle, uniform
 
-NEAR = -4.0  # the street's beginning, metres from the camera's start
+NEAR = -4.0  # the street's beginning, meters from the camera's start
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def make_plan(rng: np.random.RandomState) -> Plan:
 
 def paved(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
     """Lay the ground from the street's beginning to ``far`` and say in ``mesh.strips`` what lies where."""
-    grey = jitter(rng, pick(rng, [(96, 96, 98), (112, 110, 108), (84, 84, 88), (122, 116, 112)]), 4)
+    gray = jitter(rng, pick(rng, [(96, 96, 98), (112, 110, 108), (84, 84, 88), (122, 116, 112)]), 4)
     worn, paler = int(rng.randint(-16, 17)), int(rng.randint(36))
-    pale = jitter(rng, tuple(c + paler for c in grey), 8)
+    pale = jitter(rng, tuple(c + paler for c in gray), 8)
     grass = green(rng) if rng.randint(3) else jitter(rng, (124, 108, 76))
-    road_look = (pick(rng, ["asphalt"] * 5 + ["cobbles"]), grey, tuple(c + worn for c in grey))
+    road_look = (pick(rng, ["asphalt"] * 5 + ["cobbles"]), gray, tuple(c + worn for c in gray))
     walk_look = (pick(rng, ["paving", "paving", "cobbles", "asphalt"]), pale, jitter(rng, pale, 12))
     grass_look = ("grass", grass, jitter(rng, (120, 108, 74)))
     looks = {"road": road_look, "sidewalk": walk_look, "terrain": grass_look}

@@ -1,6 +1,6 @@
 """Flat polygons in the world: what the street is built of.
 
-The world's axes: x to the right, y up, z along the street, in metres; the ground is y = 0.
+The world's axes: x to the right, y up, z along the street, in meters; the ground is y = 0.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from .textures import SIZE, atlas, material
 
 Point = tuple[float, float, float]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 PHASES = 8  # of a walking cycle
 ALWAYS = -1
 ALONG_X, UPWARDS, ALONG_Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
@@ -28,17 +28,17 @@ class Surfaces:
     starts: np.ndarray  # S, first corner of each polygon
     owner: np.ndarray  # N, polygon of each corner
     origin: np.ndarray  # S x 3, where texel (0, 0) lies
-    step_u: np.ndarray  # S x 3, metres a texel along u
+    step_u: np.ndarray  # S x 3, meters a texel along u
     step_v: np.ndarray  # S x 3
     normal: np.ndarray  # S x 3, zero for what is seen from both sides
     anchor: np.ndarray  # S x 3, the place that decides the order
-    velocity: np.ndarray  # S x 3, metres a frame
+    velocity: np.ndarray  # S x 3, meters a frame
     layer: np.ndarray  # S
     phase: np.ndarray  # S, frame of the walking cycle, or ALWAYS
     texture: np.ndarray  # S
     material: np.ndarray  # S
     train_id: np.ndarray  # S uint8
-    colours: np.ndarray  # M x 256 x 4 uint8, the materials
+    colors: np.ndarray  # M x 256 x 4 uint8, the materials
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Mesh:
         """Begin a group."""
         return Group(self, anchor, layer, velocity)
 
-    def paint(self, first: Colour, second: Colour | None = None, light: float = 1.0) -> int:
+    def paint(self, first: Color, second: Color | None = None, light: float = 1.0) -> int:
         """The number of a material."""
         key = (first, second, light)
         if key not in self._known:
@@ -118,5 +118,5 @@ class Mesh:
             texture=np.array([names[name] for name in texture], np.int32),
             material=np.array(paint, np.int32),
             train_id=np.array(train_id, np.uint8),
-            colours=np.array(self.materials),
+            colors=np.array(self.materials),
         )

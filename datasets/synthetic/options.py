@@ -12,7 +12,7 @@ class StreetOptions:
     height, width: of a frame, in pixels; length: frames a clip; difficulty: 0 (every frame is clean), 1 (noise, blur,
     glare, rain and low contrast spoil each frame in its own way) to 3 (hardly anything is left of most frames);
     seed: of the whole set; speed: multiplies the motion of the camera and of everything on the street (1: about half a
-    metre a frame, 0: nothing moves).
+    meter a frame, 0: nothing moves).
     """
 
     height: int = 256

@@ -1,4 +1,4 @@
-"""What all things on the street are made with: class ids, colours, chance, simple shapes. Sizes are in metres."""
+"""What all things on the street are made with: class ids, colors, chance, simple shapes. Sizes are in meters."""
 
 import math
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from ..classes import CLASSES
 from .camera import exact
-from .mesh import ALONG_X, ALONG_Z, DECAL, Colour, Mesh, Point
+from .mesh import ALONG_X, ALONG_Z, DECAL, Color, Mesh, Point
 
 ID = {c.name: c.train_id for c in CLASSES}
 STILL: Point = (0.0, 0.0, 0.0)
 TOWARDS, LEFT, RIGHT = (0.0, 0.0, -1.0), (-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)
 
-# One list for walls, another for everything painted or worn: a colour never gives the class away.
+# One list for walls, another for everything painted or worn: a color never gives the class away.
 _DULL = [
     (128, 122, 116),
     (168, 150, 128),
@@ -28,9 +28,9 @@ _GREENS = [(64, 82, 40), (82, 92, 48), (56, 72, 46), (100, 100, 56), (74, 90, 34
 GLASS = (52, 60, 68)
 
 
-def jitter(rng: np.random.RandomState, colour: Colour, amount: int = 14) -> Colour:
-    """``colour`` with each channel moved by up to ``amount``."""
-    moved = [int(c) + int(rng.randint(-amount, amount + 1)) for c in colour]
+def jitter(rng: np.random.RandomState, color: Color, amount: int = 14) -> Color:
+    """``color`` with each channel moved by up to ``amount``."""
+    moved = [int(c) + int(rng.randint(-amount, amount + 1)) for c in color]
     return (max(4, moved[0]), max(4, moved[1]), max(4, moved[2]))
 
 
@@ -39,18 +39,18 @@ def pick(rng: np.random.RandomState, choices: list):
     return choices[rng.randint(len(choices))]
 
 
-def dull(rng: np.random.RandomState) -> Colour:
-    """A wall's colour."""
+def dull(rng: np.random.RandomState) -> Color:
+    """A wall's color."""
     return jitter(rng, pick(rng, _DULL))
 
 
-def bright(rng: np.random.RandomState) -> Colour:
-    """A colour of paint or cloth."""
+def bright(rng: np.random.RandomState) -> Color:
+    """A color of paint or cloth."""
     return jitter(rng, pick(rng, _BRIGHT))
 
 
-def green(rng: np.random.RandomState) -> Colour:
-    """A plant's colour."""
+def green(rng: np.random.RandomState) -> Color:
+    """A plant's color."""
     return jitter(rng, pick(rng, _GREENS), 10)
 
 

@@ -1,4 +1,4 @@
-"""People and two-wheelers. ``x``, ``z``: the middle; ``velocity``: metres a frame."""
+"""People and two-wheelers. ``x``, ``z``: the middle; ``velocity``: meters a frame."""
 
 import math
 
@@ -69,8 +69,8 @@ def two_wheeler(
         mesh.paint((34, 34, 36), (150, 150, 146) if not motor else (120, 120, 122)),
     )
 
-    def put(shape, colour, texture="plain", train_id=thing, origin=(x, 0.0, z), tile=(0.5, 0.5)):
-        body.add(shape, origin, along, UPWARDS, colour, texture, train_id, tile)
+    def put(shape, color, texture="plain", train_id=thing, origin=(x, 0.0, z), tile=(0.5, 0.5)):
+        body.add(shape, origin, along, UPWARDS, color, texture, train_id, tile)
 
     for wheel in (-base / 2, base / 2):
         corner = (x + along[0] * (wheel - radius), 0.0, z + along[2] * (wheel - radius))

@@ -16,7 +16,7 @@ from .people import person, two_wheeler
 from .textures import material
 from .vehicles import bus, car, tram, truck
 
-_FAR = 120.0  # the street's end, metres from the camera's start
+_FAR = 120.0  # the street's end, meters from the camera's start
 _SHORT = 20.0  # a camera that drives farther than that has more street before it
 _CROSSING = 11.5  # who crosses the street does so nearer than this, and vehicles begin beyond it
 
@@ -27,7 +27,7 @@ class Scene:
 
     surfaces: Surfaces
     sky: np.ndarray  # 256 x 4 uint8
-    fog: np.ndarray  # 128 x 4 int32: share of 256, red, green, blue at each metre
+    fog: np.ndarray  # 128 x 4 int32: share of 256, red, green, blue at each meter
     path: "Path"
 
 
@@ -36,8 +36,8 @@ class Path:
     """The camera's way: it drives along z at an even pace while its yaw swings gently."""
 
     x: float
-    eye: float  # metres above the ground
-    advance: float  # metres a frame
+    eye: float  # meters above the ground
+    advance: float  # meters a frame
     yaw: float
     turn: float  # radians a frame at the middle of a swing
     pitch: float
@@ -88,7 +88,7 @@ def _weather(rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     cloud = jitter(rng, pick(rng, [(226, 228, 230), (188, 192, 196), (160, 162, 166)]), 5)
     haze = np.array(cloud) * 9 // 10
     thick = uniform(rng, 60, 400)
-    share = np.array([int(200 * (1 - thick / (thick + metre))) for metre in range(127)] + [0])
+    share = np.array([int(200 * (1 - thick / (thick + meter))) for meter in range(127)] + [0])
     return material(jitter(rng, blue, 5), cloud), np.column_stack([share, np.tile(haze, (128, 1))]).astype(np.int32)
 
 
@@ -124,8 +124,8 @@ def _railing(mesh: Mesh, rng: np.random.RandomState, x: float, z: float) -> None
 
 
 def _traffic(mesh: Mesh, rng: np.random.RandomState, plan: Plan, speed: float) -> None:
-    def along(metres: float):
-        return (0.0, 0.0, metres * speed)
+    def along(meters: float):
+        return (0.0, 0.0, meters * speed)
 
     big = [truck, bus]
     rng.shuffle(big)

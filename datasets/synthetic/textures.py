@@ -1,7 +1,7 @@
-"""The surfaces' textures: grey detail and a mix of two colours, painted once from a fixed seed, with all their mipmaps.
+"""The surfaces' textures: gray detail and a mix of two colors, painted once from a fixed seed, with all their mipmaps.
 
 A texel is one byte: five bits of brightness (16 is neutral) and three bits that say how much of the surface's second
-colour shows. A surface's *material* turns these 256 values into colours, so that a few textures give endless walls.
+color shows. A surface's *material* turns these 256 values into colors, so that a few textures give endless walls.
 Only elementwise IEEE operations are used, so every machine paints the same bytes.
 """
 
@@ -166,7 +166,7 @@ def _coach(rng):
 
 
 def _tram(rng):
-    """A tram's side: tall panes with round corners, doors down to the floor, a broad band of colour below."""
+    """A tram's side: tall panes with round corners, doors down to the floor, a broad band of color below."""
     light, mix = 0.95 + 0.1 * _octaves(rng, 4, 4), np.zeros((SIZE, SIZE))
     c = _COLUMN % 64
     corner = ((c < 12) | (c > 56)) & ((_ROW < 56) | (_ROW > 96))
@@ -280,9 +280,9 @@ def atlas() -> Atlas:
 
 
 def material(first: tuple[int, int, int], second: tuple[int, int, int], light: float = 1.0) -> np.ndarray:
-    """The 256 colours of a surface, 256 x 4 uint8 (RGB and a zero), from its two colours and its share of light."""
+    """The 256 colors of a surface, 256 x 4 uint8 (RGB and a zero), from its two colors and its share of light."""
     brightness, share = np.arange(256) >> 3, np.arange(256) & 7
     a, b = np.array(first, np.int64), np.array(second, np.int64)
     mixed = a * (7 - share)[:, None] + b * share[:, None]
-    colours = mixed * brightness[:, None] * int(light * 256) // (7 * 16 * 256)
-    return np.pad(np.minimum(colours, 255), ((0, 0), (0, 1))).astype(np.uint8)
+    colors = mixed * brightness[:, None] * int(light * 256) // (7 * 16 * 256)
+    return np.pad(np.minimum(colors, 255), ((0, 0), (0, 1))).astype(np.uint8)

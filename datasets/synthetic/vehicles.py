@@ -1,6 +1,6 @@
 """Cars, lorries, buses and trams: boxes whose visible faces are drawn in perspective.
 
-``x``: the middle across the street; ``z``: the near end; ``velocity``: metres a frame; ``rear``: whether the near end
+``x``: the middle across the street; ``z``: the near end; ``velocity``: meters a frame; ``rear``: whether the near end
 is the rear or the front.
 """
 
@@ -19,9 +19,9 @@ def car(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Po
     """A car; rear: whether its rear or its front is the near end."""
     tall = uniform(rng, 0.0, 0.35)
     length, wide, roof = uniform(rng, 3.7, 4.7), 0.88, 1.42 + tall
-    colour = bright(rng)
-    body, glass = mesh.paint(colour, GLASS), mesh.paint(GLASS, (120, 130, 138))
-    dim, dark = mesh.paint(colour, GLASS, 0.72), mesh.paint((24, 24, 26), (120, 122, 126))
+    color = bright(rng)
+    body, glass = mesh.paint(color, GLASS), mesh.paint(GLASS, (120, 130, 138))
+    dim, dark = mesh.paint(color, GLASS, 0.72), mesh.paint((24, 24, 26), (120, 122, 126))
     tail = pick(rng, [0.15, 0.55, 0.9])
     belt = 0.92 + tall / 3
     outline = [(0.0, 0.3), (length, 0.3), (length, 0.72), (length - 1.1, belt), (length - 1.9, roof)]
@@ -76,9 +76,9 @@ def car(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Po
 
 def truck(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Point, rear: bool) -> None:
     """A lorry with a box; its cab is the far end if ``rear``."""
-    colour, cab = bright(rng), bright(rng)
+    color, cab = bright(rng), bright(rng)
     length, high = uniform(rng, 5.0, 7.5), uniform(rng, 3.0, 3.7)
-    paint, other = mesh.paint(colour, bright(rng)), mesh.paint(colour, bright(rng), 0.75)
+    paint, other = mesh.paint(color, bright(rng)), mesh.paint(color, bright(rng), 0.75)
     box = (z, z + length) if rear else (z + 2.2, z + 2.2 + length)
     front = z + length + 0.1 if rear else z
     _box_side(mesh, "truck", x, 1.2, *box, 0.85, high, other, "ridges", velocity, (2.6, 2.6), [1.2, length - 1.0])
@@ -101,10 +101,10 @@ def truck(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: 
 
 def bus(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Point, rear: bool) -> None:
     """A town bus."""
-    colour, length, high = bright(rng), uniform(rng, 9, 12), 3.0
-    _box_side(mesh, "bus", x, 1.25, z, z + length, 0.3, high, mesh.paint(colour, GLASS, 0.78), "coach", velocity,
+    color, length, high = bright(rng), uniform(rng, 9, 12), 3.0
+    _box_side(mesh, "bus", x, 1.25, z, z + length, 0.3, high, mesh.paint(color, GLASS, 0.78), "coach", velocity,
               (3.2, high - 0.1), [2.2, length - 2.6])  # fmt: skip
-    paint, glass = mesh.paint(colour, GLASS), mesh.paint(GLASS, (130, 140, 146))
+    paint, glass = mesh.paint(color, GLASS), mesh.paint(GLASS, (130, 140, 146))
     put = _face(mesh, "bus", x, z, velocity)
     put(rectangle(0, 0.3, 2.5, high), paint)
     put(rectangle(0.15, 1.5 if rear else 1.0, 2.35, 2.45), glass, "glass")
@@ -115,10 +115,10 @@ def bus(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Po
 
 def tram(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Point, rear: bool) -> None:
     """A tram: longer, higher and narrower of face than a bus, without visible wheels, a current collector on top."""
-    colour, length, high = bright(rng), uniform(rng, 16, 24), 3.5
-    _box_side(mesh, "train", x, 1.2, z, z + length, 0.2, high, mesh.paint(colour, GLASS, 0.8), "tram", velocity,
+    color, length, high = bright(rng), uniform(rng, 16, 24), 3.5
+    _box_side(mesh, "train", x, 1.2, z, z + length, 0.2, high, mesh.paint(color, GLASS, 0.8), "tram", velocity,
               (4.0, high), [])  # fmt: skip
-    paint, glass = mesh.paint(colour, GLASS), mesh.paint(GLASS, (130, 140, 146))
+    paint, glass = mesh.paint(color, GLASS), mesh.paint(GLASS, (130, 140, 146))
     put = _face(mesh, "train", x, z, velocity)
     put([(0.0, 0.2), (2.4, 0.2), (2.4, 2.7), (2.0, high), (0.4, high), (0.0, 2.7)], paint)
     put([(0.2, 1.3), (2.2, 1.3), (2.2, 2.5), (1.9, 2.9), (0.5, 2.9), (0.2, 2.5)], glass, "glass")

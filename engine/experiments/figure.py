@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from engine.experiments.plan import Plan
 from engine.experiments.results import Result, gains, values_of
-from engine.plots import BLUE, GREEN, GREY, INK, LOOKS, VERMILION
+from engine.reports.plots import BLUE, GRAY, GREEN, INK, LOOKS, VERMILION
 
 LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (INK, ":"))
 
@@ -38,16 +38,16 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
     """What arms gain over their references, against the axis; a line for each name of one."""
     names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
     for index, name in enumerate(names):
-        colour, dashes = LINES[index % len(LINES)]
+        color, dashes = LINES[index % len(LINES)]
         points: dict[float, list[float]] = {}
         for arm in plan.arms:
             gained = gains(plan, results, arm.name, "mIoU")
             if arm.line == name and arm.name in at and gained:
                 points.setdefault(at[arm.name], []).extend(100 * gain for gain in gained.values())
         xs = sorted(points)
-        axes.plot([x for x in xs for _ in points[x]], [gain for x in xs for gain in points[x]], "o", color=colour)
-        axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=colour, linewidth=2, label=name)
-    axes.axhline(0, color=GREY, linewidth=1.5)
+        axes.plot([x for x in xs for _ in points[x]], [gain for x in xs for gain in points[x]], "o", color=color)
+        axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=color, linewidth=2, label=name)
+    axes.axhline(0, color=GRAY, linewidth=1.5)
     axes.set_xlabel(plan.axis)
     axes.set_ylabel("gain in mIoU, points")
     if names != [""]:
@@ -59,10 +59,10 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
     references = {plan.arm(arm).reference for arm in arms}
     for row, arm in enumerate(arms):
         values = [100 * value for value in values_of(results, arm, "mIoU").values()]
-        colour = GREY if arm in references else BLUE
-        axes.plot(values, [row] * len(values), "o", color=colour, markersize=6, alpha=0.8)
+        color = GRAY if arm in references else BLUE
+        axes.plot(values, [row] * len(values), "o", color=color, markersize=6, alpha=0.8)
         mean = statistics.fmean(values)
-        axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
+        axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color, linewidth=2.5)
         gained = gains(plan, results, arm, "mIoU")
         if gained:
             gain = 100 * statistics.fmean(gained.values())
@@ -76,4 +76,4 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
             )
     axes.set_yticks(range(len(arms)), arms)
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, grey)")
+    axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, gray)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.synthetic.motion import median_motion
-from engine.consistency import SINGLE_FRAME, WITH_MEMORY
+from engine.evaluation.consistency import SINGLE_FRAME, WITH_MEMORY
 from engine.experiments.plan import MOTION, Plan
 from engine.experiments.runner import Chain, data_folder
 from utils.errors import DataError

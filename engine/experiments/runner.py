@@ -25,7 +25,7 @@ import torch
 
 from datasets.cityscapes import CITYSCAPES_VARIABLE
 from engine.experiments.plan import Arm, Plan
-from engine.options import build_parser
+from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
 from utils.files import PART, write_text
 

@@ -9,21 +9,21 @@ import torch
 from datasets.cityscapes import CityscapesClips
 from datasets.classes import CLASS_NAMES
 from engine import build
-from engine.consistency import consistency_text, measure_consistency
-from engine.evaluate import all_of, class_names, evaluate
-from engine.html_report import InspectedClip, ReportPage
-from engine.memory_view import memory_view
-from engine.observers import clip_writer, dashboard_of
-from engine.picks import BestAndWorst
-from engine.report import iou_table, read_report, scores
+from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.consistency import consistency_text, measure_consistency
+from engine.evaluation.evaluate import all_of, class_names, evaluate
+from engine.reports.memory_view import memory_view
+from engine.reports.observers import clip_writer, dashboard_of
+from engine.reports.page import InspectedClip, ReportPage
+from engine.reports.picks import BestAndWorst
+from engine.reports.scores import iou_table, read_report, scores
 from engine.run_folder import RunFolder
+from models.description import describe
+from models.inference.segmenter import has_untrained_memory
 from models.lmanet import LMANet
-from models.model_text import describe
-from models.segmenter import has_untrained_memory
 from utils import distributed
 from utils.files import write_text
-from utils.metrics import ConfusionMatrix
-from utils.terminal import takes_colour
+from utils.terminal import supports_color
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
 
     if not distributed.is_first():
         return
-    names, coloured = class_names(), takes_colour(sys.stdout)
+    names, colored = class_names(), supports_color(sys.stdout)
     report = {
         "clips": result.clips,
         "frames_per_clip": options.win_size,
@@ -65,10 +65,10 @@ def run_evaluation(options: argparse.Namespace, device: torch.device, folder: Ru
     if options.iouVal:
         report |= scores(names, result.confusion)
         report["clip_mean_iou"] = picks.scores
-        print(iou_table(names, result.confusion, baseline, coloured))
+        print(iou_table(names, result.confusion, baseline, colored))
     if options.use_orig_res:
         report["original_size"] = scores(names, result.original_confusion)
-        print("at the labels' own size:", iou_table(names, result.original_confusion, coloured=coloured), sep="\n")
+        print("at the labels' own size:", iou_table(names, result.original_confusion, colored=colored), sep="\n")
     if options.consistency:
         report["consistency"] = measure_consistency(segmenter, build.sequences_of_split(options, "val"))
         print(consistency_text(report["consistency"]))
@@ -101,7 +101,7 @@ def report_page(
     device: torch.device,
 ) -> ReportPage:
     """The page of an evaluation; the clip that the network is best at is the one whose attention is shown."""
-    from engine.plots import confusion_png  # only here: matplotlib takes long to import
+    from engine.reports.plots import confusion_png  # only here: matplotlib takes long to import
 
     counted = "iou" in report
     inspected = None

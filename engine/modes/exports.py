@@ -5,9 +5,9 @@ import argparse
 import torch
 
 from engine import build
-from models.onnx import export_step
-from models.segmenter import refuse_untrained_memory
-from models.weights import export_weights
+from models.inference.onnx import export_step
+from models.inference.segmenter import refuse_untrained_memory
+from models.weights.files import export_weights
 from utils.errors import OptionError
 from utils.files import written_whole
 

@@ -6,11 +6,11 @@ import logging
 import torch
 
 from engine import build
-from engine.frame_sources import open_source
 from engine.run_folder import RunFolder
-from engine.stream import stream_text, summarised
-from engine.stream_outputs import SUMMARY, clear_previous, refuse_previous
-from models.model_text import describe
+from engine.streaming.outputs import SUMMARY, clear_previous, refuse_previous
+from engine.streaming.sources import open_source
+from engine.streaming.stream import stream_text, summarized
+from models.description import describe
 from utils.errors import IncompleteError
 from utils.signals import ended_by_sigterm
 
@@ -35,6 +35,6 @@ def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFol
         if stream.record.frames:
             summary = stream.summary() | build.circumstances(options, device)
             print(stream_text(summary))
-            summary_written = summarised(folder.path, summary)
+            summary_written = summarized(folder.path, summary)
     if not summary_written:
         raise IncompleteError(f"{SUMMARY} cannot be written to {folder.path}; all other files are complete")

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 
 from engine import build, processes
-from engine.evaluate import Evaluation, all_of, evaluate
-from engine.observers import clip_writer, dashboard_of
-from engine.report import percent, read_report
+from engine.evaluation.evaluate import Evaluation, all_of, evaluate
+from engine.reports.observers import clip_writer, dashboard_of
+from engine.reports.scores import percent, read_report
 from engine.run_folder import RunFolder
-from engine.saving import Saver
-from engine.state import resume, run_name
-from engine.train import train
-from models.model_text import describe
+from engine.training.checkpoint import resume, run_name
+from engine.training.loop import train
+from engine.training.saver import Saver
+from models.description import describe
 from utils import distributed
 from utils.errors import OptionError
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def run_training(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
     baseline = read_report(options.baseline_path) if options.baseline_path else None
     train_clips, val_clips = build.clips_of(options, "train"), build.clips_of(options, "val")
-    checkpoint = distributed.from_first(_checkpoint_to_go_on_from(options, folder) if distributed.is_first() else None)
+    checkpoint = distributed.broadcast(_checkpoint_to_go_on_from(options, folder) if distributed.is_first() else None)
     if options.amp == "float16" and device.type != "cuda":
         raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
     model = build.model_with_weights(options, device)
@@ -76,7 +76,7 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
             dashboard.close()
         # Also where a training is stopped or fails: what it has learned until then is worth seeing.
         if validations and training.rows and distributed.is_first():
-            from engine.plots import write_training_plots  # only here: matplotlib takes long to import
+            from engine.reports.plots import write_training_plots  # only here: matplotlib takes long to import
 
             best_epoch = training.best_row(options.iouVal).epoch
             write_training_plots(folder, training.rows, best_epoch, validations[0].confusion, baseline)

@@ -9,7 +9,7 @@ from models.backbones.erfnet import ErfNet
 from models.backbones.pspnet import PspNet101
 from models.backbones.torchvision import TorchvisionBackbone
 from models.config import BACKBONES, BackboneTraits, LMANetConfig
-from models.file_kinds import SHALLOW, FileKind, Pairs, register_files
+from models.weights.file_kinds import SHALLOW, FileKind, Pairs, register_files
 
 
 class Backbone(Protocol):

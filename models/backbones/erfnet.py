@@ -77,7 +77,7 @@ class Upsampler(nn.Module):
 
 
 class NonBottleneck1D(nn.Module):
-    """Residual block of two 3x3 convolutions, each factorised into 3x1 and 1x3; the second pair is dilated."""
+    """Residual block of two 3x3 convolutions, each factorized into 3x1 and 1x3; the second pair is dilated."""
 
     def __init__(self, channels: int, dilation: int, dropout: float, batch_norm: bool):
         super().__init__()

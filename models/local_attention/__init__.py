@@ -56,11 +56,11 @@ _logged: set[tuple[str, str]] = set()
 def local_attention(
     query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None, backend: str = "auto"
 ) -> Tensor:
-    """What every query reads from the ``window x window`` neighbours around it in each of the T frames.
+    """What every query reads from the ``window x window`` neighbors around it in each of the T frames.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, sink None or one element -> ``B D h w``, all floating
     point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are plain dot
-    products, softmax runs over all ``T n n`` of a query jointly; neighbours outside of the frame take part with score 0
+    products, softmax runs over all ``T n n`` of a query jointly; neighbors outside of the frame take part with score 0
     and value 0, the sink is one more score without a value. Gradients flow to all four, once (not twice). NaN comes out
     as NaN where a window holds it, and maybe at queries close by. Source: Paul et al. 2021, section 3.2.
 

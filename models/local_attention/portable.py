@@ -1,6 +1,6 @@
 """The attention in plain PyTorch: tiles of queries against their halo windows. Any device, any size, exportable.
 
-Tiles of one row of tiles go through ``scaled_dot_product_attention`` in groups; a group and its neighbourhood is all
+Tiles of one row of tiles go through ``scaled_dot_product_attention`` in groups; a group and its neighborhood is all
 that is held at a time, in the backward too, which computes the weights again instead of keeping them.
 """
 
@@ -81,14 +81,14 @@ def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling
     t, d = values.shape[2], values.shape[1]
     th, tw = min(_TILE[0], h), min(_TILE[1], w)
     ry, rx = min(window // 2, h - 1), min(window // 2, w - 1)
-    neighbours = t * (th + 2 * ry) * (tw + 2 * rx)
-    tile_bytes = 4 * max(b, 1) * neighbours * (c + d + th * tw)
+    neighbors = t * (th + 2 * ry) * (tw + 2 * rx)
+    tile_bytes = 4 * max(b, 1) * neighbors * (c + d + th * tw)
     rows, cols = -(-h // th), -(-w // tw)
     return _Tiling(h, w, th, tw, ry, rx, rows, cols, min(cols, max(1, _GROUP_BYTES // tile_bytes)))
 
 
 def _extra_score(query: Tensor, keys: Tensor, tiling: _Tiling, window: int, sink: Tensor | None) -> Tensor | None:
-    """One more score without a value: the sink, and the neighbours that are outside of the frame for every query."""
+    """One more score without a value: the sink, and the neighbors that are outside of the frame for every query."""
     outside = keys.shape[2] * (window * window - (2 * tiling.ry + 1) * (2 * tiling.rx + 1))
     dtype = _compute_dtype(query)
     sink = None if sink is None else sink.reshape(1).to(dtype)
@@ -209,7 +209,7 @@ def _gathered(windows: Tensor, row: int, first: int, last: int, pad: bool) -> Te
 
 
 def _add_windows(target: Tensor, group: Tensor, row: int, first: int, tiling: _Tiling) -> None:
-    """Adds ``B g Twhww(+1) C`` to where the windows were read from; neighbouring windows overlap, so one by one."""
+    """Adds ``B g Twhww(+1) C`` to where the windows were read from; neighboring windows overlap, so one by one."""
     (wh, ww), (b, g, _, c) = tiling.windows, group.shape
     t, y = target.shape[2], row * tiling.th
     windows = group[:, :, : t * wh * ww].reshape(b, g, t, wh, ww, c).permute(1, 0, 5, 2, 3, 4)

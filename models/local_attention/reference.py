@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def reference_attention(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
-    """Softmax over all ``T n n`` scores of a query; padding makes neighbours outside of the frame score 0 with value 0.
+    """Softmax over all ``T n n`` scores of a query; padding makes neighbors outside of the frame score 0 with value 0.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w`` -> ``B D h w``. Source: Paul et al. 2021, section 3.2.
     """
     (h, w), r = query.shape[-2:], window // 2
     keys, values = F.pad(keys, (r, r, r, r)), F.pad(values, (r, r, r, r))
-    neighbours = [(..., slice(y, y + h), slice(x, x + w)) for y in range(window) for x in range(window)]
-    scores = torch.cat([torch.einsum("bchw,bcthw->bthw", query, keys[at]) for at in neighbours], 1)  # B nnT h w
+    neighbors = [(..., slice(y, y + h), slice(x, x + w)) for y in range(window) for x in range(window)]
+    scores = torch.cat([torch.einsum("bchw,bcthw->bthw", query, keys[at]) for at in neighbors], 1)  # B nnT h w
     if sink is not None:
         scores = torch.cat([scores, sink.to(scores).expand(scores.shape[0], 1, h, w)], 1)
-    weights = scores.softmax(1).split(keys.shape[2], 1)  # one B T h w for each neighbour
-    return sum(torch.einsum("bthw,bdthw->bdhw", p, values[at]) for p, at in zip(weights, neighbours, strict=False))
+    weights = scores.softmax(1).split(keys.shape[2], 1)  # one B T h w for each neighbor
+    return sum(torch.einsum("bthw,bdthw->bdhw", p, values[at]) for p, at in zip(weights, neighbors, strict=False))

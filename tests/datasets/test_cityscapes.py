@@ -111,7 +111,7 @@ def test_label_in_every_frame(tree, caplog):
         clips = find_clips(tree.roots, "train", 3)
     assert [frame_numbers(clip) for clip in clips] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]] * 2
     assert [record.getMessage() for record in caplog.records] == [
-        "train: 4 of 10 labelled frames left out, as their snippet begins later than a window of 3 frames"
+        "train: 4 of 10 labeled frames left out, as their snippet begins later than a window of 3 frames"
     ]
     caplog.clear()
     find_clips(tree.roots, "train", 1)

@@ -22,7 +22,7 @@ def test_table_equals_the_reference(shared):
 def test_label_ids_become_train_ids():
     lookup = classes.label_ids_to_train_ids
     assert (lookup.dtype, lookup.shape) == ("uint8", (256,))
-    # road, sidewalk, bicycle | unlabeled, ego vehicle, parking, caravan, licence plate
+    # road, sidewalk, bicycle | unlabeled, ego vehicle, parking, caravan, license plate
     assert lookup[[7, 8, 33]].tolist() == [0, 1, 18]
     assert lookup[[0, 1, 9, 29, 255]].tolist() == [19] * 5
     assert sorted(set(lookup.tolist())) == list(range(20))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datasets.cityscapes import Clip
 from datasets.controls import CONTROLS
-from engine import options
+from engine.options import parser as options
 
 
 def clip(letter: str) -> Clip:

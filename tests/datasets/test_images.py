@@ -76,7 +76,7 @@ def test_labels_are_resized_as_pillow_does(size):
 
 
 def test_label_by_hand(saved):
-    # Halving by nearest neighbour takes the later pixel of each pair: 1, 3, 5, 7.
+    # Halving by nearest neighbor takes the later pixel of each pair: 1, 3, 5, 7.
     row = np.array([0, 7, 0, 8, 0, 33, 0, 255], np.uint8)
     path = saved(np.repeat(row[None], 2, 0), LABEL)
     assert read_label(path, (1, 4)).tolist() == [[0, 1, 18, 19]]

@@ -30,13 +30,13 @@ TINY = StreetOptions(height=64, width=128, length=2, difficulty=0.7, seed=5)
 
 
 def square(mesh, z, paint, train_id, x=0.0, velocity=(0.0, 0.0, 0.0)):
-    """A square of one metre with its lower left corner at (x, 1, z)."""
+    """A square of one meter with its lower left corner at (x, 1, z)."""
     group = mesh.group((x, 1.0, z), STREET, velocity)
     group.add(rectangle(0, 0, 1, 1), (x, 1.0, z), ALONG_X, UPWARDS, paint, "brick", train_id, (1.0, 1.0))
 
 
 def drawn(mesh, time=0.0):
-    """The mesh as a camera at a height of one metre sees it: focal length 281.6, principal point (128, 58.88)."""
+    """The mesh as a camera at a height of one meter sees it: focal length 281.6, principal point (128, 58.88)."""
     return render(mesh.surfaces(), Camera(128, 256, (0.0, 1.0, 0.0)), time, SKY, NO_FOG, ID["sky"])
 
 
@@ -44,7 +44,7 @@ def test_a_world_point_is_seen_where_the_camera_model_says():
     camera = Camera(128, 256, (0.0, 1.5, 0.0))
     # 128 + 281.6 * 1 / 10 and 58.88 + 281.6 * 1.5 / 10
     assert camera.project(np.array([1.0, 0.0, 10.0])) == pytest.approx([156.16, 101.12])
-    # half a metre on: divided by 9.5
+    # half a meter on: divided by 9.5
     assert Camera(128, 256, (0.0, 1.5, 0.5)).project(np.array([1.0, 0.0, 10.0])) == pytest.approx(
         [157.64211, 103.34316]
     )
@@ -85,7 +85,7 @@ def test_motion_is_that_of_camera_and_things():
     # The camera has turned by 0.1: in the middle even the sky has moved by 281.6 * tan(0.1).
     turned = moved(surfaces, Camera(128, 256, here, yaw=0.1), Camera(128, 256, here), 0)
     assert turned[100, 127] == pytest.approx(281.6 * np.tan(0.1), rel=0.02)
-    # Driven past: what was 9 metres behind the camera then was never in the image.
+    # Driven past: what was 9 meters behind the camera then was never in the image.
     assert np.isnan(moved(surfaces, camera, Camera(128, 256, (1.0, 1.0, 19.0)), 0)[train_ids == ID["car"]]).all()
 
 
@@ -109,7 +109,7 @@ def test_the_motion_of_a_set_grows_with_its_speed(tmp_path):
 
 def test_what_moves_takes_its_texture_along():
     mesh = Mesh()
-    # 8 pixels a frame: 8 * 10 / 281.6 metres
+    # 8 pixels a frame: 8 * 10 / 281.6 meters
     square(mesh, 10.0, mesh.paint((200, 30, 30)), ID["car"], velocity=(80 / 281.6, 0.0, 0.0))
     (before, ids_before), (after, ids_after) = drawn(mesh), drawn(mesh, 1.0)
     assert (ids_after[:, 8:] == ids_before[:, :-8]).all()
@@ -196,13 +196,13 @@ def test_at_speed_nought_only_the_damage_changes():
 
 
 def test_each_frame_is_spoiled_in_its_own_way():
-    grey = np.full((128, 256, 3), 128, np.uint8)
-    first, second = (spoiled(grey, 1.0, [1, 2, frame]).astype(float) for frame in (0, 1))
+    gray = np.full((128, 256, 3), 128, np.uint8)
+    first, second = (spoiled(gray, 1.0, [1, 2, frame]).astype(float) for frame in (0, 1))
     fine = [np.diff(noisy, axis=1).ravel() for noisy in (first, second)]
     assert min(f.std() for f in fine) > 5
     assert abs(np.corrcoef(*fine)[0, 1]) < 0.02  # three deviations of unrelated noise: 3 / sqrt(98 000) is 0.01
-    assert (spoiled(grey, 1.0, [1, 2, 0]) == first).all()
-    assert (spoiled(grey, 0.0, [1, 2, 0]) == grey).all()
+    assert (spoiled(gray, 1.0, [1, 2, 0]) == first).all()
+    assert (spoiled(gray, 0.0, [1, 2, 0]) == gray).all()
 
 
 def test_coarse_noise_is_interpolated_linearly():
@@ -211,15 +211,15 @@ def test_coarse_noise_is_interpolated_linearly():
     assert _enlarged(grid, 2)[..., 0].tolist() == expected
 
 
-def test_a_material_mixes_its_two_colours():
-    colours = material((140, 70, 0), (0, 70, 210))
+def test_a_material_mixes_its_two_colors():
+    colors = material((140, 70, 0), (0, 70, 210))
     neutral, dark, bright = 16 << 3, 8 << 3, 31 << 3
-    assert colours[neutral].tolist() == [140, 70, 0, 0]
-    assert colours[neutral | 7].tolist() == [0, 70, 210, 0]
-    assert colours[neutral | 3].tolist() == [80, 70, 90, 0]
-    assert colours[dark].tolist() == [70, 35, 0, 0]
-    assert colours[bright | 7].tolist() == [0, 135, 255, 0]
-    assert colours.shape == (256, 4) and SIZE == 128
+    assert colors[neutral].tolist() == [140, 70, 0, 0]
+    assert colors[neutral | 7].tolist() == [0, 70, 210, 0]
+    assert colors[neutral | 3].tolist() == [80, 70, 90, 0]
+    assert colors[dark].tolist() == [70, 35, 0, 0]
+    assert colors[bright | 7].tolist() == [0, 135, 255, 0]
+    assert colors.shape == (256, 4) and SIZE == 128
 
 
 def test_the_layout_on_disk_is_that_of_cityscapes(tmp_path):

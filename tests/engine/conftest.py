@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from models import LMANetConfig, build_lmanet
-from models.weights import published_state_dict
+from models.weights.files import published_state_dict
 
 HEIGHT, WIDTH, FRAMES = 64, 128, 4
 LABEL_IDS = np.array([7, 8, 11, 21, 23, 26, 0], dtype=np.uint8)  # six classes and one that is ignored
 
 
 def write_snippet(root, split: str, number: int) -> None:
-    """Four frames of coarse colour blocks that move by two pixels a frame; the last one is labelled."""
+    """Four frames of coarse color blocks that move by two pixels a frame; the last one is labeled."""
     rs = np.random.RandomState(number)
     blocks = rs.randint(0, len(LABEL_IDS), (HEIGHT // 16, WIDTH // 16 + 1))
     colors = np.random.RandomState(0).randint(0, 256, (len(LABEL_IDS), 3))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utils import checkpoint
+from utils import tensor_files
 from utils.errors import CheckpointError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def started(arguments: list[str], *launcher: str, **environment: str) -> subproc
 
 
 def checkpoint_of(folder: Path) -> dict:
-    return checkpoint.read(folder / "checkpoint.pth.tar", CheckpointError)
+    return tensor_files.read(folder / "checkpoint.pth.tar", CheckpointError)
 
 
 def wait_for(condition, seconds: float = 90) -> None:

@@ -1,4 +1,4 @@
-"""Labels that a network makes for frames without one: a data set like the old one, with more of it labelled."""
+"""Labels that a network makes for frames without one: a data set like the old one, with more of it labeled."""
 
 import numpy as np
 import pytest

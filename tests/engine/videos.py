@@ -9,7 +9,7 @@ import numpy as np
 
 
 def moving_blocks(count: int, height: int = 48, width: int = 96) -> list[np.ndarray]:
-    """Frames of coarse colour blocks that move by a pixel a frame."""
+    """Frames of coarse color blocks that move by a pixel a frame."""
     blocks = np.random.RandomState(3).randint(0, 256, (height // 8 + 2, width // 8 + 9, 3)).astype(np.uint8)
     scene = blocks.repeat(8, 0).repeat(8, 1)
     return [scene[:height, t % 64 : t % 64 + width].copy() for t in range(count)]

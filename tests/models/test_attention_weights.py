@@ -44,7 +44,7 @@ def test_global_weights_are_those_of_the_operator(tensors, row, column, sink):
 
 
 def test_a_corner_by_hand():
-    # One frame of 2 x 2, window 3: four neighbours inside with score log 2, five outside with score 0.
+    # One frame of 2 x 2, window 3: four neighbors inside with score log 2, five outside with score 0.
     seen = local_weights(torch.full((1, 2, 2), math.log(2)), torch.ones(1, 1, 2, 2), 0, 0, 3)
     assert seen.weights[0, 1:, 1:].flatten().tolist() == pytest.approx([2 / 13] * 4)
     assert seen.weights.sum().item() == pytest.approx(8 / 13)

@@ -12,7 +12,7 @@ from torchvision.models import segmentation
 from models import BackboneTraits, LMANetConfig, build_lmanet, describe, load_weights, register_backbone
 from models.config import BACKBONES
 from models.losses import WeightedCrossEntropy
-from models.weights import published_state_dict
+from models.weights.files import published_state_dict
 from utils.errors import OptionError, WeightsError
 
 TORCHVISION = [name for name in BACKBONES if name.startswith("torchvision/")]

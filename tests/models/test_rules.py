@@ -70,7 +70,7 @@ def fused(name, fusion, a, b):
 
 
 def locally_read(query, keys, values, window, constant, masked=False):
-    """One query pixel after the other; neighbours outside of the frame count with score 0 and value 0, or do not."""
+    """One query pixel after the other; neighbors outside of the frame count with score 0 and value 0, or do not."""
     batch, _, h, w = query.shape
     q, memory = query.numpy(), [(key.numpy(), value.numpy()) for key, value in zip(keys, values, strict=True)]
     out = torch.empty(batch, values[0].shape[1], h, w, dtype=torch.float64)
@@ -103,7 +103,7 @@ def rule(model, frames):
     constant = model.attention_constant if config.learnable_constant else None
     keys, values, all_logits, all_aux = [], [], [], []
 
-    def memorise(features, head):
+    def memorize(features, head):
         keys.append(conv(features, head.key))
         values.append(conv(features, head.value))
         del keys[: -config.memory_size], values[: -config.memory_size]
@@ -111,7 +111,7 @@ def rule(model, frames):
     for frame in frames:
         f = model.encoder(frame)
         if config.memorize_first:
-            memorise(f, model.memory_head)
+            memorize(f, model.memory_head)
         remembered, aux = f, None
         if not keys:
             logits = model.decoder(f, size)
@@ -129,9 +129,9 @@ def rule(model, frames):
             if config.structure == "aux_mem_loss":
                 aux = model.memory_decoder(b, size)
         if config.structure == "original_kv_fusion":
-            memorise(remembered, model.memory_head if keys else model.init_head)
+            memorize(remembered, model.memory_head if keys else model.init_head)
         elif not config.memorize_first:
-            memorise(f, model.memory_head)
+            memorize(f, model.memory_head)
         all_logits.append(logits)
         all_aux.append(aux)
     return torch.stack(all_logits, 1), all_aux
@@ -156,7 +156,7 @@ def test_fusion(name):
 def test_dropout_of_whole_channels_in_training(name):
     fusion = FUSIONS[name](40)
     torch.manual_seed(0)
-    prepared = fusion.prepare_query(torch.randn(8, 40, 6, 6)).detach()  # freshly normalised: about half is above 0
+    prepared = fusion.prepare_query(torch.randn(8, 40, 6, 6)).detach()  # freshly normalized: about half is above 0
     dropped = (prepared == 0).flatten(2).all(2)
     share = dropped.float().mean().item()
     if name == "sigmoid-do2":

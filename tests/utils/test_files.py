@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from utils import checkpoint
+from utils import tensor_files
 from utils.errors import OptionError, WeightsError
 from utils.files import writable_folder, write_text, written_whole
 
@@ -39,7 +39,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": RunsCode()}, "evil.pth")
     with pytest.raises(WeightsError, match=r"evil\.pth: holds more than tensors and could run code"):
-        checkpoint.read("evil.pth", WeightsError)
+        tensor_files.read("evil.pth", WeightsError)
     assert not os.path.exists("harm")
 
 
@@ -55,7 +55,7 @@ def damaged_files(tmp_path):
 def test_damaged_files_are_refused_in_one_line(tmp_path):
     for path in damaged_files(tmp_path):
         with pytest.raises(WeightsError) as error:
-            checkpoint.read(path, WeightsError)
+            tensor_files.read(path, WeightsError)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -69,7 +69,7 @@ def test_a_bit_of_a_published_file_that_turned_is_found(tmp_path):
     path.write_bytes(content)
     assert torch.load(path, weights_only=True)["weight"][500] != 500  # PyTorch takes it
     with pytest.raises(WeightsError, match=r"published\.pth: is no weight file, or damaged"):
-        checkpoint.read(path, WeightsError)
+        tensor_files.read(path, WeightsError)
 
 
 def test_files_without_checksums_are_read(tmp_path):
@@ -79,14 +79,14 @@ def test_files_without_checksums_are_read(tmp_path):
         torch.save({"weight": torch.arange(10.0)}, path)
     finally:
         torch.serialization.set_crc32_options(True)
-    assert checkpoint.read(path, WeightsError)["weight"].tolist() == list(range(10))
+    assert tensor_files.read(path, WeightsError)["weight"].tolist() == list(range(10))
     torch.save({"weight": torch.arange(10.0)}, path, _use_new_zipfile_serialization=False)
-    assert checkpoint.read(path, WeightsError)["weight"].tolist() == list(range(10))
+    assert tensor_files.read(path, WeightsError)["weight"].tolist() == list(range(10))
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    checkpoint.save(tmp_path / "c.tar", {"epoch": 3, "x": torch.ones(2)})
-    content = checkpoint.read(tmp_path / "c.tar", WeightsError)
+    tensor_files.save(tmp_path / "c.tar", {"epoch": 3, "x": torch.ones(2)})
+    content = tensor_files.read(tmp_path / "c.tar", WeightsError)
     assert content["epoch"] == 3
     assert content["x"].tolist() == [1, 1]
 
@@ -110,5 +110,5 @@ def test_ctrl_c_while_a_checkpoint_is_written_stays_ctrl_c(tmp_path, monkeypatch
     right = torch.save
     monkeypatch.setattr(torch, "save", lambda content, file: right(content, Interrupted(file)))
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path / "c.tar", {"x": torch.ones(1000)})
+        tensor_files.save(tmp_path / "c.tar", {"x": torch.ones(1000)})
     assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,10 @@
-"""When text is coloured, and that a colour says high or low."""
+"""When text is colored, and that a color says high or low."""
 
 import io
 
 import pytest
 
-from utils.terminal import shaded, takes_colour
+from utils.terminal import shaded, supports_color
 
 
 class Terminal(io.StringIO):
@@ -22,11 +22,11 @@ class Terminal(io.StringIO):
         (io.StringIO(), {"TERM": "xterm"}, False),
     ],
 )
-def test_only_terminals_that_want_it_get_colour(monkeypatch, stream, environment, expected):
+def test_only_terminals_that_want_it_get_color(monkeypatch, stream, environment, expected):
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert takes_colour(stream) is expected
+    assert supports_color(stream) is expected
 
 
 def test_low_is_orange_and_high_is_blue():

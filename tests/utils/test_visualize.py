@@ -1,4 +1,4 @@
-"""Pictures: colours, places and sizes."""
+"""Pictures: colors, places and sizes."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ FRAME = np.full((40, 80, 3), 100, dtype=np.uint8)
 PALETTE = ((128, 64, 128), (0, 0, 142))
 
 
-def test_overlay_mixes_frame_and_colours():
+def test_overlay_mixes_frame_and_colors():
     label = np.zeros((40, 80), dtype=np.uint8)
     assert overlay(FRAME, label, PALETTE)[0, 0].tolist() == [114, 82, 114]
     assert colorized(label + 1, PALETTE)[3, 3].tolist() == [0, 0, 142]
@@ -46,7 +46,7 @@ def test_heat_glows_where_it_is_high_within_an_outline():
     picture = heat_overlay(FRAME, heat, shown, 0.5)
     assert picture.shape == FRAME.shape
     assert picture[15, 25].min() > 100  # the pale yellow of the highest level: cell 1, 2 of 10 x 10 pixels
-    assert picture[25, 25].tolist() == [85, 85, 85]  # no heat within the window: the frame as grey
+    assert picture[25, 25].tolist() == [85, 85, 85]  # no heat within the window: the frame as gray
     assert picture[35, 75].tolist() == [45, 45, 45]  # outside of it: dim
     assert picture[15, 10].tolist() == list(MARK_COLOR)  # its left edge
 
@@ -86,7 +86,7 @@ def test_pictures_as_text_hold_the_same_pixels():
     assert data_uri(FRAME).startswith("data:image/jpeg;base64,")
 
 
-def test_a_legend_is_as_wide_as_asked_and_has_every_colour():
+def test_a_legend_is_as_wide_as_asked_and_has_every_color():
     picture = legend(["road", "car"], PALETTE, 70)
     assert picture.shape[1] == 70
     colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}

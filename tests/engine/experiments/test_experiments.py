@@ -16,7 +16,7 @@ from engine.experiments.figure import _gains_along
 from engine.experiments.plan import names, read_plan
 from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation, positions
 from engine.experiments.runner import PROJECT, Runner, Step, chains, data_steps
-from engine.options import build_parser
+from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
 
 TINY = """

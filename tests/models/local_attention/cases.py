@@ -86,7 +86,7 @@ reference_outcome = functools.cache(expected_outcome)
 
 def _sizes_of_terms(call: Call, case: Case) -> list[float]:
     """A gradient of a score is a difference of sums over grad * value, which may be far larger than it: even where it
-    is exactly 0, as for a window of one neighbour."""
+    is exactly 0, as for a window of one neighbor."""
     read = local_attention(*call[:2], call.values.abs(), case.window, call.sink, "reference")
     products = (call.grad.abs() * read).sum(1)  # B h w
     largest = [x.abs().max() if x.numel() else torch.zeros(()) for x in (products, *call[:3], call.grad)]

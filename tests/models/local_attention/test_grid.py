@@ -60,7 +60,7 @@ def test_passes_gradcheck(backend):
 
 
 def test_scores_of_80_do_not_overflow():
-    # Scores 80 at one neighbour and -80 at the other: the result is the first one's value to the last bit.
+    # Scores 80 at one neighbor and -80 at the other: the result is the first one's value to the last bit.
     query, keys = torch.ones(1, 1, 1, 2), torch.tensor([80.0, -80.0]).reshape(1, 1, 1, 1, 2)
     values = torch.tensor([3.0, 1e30]).reshape(1, 1, 1, 1, 2)
     for backend in HERE:

@@ -19,7 +19,7 @@ def inputs(b=1, c=3, d=5, t=2, h=9, w=20, scale=1.0, dtype=torch.float64, seed=0
 
 @pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
 def test_corner_query_counts_neighbours_outside(backend):
-    # One frame of 2 x 2, window 3: every query sees 4 inside neighbours and 5 outside of score 0.
+    # One frame of 2 x 2, window 3: every query sees 4 inside neighbors and 5 outside of score 0.
     # Scores are log(2) everywhere inside, values 1, 2, 3, 4: (2 * 10) / (2 * 4 + 5) = 20 / 13.
     query = torch.full((1, 1, 2, 2), math.log(2))
     values = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 2, 2)

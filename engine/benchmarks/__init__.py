@@ -1,0 +1,1 @@
+"""``--benchmark``: what the attention, a frame and a whole stream cost."""

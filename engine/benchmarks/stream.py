@@ -1,0 +1,196 @@
+"""``--benchmark stream``: what one frame of a stream costs, by parts, against the same backbone without a memory.
+
+All variants take turns, frame by frame, so that what else the machine does falls on all of them alike. Weights are
+fresh: the time does not depend on them.
+"""
+
+import json
+import logging
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from engine.benchmarks import pipeline as benchmark_pipeline
+from models.config import LMANetConfig
+from models.inference.fast_copy import fast_copy
+from models.inference.int8 import quantize
+from models.inference.segmenter import VideoSegmenter
+from models.lmanet import LMANet, build_lmanet
+from utils.files import write_text
+from utils.timing import synchronized_seconds
+
+log = logging.getLogger(__name__)
+
+WARM_UP, ROUNDS, PIPELINE_ROUNDS = 3, 20, 5
+REPORT = "benchmark_stream.json"
+LMANET, SINGLE, PLAIN, RUNTIME = (
+    "LMANet",
+    "single frame",
+    "single frame, plain eager NCHW",
+    "single frame, ONNX Runtime",
+)
+COMPILED, INT8 = ", compiled", ", int8"
+CALIBRATION_FRAMES = 4
+STAGES = ("encoder", "heads", "attention", "fusion", "decoder", "push")
+
+Call = Callable[[], object]
+
+
+def run(
+    config: LMANetConfig,
+    size: tuple[int, int],
+    device: torch.device,
+    folder: Path,
+    compiled: bool,
+    int8: bool = False,
+    rounds: int | None = None,
+) -> dict:
+    """Measures, prints a table, writes ``benchmark_stream.json`` and gives its content.
+
+    ``int8`` is calibrated on random frames: of it only the time is measured.
+    """
+    rounds = rounds or ROUNDS
+    torch.manual_seed(0)
+    model = build_lmanet(config).eval().to(device)
+    single = build_lmanet(replace(config, baseline=True)).eval().to(device)
+    frame = torch.rand(1, 3, *size, device=device)
+    seconds: dict[str, list[float]] = {}
+    stages = StageTimes(device)
+    with torch.inference_mode():
+        calls = {LMANET: streaming(fast_copy(model), frame, config.memory_size, stages)}
+        calls[SINGLE], calls[PLAIN] = streaming(fast_copy(single), frame), lambda: single.step(frame)
+        if compiled:
+            log.info("compiling, with warm-up: this takes minutes")
+            calls[LMANET + COMPILED] = streaming(fast_copy(model, compiled=True), frame, config.memory_size)
+            calls[SINGLE + COMPILED] = streaming(fast_copy(single, compiled=True), frame)
+        if int8:
+            frames = [torch.rand(1, 3, *size) for _ in range(CALIBRATION_FRAMES)]
+            for name, each, frames_kept in ((LMANET, model, config.memory_size), (SINGLE, single, 0)):
+                fast = fast_copy(each)
+                quantize(fast, frames)
+                calls[name + INT8] = streaming(fast, frame, frames_kept)
+        if device.type == "cpu" and (runtime := onnx_runtime(single, frame)) is not None:
+            calls[RUNTIME] = runtime
+        for turn in tqdm(range(WARM_UP + rounds), "benchmark", disable=None, leave=False):
+            if turn == WARM_UP:
+                seconds.clear()
+                stages.clear()
+            for name, call in calls.items():
+                start = synchronized_seconds(device)
+                call()
+                seconds.setdefault(name, []).append(synchronized_seconds(device) - start)
+    del calls  # with their networks, which the pipeline does not need
+    report = {
+        "frame_size": list(size),
+        "network": {"backbone": config.backbone, "memory_size": config.memory_size, "corr_size": config.corr_size},
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "milliseconds": {name: spread(values) for name, values in seconds.items()},
+        "stages": {name: spread(values) for name, values in stages.per_frame(rounds).items()},
+        "ratios": ratios(seconds),
+        "pipeline": benchmark_pipeline.run(VideoSegmenter(model, device=device, work_size=size), PIPELINE_ROUNDS),
+    }
+    write_text(folder / REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    print(table(report))
+    return report
+
+
+def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: "StageTimes | None" = None) -> Call:
+    """A call that takes one step with a full memory; with ``stages`` it tells them what each part took."""
+    frame, memory = frame.to(memory_format=torch.channels_last), None
+    for _ in range(memory_size):
+        _, memory = model.step(frame, memory)
+    if stages is not None:
+        stages.attach(model)
+    return lambda: model.step(frame, memory)
+
+
+class StageTimes:
+    """Adds up what the parts of a network take, by wrapping their calls."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds: dict[str, list[float]] = {name: [] for name in STAGES}
+
+    def attach(self, model: LMANet) -> None:
+        if model.config.baseline:
+            return
+        parts = {"encoder": model.encoder, "fusion": model.fusion, "decoder": model.decoder}
+        for stage, part in [*parts.items(), ("heads", model.query_head), ("heads", model.memory_head)]:
+            part.forward = self._timed(stage, part.forward)
+        model.read, model.push = self._timed("attention", model.read), self._timed("push", model.push)
+
+    def clear(self) -> None:
+        for values in self.seconds.values():
+            values.clear()
+
+    def per_frame(self, frames: int) -> dict[str, list[float]]:
+        """Seconds of each stage in each frame; a stage may be called several times in a frame."""
+        found = {}
+        for stage, values in self.seconds.items():
+            calls = len(values) // frames
+            if calls:
+                found[stage] = [sum(values[i : i + calls]) for i in range(0, len(values), calls)]
+        return found
+
+    def _timed(self, stage: str, call: Callable) -> Callable:
+        def timed(*arguments: object) -> object:
+            start = synchronized_seconds(self.device)
+            result = call(*arguments)
+            self.seconds[stage].append(synchronized_seconds(self.device) - start)
+            return result
+
+        return timed
+
+
+def onnx_runtime(single: LMANet, frame: torch.Tensor) -> Call | None:
+    """A call of the single-frame model in ONNX Runtime with as many threads; ``None`` where that is not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+
+        from models.inference.onnx import export_single_frame, runtime_session
+    except ImportError as error:
+        log.info("without ONNX Runtime (%s is not installed)", error.name)
+        return None
+    session = runtime_session(export_single_frame(single, tuple(frame.shape[-2:])))
+    inputs = {session.get_inputs()[0].name: frame.numpy()}
+    return lambda: session.run(None, inputs)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, quartiles and least, in milliseconds."""
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    found = {"median": middle, "quartile_1": low, "quartile_3": high, "least": min(values)}
+    return {name: round(1000 * value, 3) for name, value in found.items()}
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Medians over the rounds of one variant's time by another's in the same round."""
+    pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
+    pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
+    return {
+        f"{over} / {under}": round(
+            statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True)), 4
+        )
+        for over, under in pairs
+        if over in seconds and under in seconds
+    }
+
+
+def table(report: dict) -> str:
+    lines = [f"{'milliseconds a frame':<36}{'median':>9}{'quartiles':>18}{'least':>9}"]
+    for name, each in [*report["milliseconds"].items(), *((f"  {k}", v) for k, v in report["stages"].items())]:
+        quartiles = f"{each['quartile_1']:.1f}-{each['quartile_3']:.1f}"
+        lines.append(f"{name:<36}{each['median']:>9.1f}{quartiles:>18}{each['least']:>9.1f}")
+    lines += [f"{name}: {value:.3f}" for name, value in report["ratios"].items()]
+    pipeline = report["pipeline"]
+    lines.append(
+        f"pipeline, H.264 in and overlay out: {pipeline['frames_per_second']:.2f} frames a second, "
+        f"{pipeline['share_of_network_alone']:.3f} of the network alone"
+    )
+    return "\n".join(lines)

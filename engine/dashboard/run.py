@@ -1,0 +1,255 @@
+"""What a run shows in visdom: one environment with its pictures, one with its graphs, named after its folder."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from torch import Tensor
+
+from datasets.classes import CLASS_NAMES, IGNORED, PALETTE
+from engine.dashboard import windows
+from engine.dashboard.client import Dashboard, environment_name, saved_window
+from engine.dashboard.windows import BLUE, GREEN, PURPLE, VERMILION, Curve
+from engine.evaluation.evaluate import Evaluation, class_legend, enlarged
+from engine.reports.memory_view import MemoryView, PixelPictures, telling_cells
+from engine.reports.scores import confusion_shares, iou_by_name, percent
+from engine.run_folder import EpochRow, RunFolder
+from utils.visualize import colorized, error_map, narrowed
+
+PICTURE_WIDTH = 560
+# Points of the loss by step; when there are more, every second is left out.
+MOST_POINTS = 4000
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """The first clip as it was predicted once: the last frame H W 3, prediction and label H W."""
+
+    frame: np.ndarray
+    prediction: np.ndarray
+    label: np.ndarray
+
+
+class RunDashboard:
+    """Shows a training or an evaluation. Its calls take next to no time: pictures are made by the dashboard's thread.
+
+    ``look`` gives what the last frame of the first clip reads from the memory, if there is one; ``rows`` are the epochs
+    that a resumed training has behind it.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        folder: RunFolder,
+        steps_plot: int,
+        look: Callable[[], MemoryView | None],
+        baseline: dict | None = None,
+        rows: Sequence[EpochRow] = (),
+    ):
+        self.steps_plot, self.look, self.baseline = steps_plot, look, baseline
+        self.pictures, self.graphs = (environment_name(f"{folder.name}_{kind}") for kind in ("pictures", "graphs"))
+        self.client = Dashboard(port, (self.pictures, self.graphs))
+        self._saved = folder.dashboard_folder
+        self._view: MemoryView | None = None
+        self._cell: tuple[int, int] | None = None
+        self._shot: _Shot | None = None
+        self._step_points: tuple[list[float], list[float]] = ([], [])
+        self._milliseconds: tuple[list[float], list[float]] = ([], [])
+        self._losses: list[float] = []
+        self._keep_every = 1
+        if rows:
+            self._take_up(rows)
+
+    def see_clip(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
+        """Keeps the first clip of an evaluation; called for every clip."""
+        if number == 0:
+            size = tuple(frame.shape[-2:])
+            self._shot = _Shot(
+                np.ascontiguousarray(frame.permute(1, 2, 0).numpy()),
+                enlarged(prediction, size).numpy(),
+                enlarged(label, size).numpy().copy(),
+            )
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Adds the loss of a training step; every ``steps_plot`` steps their mean becomes a point."""
+        self._losses.append(loss)
+        if len(self._losses) < self.steps_plot and step < steps:
+            return
+        x, y = self._step_points
+        x.append(epoch - 1 + step / steps)
+        y.append(sum(self._losses) / len(self._losses))
+        self._losses.clear()
+        if len(x) > MOST_POINTS:
+            del x[::2], y[::2]
+        shown = Curve("training", tuple(x), tuple(y), VERMILION)
+        self._graph("loss by step", "epoch", "loss", (shown,), marks=len(x) < 40)
+
+    def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None:
+        """Shows an epoch that is over, and has both environments written to the run's folder."""
+        epochs = [row.epoch for row in rows]
+        self._milliseconds[0].append(epochs[-1])
+        self._milliseconds[1].append(1000 * validation.network_seconds_per_frame())
+        self._curves_of(rows)
+        self._scores(validation, f"validation of epoch {epochs[-1]}")
+        self._times("epoch")
+        self._first_clip(f"epoch {epochs[-1]}, mean IoU {percent(rows[-1].val_iou)} %")
+        self.client.save(self._saved)
+
+    def progress(self, evaluation: Evaluation) -> None:
+        """Shows how far an evaluation is; called for every batch, it looks at every ``steps_plot``-th."""
+        batches = len(evaluation.network_seconds)
+        if batches % self.steps_plot == 0:
+            self._scores(evaluation, f"the first {evaluation.clips} clips")
+
+    def evaluation(self, result: Evaluation) -> None:
+        """Shows an evaluation that is over, and has both environments written to the run's folder."""
+        clips, seconds = range(1, len(result.network_seconds) + 1), result.network_seconds
+        self._milliseconds = list(clips), [1000 * value for value in seconds]
+        self._scores(result, f"{result.clips} clips")
+        self._times("clip")
+        self._first_clip(f"mean IoU {percent(result.confusion.mean_iou())} % over all clips")
+        self.client.save(self._saved)
+
+    def wait_for_interrupt(self) -> None:
+        """Goes on answering clicks until Ctrl-C, which ends this wait and nothing else."""
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+    def close(self) -> None:
+        """Waits for what is still to be sent, a few seconds at most."""
+        self.client.close()
+
+    def _take_up(self, rows: Sequence[EpochRow]) -> None:
+        """Goes on after ``rows`` with what was shown of them, as far as it was saved."""
+        last = rows[-1].epoch
+        for window, points in (("loss by step", self._step_points), ("time", self._milliseconds)):
+            saved = saved_window(self._saved, self.graphs, window)
+            for trace in (saved or {}).get("content", {}).get("data", [])[:1]:
+                kept = [(x, y) for x, y in zip(trace["x"], trace["y"], strict=True) if x <= last and y is not None]
+                points[0].extend(x for x, _ in kept)
+                points[1].extend(y for _, y in kept)
+        for window in ("prediction", "errors"):
+            saved = saved_window(self._saved, self.pictures, window)
+            shown = [content for content in (saved or {}).get("content", []) if _epoch_of(content) <= last]
+            for content in shown:
+                message = _picture_again(saved, content)
+                self.client.add(self.pictures, window, lambda message=message: message)
+        self._curves_of(rows)
+
+    def _curves_of(self, rows: Sequence[EpochRow]) -> None:
+        epochs = tuple(row.epoch for row in rows)
+
+        def curve(name: str, field: str, color: str, dash: str = "solid", scale: float = 1) -> Curve:
+            return Curve(name, epochs, tuple(scale * getattr(row, field) for row in rows), color, dash)
+
+        pairs = (("loss", "loss", "loss", 1), ("mean IoU", "mean IoU, %", "iou", 100))
+        for window, y_title, field, scale in pairs:
+            train = curve("training", f"train_{field}", VERMILION, "dash", scale)
+            val = curve("validation", f"val_{field}", BLUE, scale=scale)
+            measured = [pair for pair in (train, val) if field == "loss" or any(pair.y)]
+            self._graph(window, "epoch", y_title, measured or [val])
+        self._graph("learning rate", "epoch", "learning rate", (curve("of Adam", "learning_rate", GREEN),))
+
+    def _scores(self, evaluation: Evaluation, of_what: str) -> None:
+        counts = evaluation.confusion.counts.cpu().clone()
+        iou = iou_by_name(CLASS_NAMES[:IGNORED], evaluation.confusion.iou())
+        title, baseline = f"IoU per class: {of_what}, mean {percent(evaluation.confusion.mean_iou())} %", self.baseline
+        self.client.show(self.graphs, "IoU per class", lambda: windows.plot_of_iou(title, iou, baseline))
+        self.client.show(
+            self.graphs,
+            "confusion matrix",
+            lambda: windows.plot_of_confusion(f"confusion: {of_what}", confusion_shares(counts.numpy()), CLASS_NAMES),
+        )
+
+    def _times(self, of_what: str) -> None:
+        x, y = (tuple(values) for values in self._milliseconds)
+        self._graph("time", of_what, "ms a frame in the network", (Curve("validation", x, y, PURPLE),))
+
+    def _graph(self, window: str, x_title: str, y_title: str, curves: Sequence[Curve], marks: bool = True) -> None:
+        self.client.show(self.graphs, window, lambda: windows.plot_of_curves(window, x_title, y_title, curves, marks))
+
+    def _first_clip(self, caption: str) -> None:
+        shot = self._shot
+        if shot is None:
+            return
+        first, self._view = self._view is None, self.look()
+        view = self._view
+        if view is None:
+            self._picture("frame", lambda: windows.picture("current frame", narrowed(shot.frame, PICTURE_WIDTH)))
+        else:
+            if self._cell is None:
+                found = telling_cells(shot.label, view.query.shape[-2:], 1)
+                self._cell = found[0][1:] if found else tuple(side // 2 for side in view.query.shape[-2:])
+            if first:
+                for name, frame in zip([*view.names(), "current frame"], [*view.past, view.frame], strict=True):
+                    self._input(name, frame)
+            self._inspect()
+            self.client.on_click(self.pictures, "frame", self._clicked)
+        self._picture("target", lambda: windows.picture("target", _labels(shot.label), exact=True))
+        self.client.add(
+            self.pictures,
+            "prediction",
+            lambda: windows.picture("prediction", _labels(shot.prediction), caption, exact=True, history=True),
+        )
+        self.client.add(
+            self.pictures, "errors", lambda: windows.picture("errors", _errors(shot), caption, exact=True, history=True)
+        )
+        self._picture("legend", lambda: windows.picture("legend", class_legend(PICTURE_WIDTH), exact=True))
+
+    def _clicked(self, down: float, right: float) -> None:
+        view = self._view
+        if view is not None:
+            height, width = narrowed(view.frame, PICTURE_WIDTH).shape[:2]
+            self._cell = view.cell_at((down - windows.top_in_pane(height)) / height, right / width)
+            self._inspect()
+
+    def _inspect(self) -> None:
+        """Shows where the attention of the chosen pixel goes."""
+        view, (row, column) = self._view, self._cell
+
+        @cache
+        def pictures() -> PixelPictures:  # made once, by the thread that sends the first window
+            return view.pictures(row, column, PICTURE_WIDTH)
+
+        def current() -> dict:
+            # Without a caption, above which the page would count the pixels of a click.
+            elsewhere = f", {pictures().elsewhere()}" if pictures().elsewhere() else ""
+            return windows.picture(f"pixel {row}, {column} (click twice for another){elsewhere}", pictures().current)
+
+        def memory(number: int) -> dict:
+            return windows.picture(f"{pictures().captions[number]} of the attention", pictures().past[number])
+
+        self._picture("frame", current)
+        for number in range(len(view.past)):
+            self._picture(f"memory {number + 1}", lambda number=number: memory(number))
+
+    def _input(self, name: str, frame: np.ndarray) -> None:
+        def render() -> dict:
+            return windows.picture("inputs", narrowed(frame, PICTURE_WIDTH), name, history=True)
+
+        self.client.add(self.pictures, "inputs", render)
+
+    def _picture(self, window: str, render: Callable[[], dict]) -> None:
+        self.client.show(self.pictures, window, render)
+
+
+def _labels(label: np.ndarray) -> np.ndarray:
+    return colorized(narrowed(label, PICTURE_WIDTH, exact=True), PALETTE)
+
+
+def _errors(shot: _Shot) -> np.ndarray:
+    prediction, label = (narrowed(labels, PICTURE_WIDTH, exact=True) for labels in (shot.prediction, shot.label))
+    return error_map(narrowed(shot.frame, PICTURE_WIDTH), prediction, label, IGNORED)
+
+
+def _epoch_of(content: dict) -> float:
+    words = content.get("caption", "").replace(",", " ").split()
+    return int(words[1]) if len(words) > 1 and words[0] == "epoch" and words[1].isdigit() else float("inf")
+
+
+def _picture_again(saved: dict, content: dict) -> dict:
+    opts = {name: saved[name] for name in ("title", "width", "height")}
+    return {"data": [{"content": content, "type": "image_history"}], "opts": opts}

@@ -1,0 +1,41 @@
+"""Scores of a segmentation, as the Cityscapes benchmark defines them."""
+
+import torch
+from torch import Tensor
+
+
+class ConfusionMatrix:
+    """Counts pixels by label (rows) and prediction (columns); pixels labeled ``ignored`` do not count.
+
+    ``num_classes`` includes the ignored class, the last one. Counts are exact and can be summed over processes.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
+        self.ignored = num_classes - 1
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Adds predicted and labeled classes, integers of the same shape. Raises ``ValueError`` for other shapes."""
+        if prediction.shape != label.shape:
+            raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
+        counted = label != self.ignored
+        size = len(self.counts)
+        cells = label[counted].long() * size + prediction[counted].long()
+        self.counts += torch.bincount(cells, minlength=size * size).view(size, size).to(self.counts.device)
+
+    def iou(self) -> Tensor:
+        """IoU of each class but the ignored one, float64 in [0, 1]; ``nan`` where a class is neither labeled nor
+        predicted. Predicting the ignored class on a labeled pixel is a miss."""
+        counts = self.counts.cpu().double()
+        hits = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - hits
+        return (hits / union)[: self.ignored]
+
+    def mean_iou(self) -> float:
+        """Mean over the classes that are labeled or predicted; ``nan`` where there is none."""
+        return self.iou().nanmean().item()
+
+    def accuracy(self) -> float:
+        """Share of the counted pixels that are predicted rightly; ``nan`` where none counts."""
+        counts = self.counts.cpu().double()
+        return (counts.diagonal().sum() / counts.sum()).item()

@@ -1,0 +1,124 @@
+"""How steady predictions are over time: TC, which needs no labels, and mVC, which needs one for every frame."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+FLOW = "OpenCV DIS optical flow, preset medium, on gray frames of the working size"
+OCCLUSION_CHECK = (
+    "forward-backward: pixels with |f + b|^2 >= 0.01 (|f|^2 + |b|^2) + 0.5, and those that leave the frame, do not "
+    "count"
+)
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5  # Sundaram, Brox, Keutzer, ECCV 2010, in pixels squared
+
+
+class TemporalConsistency:
+    """TC: mean IoU of the labels of frame t + 1, warped back to frame t, with those of frame t (Liu et al., ECCV 2020).
+
+    Several predictions of one video, by name, share the flow. Pixels are counted over all pairs of frames; a class that
+    neither side holds is left out of the mean.
+    """
+
+    def __init__(self, names: Sequence[str], num_classes: int):
+        self.pairs = 0
+        self._num_classes = num_classes
+        self._counts = {name: np.zeros((num_classes, num_classes), np.int64) for name in names}
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._kept, self._pixels = 0, 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts another video, or another scene: the next frame has none before it."""
+        self._gray: np.ndarray | None = None
+        self._labels: dict[str, np.ndarray] = {}
+
+    def update(self, image: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
+        """Counts one more frame: RGB uint8 ``H W 3`` and each prediction's labels ``H W``."""
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if self._gray is not None:
+            columns, rows, seen = self._matches(self._gray, gray)
+            self.pairs += 1
+            self._kept, self._pixels = self._kept + int(seen.sum()), self._pixels + seen.size
+            for name, now in labels.items():
+                self._count(name, self._labels[name][seen], now[rows[seen], columns[seen]])
+        self._gray, self._labels = gray, {name: each.copy() for name, each in labels.items()}
+
+    def mean_iou(self, name: str) -> float | None:
+        """TC in [0, 1] of one prediction; ``None`` before there was a pair of frames."""
+        counts = self._counts[name]
+        common = np.diag(counts)
+        either = counts.sum(0) + counts.sum(1) - common
+        return float((common[either > 0] / either[either > 0]).mean()) if either.any() else None
+
+    def report(self) -> dict:
+        return {
+            "flow": FLOW,
+            "occlusions": OCCLUSION_CHECK,
+            "pairs": self.pairs,
+            "share_of_pixels_compared": self._kept / self._pixels if self._pixels else None,
+            "tc": {name: self.mean_iou(name) for name in self._counts},
+        }
+
+    def _matches(self, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each pixel before: column and row where it is after, and whether it is seen there."""
+        forward, backward = self._flow.calc(before, after, None), self._flow.calc(after, before, None)
+        height, width = before.shape
+        columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        columns, rows = columns + forward[..., 0], rows + forward[..., 1]
+        back = cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mismatch = ((forward + back) ** 2).sum(2)
+        bound = RELATIVE_TOLERANCE * ((forward**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE
+        columns, rows = np.rint(columns).astype(np.intp), np.rint(rows).astype(np.intp)
+        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+        return columns, rows, inside & (mismatch < bound)
+
+    def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
+        k = self._num_classes
+        self._counts[name] += np.bincount(before.astype(np.intp) * k + after, minlength=k * k).reshape(k, k)
+
+
+class VideoConsistency:
+    """mVC_n of VSPW (Miao et al., CVPR 2021): of the pixels whose label stays the same over n consecutive frames, the
+    share that is predicted right in all n; the mean over the windows of a video, then over the videos.
+
+    Pixels labeled ``ignored`` do not count.
+    """
+
+    def __init__(self, lengths: Sequence[int], ignored: int):
+        self._ignored = ignored
+        self._videos: dict[int, list[float]] = {length: [] for length in lengths}
+        self._start_video()
+
+    def update(self, prediction: np.ndarray, label: np.ndarray) -> None:
+        """Counts one more frame of the video: two maps of train ids ``H W``."""
+        labeled, right = label != self._ignored, prediction == label
+        if self._label is None:
+            self._steady, self._right = np.zeros(label.shape, np.int32), np.zeros(label.shape, np.int32)
+        else:
+            stays = label == self._label
+            self._steady *= stays
+            self._right *= stays
+        # For how many frames, up to this one, the label has stayed the same, and was predicted right as well.
+        self._steady = (self._steady + 1) * labeled
+        self._right = (self._right + 1) * (labeled & right)
+        self._label = label
+        for length, windows in self._windows.items():
+            steady = int((self._steady >= length).sum())
+            if steady:
+                windows.append(int((self._right >= length).sum()) / steady)
+
+    def end_video(self) -> None:
+        """Takes the video's mean over its windows; one that is shorter than a window has none."""
+        for length, windows in self._windows.items():
+            if windows:
+                self._videos[length].append(sum(windows) / len(windows))
+        self._start_video()
+
+    def means(self) -> dict[str, float | None]:
+        """``mVC8`` and the like -> the mean over the videos, in [0, 1]; ``None`` where no video was long enough."""
+        return {f"mVC{n}": sum(each) / len(each) if each else None for n, each in self._videos.items()}
+
+    def _start_video(self) -> None:
+        self._label: np.ndarray | None = None
+        self._windows: dict[int, list[float]] = {length: [] for length in self._videos}

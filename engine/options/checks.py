@@ -1,0 +1,191 @@
+"""All checks of options that need no network, and the network that they describe. Nothing here imports torch."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.options.stream import NO_WEIGHTS, check_stream
+from models.config import LMANetConfig
+from utils.errors import OptionError
+
+CROP = (713, 713)
+MOST = 1_000_000_000  # of any count: what is more is a slip of the finger
+FLOW_SIDE = 12  # of the smallest frame that OpenCV's DIS flow takes
+SYNTHETIC_ROOT = "data/synthetic"
+SYNTHETIC_SIZE = (128, 256)
+
+
+def network_config(options: argparse.Namespace) -> LMANetConfig:
+    """The network that the options describe; raises ``OptionError`` where they do not go together."""
+    return LMANetConfig(
+        backbone=options.backbone,
+        memory_size=options.stm_queue_size,
+        corr_size=options.corr_size,
+        fusion=options.fusion_strategy or "",
+        structure=options.model_struct,
+        memory_strategy=options.memory_strategy,
+        local=options.local_correlation,
+        learnable_constant=options.learnable_constant,
+        mask_border=options.mask_border,
+        memorize_first=options.memorize_first,
+        align_weights=options.align_weights,
+        always_decode=options.always_decode,
+        baseline=options.baseline_mode,
+        shallow_decoder=options.shallow_dec,
+        batch_norm=not options.backbone_nobn,
+        attention_backend=options.attention_backend,
+    )
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Fills in what follows from other options and raises a ``UserError`` for what cannot be done."""
+    config = network_config(options)
+    options.fusion_strategy = config.fusion
+    _check_numbers(options)
+    _check_mode(options)
+    _check_window(options, config)
+    _check_work_size(options, config)
+    _check_paths(options)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    least = {
+        **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
+        **dict.fromkeys(
+            ("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start", "retries"), 0
+        ),
+    }
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value < bound:
+            raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {bound} or more")
+        if value > MOST:
+            raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {MOST} or less")
+    if not 0 < options.lr_start < 1:
+        raise OptionError(f"--lr-start is {options.lr_start}: expected a rate between 0 and 1, for example 2e-4")
+    if not 0 < options.port < 65536:
+        raise OptionError(f"--port is {options.port}: expected a port between 1 and 65535, for example 8097")
+    if options.nr >= options.nodes:
+        raise OptionError(
+            f"--nr is {options.nr}: expected 0 to {options.nodes - 1}, as there are --nodes {options.nodes}"
+        )
+    if options.mport > 65535:
+        raise OptionError(f"--mport is {options.mport}: expected a port up to 65535, for example 8888")
+    if not 0 <= options.seed <= MOST:
+        raise OptionError(f"--seed is {options.seed}: expected 0 to {MOST}")
+
+
+def _check_mode(options: argparse.Namespace) -> None:
+    exports = options.export_weights or options.export_onnx
+    if not (options.training or options.eval_mode or options.stream or options.benchmark or exports):
+        raise OptionError(
+            "no mode is given: expected one of --training, --eval-mode, --stream, --benchmark, --export-weights FILE, "
+            "--export-onnx FILE"
+        )
+    check_stream(options)
+    if options.training and options.export_weights:
+        raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
+    if options.training and options.export_onnx:
+        raise OptionError("--export-onnx does not go with --training: export its model_best.pth afterwards")
+    if options.export_weights and options.weights == NO_WEIGHTS:
+        raise OptionError("--export-weights has nothing to write with --weights none: give a weight file")
+    if not options.training:
+        training_only = (
+            "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
+            "random_crop iouTrain epochs_save steps_save max_restarts warm_start"
+        )
+        for name in training_only.split():
+            if getattr(options, name):
+                raise OptionError(f"--{name.replace('_', '-')} belongs to --training: leave it out")
+        if options.eval_mode and options.amp:
+            raise OptionError("--amp belongs to --training and --stream: leave it out, as figures are those of float32")
+        if options.eval_mode and not options.iouVal and not options.loss:
+            raise OptionError("--no-iouVal leaves --eval-mode nothing to report: add --loss or leave it out")
+    if options.gpus * options.nodes > 1 and not (options.training or options.eval_mode):
+        raise OptionError("--gpus and --nodes belong to --training and --eval-mode: leave them out, one process runs")
+    if options.gpus * options.nodes > 1 and options.consistency:
+        raise OptionError(
+            "--consistency follows videos from frame to frame in one process: leave out --gpus and --nodes"
+        )
+    if options.control and options.consistency:
+        raise OptionError("--consistency follows whole videos, --control changes clips: leave one of them out")
+    if options.train_erfnet_shallow_dec and not options.shallow_dec:
+        raise OptionError("--train-erfnet-shallow-dec trains the shallow decoder: add --shallow-dec")
+    trains_baseline = options.train_encoder or options.train_decoder or options.train_erfnet_shallow_dec
+    if options.training and options.baseline_mode and not trains_baseline:
+        raise OptionError(
+            "--training --baseline-mode has nothing to train: add --train-decoder, --train-encoder or both"
+        )
+    if options.use_orig_res and options.shallow_dec:
+        raise OptionError(
+            "--use-orig-res compares full-size labels, --shallow-dec labels at 1/8: leave one of them out"
+        )
+
+
+def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
+    if options.win_size == -1:
+        options.win_size = 1 if config.baseline else config.memory_size + 1
+    smallest = config.smallest_window()
+    if options.win_size < smallest:
+        raise OptionError(
+            f"--win-size is {options.win_size}: --memory-strategy {config.memory_strategy} with --stm-queue-size "
+            f"{config.memory_size} needs {smallest} frames or more, for example --win-size "
+            f"{config.window_that_fills_the_memory()}"
+        )
+
+
+def _check_work_size(options: argparse.Namespace, config: LMANetConfig) -> None:
+    if options.work_size is None:
+        options.work_size = _synthetic_size(options) if options.dataset == "Synthetic" else config.traits.work_size
+    if options.consistency and max(options.work_size) < FLOW_SIDE:
+        raise OptionError(
+            f"--consistency follows pixels by optical flow, which frames of {_shown(options.work_size)} are too small "
+            f"for: expected a side of {FLOW_SIDE} or more"
+        )
+    sizes = {"--work-size": options.work_size}
+    if options.random_crop:
+        if any(side < crop for side, crop in zip(options.work_size, CROP, strict=True)):
+            raise OptionError(
+                f"--random-crop takes 713x713 of frames that are {_shown(options.work_size)}: they must be larger"
+            )
+        sizes["--random-crop"] = CROP
+    for option, size in sizes.items():
+        allowed = [config.traits.nearest_sides(side) for side in size]
+        if any(side not in sides for side, sides in zip(size, allowed, strict=True)):
+            nearest = f"{_shown(sides[0] for sides in allowed)} or {_shown(sides[-1] for sides in allowed)}"
+            raise OptionError(f"{option} {_shown(size)} does not fit --backbone {config.backbone}: try {nearest}")
+
+
+def _synthetic_size(options: argparse.Namespace) -> tuple[int, int]:
+    """The size that synthetic clips were, or will be, drawn in."""
+    options.data_root = options.data_root or SYNTHETIC_ROOT
+    try:
+        description = json.loads((Path(options.data_root) / "dataset.json").read_text())
+        return description["height"], description["width"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return SYNTHETIC_SIZE  # not drawn yet; what is wrong with the folder is said where it is opened
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    if options.model != "lmanet.py":
+        raise OptionError(f"--model {options.model}: expected lmanet.py, the network in models/")
+    if (
+        options.weights != NO_WEIGHTS
+        and not options.resume
+        and not options.benchmark
+        and not Path(options.weights).is_file()
+    ):
+        raise OptionError(
+            f"--weights {options.weights}: there is no such file; give one, or --weights none to start fresh"
+        )
+    if options.eval_mode and options.weights == NO_WEIGHTS:
+        raise OptionError("--weights none leaves --eval-mode nothing to evaluate: give a weight file")
+    if options.baseline_path and not (Path(options.baseline_path) / "report.json").is_file():
+        raise OptionError(
+            f"--baseline-path {options.baseline_path}: holds no report.json: expected the --savedir of an evaluation"
+        )
+
+
+def _shown(size: Sequence[int]) -> str:
+    return "x".join(str(side) for side in size)

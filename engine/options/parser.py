@@ -1,0 +1,299 @@
+"""Every option of ``main.py``, in groups, and all checks that need no network. Nothing here imports torch."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from engine.options.checks import check_options
+from engine.options.stream import BENCHMARKS, add_stream_group
+from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from utils.command import OneLineParser
+from utils.errors import UserError
+
+DATASETS = ("Cityscapes", "Synthetic")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+CONTROLS = ("repeated-frame", "other-clip", "other-labels")
+LR_STRATEGIES = (
+    *(f"plateau_{factor}" for factor in ("03", "05", "07", "08", "09")),
+    "pow_07",
+    "pow_09",
+    "pow_09_b",
+)
+DEFAULT_WEIGHTS = "trained_models/erfnet_pretrained.pth"
+
+EXAMPLES = """\
+examples:
+  main.py --eval-mode --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 --savedir save/eval_lma_erf
+  main.py --training --weights trained_models/erfnet_pretrained.pth --lr-start 2e-4 --lr-strategy plateau_08 \\
+      --num-epochs 50 --batch-size 5 --savedir save/training_lma_erf
+  main.py --training --resume ... the same options ... goes on where that training stopped
+  main.py --stream drive.mp4 --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 --save-video overlay \\
+      --savedir save/drive
+  main.py --eval-mode --baseline-mode --savedir save/eval_erf     the single-frame network alone
+"""
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The checked options; ends the program with one line and status 2 where they are wrong or contradict another."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    try:
+        check_options(options)
+    except UserError as error:
+        parser.error(str(error))
+    return options
+
+
+def build_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="main.py",
+        description="LMANet: video semantic segmentation with a local memory attention. Trains and evaluates.",
+        epilog=EXAMPLES,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    for add_group in (
+        _add_mode,
+        _add_run,
+        _add_data,
+        _add_network,
+        add_stream_group,
+        _add_training,
+        _add_processes,
+        _add_reports,
+    ):
+        add_group(parser)
+    return parser
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults where they say something, and examples as they are typed."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=min(120, int(os.environ.get("COLUMNS", 110))))
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        silent = action.default in (None, "", False, argparse.SUPPRESS) or action.nargs == 0
+        return action.help if silent else super()._get_help_string(action)
+
+
+def _add_mode(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("mode (one is required)")
+    mode = group.add_mutually_exclusive_group()
+    mode.add_argument("--training", action="store_true", help="train, with a validation after each epoch")
+    mode.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="label a video frame by frame: a video file, a folder of frames, a pattern (frames/%%06d.png, 'a/*.jpg'), "
+        "or the number of a camera",
+    )
+    mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
+    mode.add_argument(
+        "--benchmark", choices=BENCHMARKS, help="measure the time of a frame, with weights that need not be there"
+    )
+    group.add_argument(
+        "--export-onnx",
+        metavar="FILE",
+        help="write one step of a stream, or the single-frame network of --baseline-mode, for frames of --work-size",
+    )
+    group.add_argument(
+        "--export-weights",
+        metavar="FILE",
+        help="write --weights under the published names; alone, or before --eval-mode",
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--savedir", required=True, metavar="DIR", help="folder for everything that this run writes")
+    group.add_argument(
+        "--device",
+        default="auto",
+        choices=DEVICES,
+        help="where to compute; auto takes CUDA, then MPS, then the CPU",
+    )
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=("bfloat16", "float16"),
+        help="with --training and --stream: compute in 16 bits where that is precise enough; training with float16, "
+        "whose gradients are scaled, needs CUDA",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of weights that start fresh, of order and augmentation")
+    group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset", default="Cityscapes", choices=DATASETS, help="Synthetic: street clips drawn on first use"
+    )
+    group.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="the data set's folder (default: $CITYSCAPES_DATASET, then the constants in datasets/cityscapes.py; "
+        "data/synthetic for Synthetic)",
+    )
+    group.add_argument(
+        "--work-size",
+        type=_size,
+        metavar="HxW",
+        help="frames are resized to this (default: the backbone's; Synthetic: as drawn)",
+    )
+    group.add_argument(
+        "--cache", metavar="DIR", help="keep decoded, resized frames here, so that later epochs are fast"
+    )
+    group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips a step and process")
+    group.add_argument("--num-workers", type=int, default=4, metavar="N", help="processes that read the data")
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=4,
+        metavar="N",
+        help="where a file that was there cannot be read, as its file system went away, try up to N times again, after "
+        "1, 4, 16, 64, ... seconds",
+    )
+    group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
+    group.add_argument(
+        "--control",
+        choices=CONTROLS,
+        help="a control experiment: clips that repeat their labeled frame, or have earlier frames, or labels, of "
+        "another clip",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="lmanet.py", metavar="FILE", help="the network's file in models/")
+    group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {', '.join(BACKBONES)}")
+    group.add_argument(
+        "--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weights to start from; none: all start fresh"
+    )
+    group.add_argument("--baseline-mode", action="store_true", help="the single-frame network alone, without a memory")
+    group.add_argument("--stm-queue-size", type=int, default=3, metavar="T", help="frames in the memory")
+    group.add_argument("--win-size", type=int, default=-1, metavar="S", help="frames of a clip; -1: the memory and one")
+    group.add_argument("--corr-size", type=int, default=21, metavar="N", help="side of the attention's window, odd")
+    group.add_argument(
+        "--fusion-strategy", metavar="NAME", help=f"one of {', '.join(FUSION_WIDTH)} (default: the backbone's)"
+    )
+    group.add_argument(
+        "--memory-strategy",
+        default="all",
+        choices=MEMORY_STRATEGIES,
+        metavar="NAME",
+        help="which frames of the window are processed: all; skip_01 ... skip_05: every 2nd ... 6th; random: T of them",
+    )
+    group.add_argument(
+        "--model-struct", default="original", choices=STRUCTURES, metavar="NAME", help=f"one of {', '.join(STRUCTURES)}"
+    )
+    _add_switch(group, "--local-correlation", "attention within the window; --no-: over whole frames")
+    group.add_argument("--learnable-constant", action="store_true", help="one learned score that no value belongs to")
+    group.add_argument(
+        "--mask-border",
+        action="store_true",
+        help="neighbors outside of the frame take no part in the attention (published: with score 0 and value 0)",
+    )
+    group.add_argument("--memorize-first", action="store_true", help="a frame enters the memory before it is read")
+    _add_switch(group, "--align-weights", "query keys start as a copy of the memory's")
+    group.add_argument("--always-decode", action="store_true", help="logits for every frame, not for the last only")
+    group.add_argument("--shallow-dec", action="store_true", help="a 1x1 convolution as decoder, at 1/8 of the size")
+    group.add_argument("--backbone-nobn", action="store_true", help="leave the backbone's batch norms out")
+    group.add_argument(
+        "--attention-backend",
+        default="auto",
+        choices=ATTENTION_BACKENDS,
+        help="how the local attention is computed; auto takes the fastest that can",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--num-epochs", type=int, default=150, metavar="N")
+    group.add_argument(
+        "--lr-start", type=float, default=5e-5, metavar="RATE", help="learning rate of Adam at the start"
+    )
+    group.add_argument(
+        "--lr-strategy",
+        default="pow_09",
+        choices=LR_STRATEGIES,
+        metavar="NAME",
+        help="plateau_03 ... _09: times 0.3 ... 0.9 when the training loss stalls; pow_07, pow_09: polynomial decay to "
+        "--num-epochs; pow_09_b: over 50 epochs, then constant",
+    )
+    group.add_argument("--train-encoder", action="store_true", help="do not freeze the encoder")
+    group.add_argument("--train-decoder", action="store_true", help="do not freeze the decoder")
+    group.add_argument("--train-erfnet-shallow-dec", action="store_true", help="train the shallow decoder's 1x1 output")
+    group.add_argument(
+        "--warm-start",
+        type=int,
+        default=0,
+        metavar="N",
+        help="a fresh memory starts as good as the single frame: its weights follow from the features of N training "
+        "clips, for example 16; 0: random weights, as published",
+    )
+    group.add_argument("--encoder-eval-mode", action="store_true", help="batch norm and dropout as in evaluation")
+    group.add_argument("--decoder-eval-mode", action="store_true", help="the same for the decoder")
+    group.add_argument(
+        "--epochs-save", type=int, default=0, metavar="N", help="keep the weights of every Nth epoch; 0: no"
+    )
+    group.add_argument("--iouTrain", action="store_true", help="IoU on the training clips too")
+    group.add_argument(
+        "--steps-save", type=int, default=0, metavar="K", help="a checkpoint every K steps too; 0: after epochs only"
+    )
+    group.add_argument(
+        "--accumulate", type=int, default=1, metavar="K", help="batches of each process that make one step"
+    )
+    _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
+    group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("processes (under torchrun, what it says counts instead)")
+    group.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="processes on this machine, one for each GPU, or on its CPU"
+    )
+    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines, all with the same command")
+    group.add_argument("--nr", type=int, default=0, metavar="K", help="number of this machine, from 0")
+    group.add_argument("--master-addr", default="localhost", metavar="HOST", help="address of machine 0")
+    group.add_argument("--mport", type=int, default=8888, metavar="PORT", help="port of machine 0 where all meet")
+    group.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="where a process fails, start all again up to N times, from the last checkpoint",
+    )
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reports")
+    group.add_argument(
+        "--loss", action="store_true", help="with --eval-mode: report the loss too (training always does)"
+    )
+    group.add_argument(
+        "--use-orig-res", action="store_true", help="also score predictions enlarged to the labels' size"
+    )
+    group.add_argument("--save-images", action="store_true", help="frame, label, prediction, overlay, errors as PNG")
+    group.add_argument(
+        "--save-all-vals", action="store_true", help="predictions as label ids at the labels' size, for the benchmark"
+    )
+    group.add_argument(
+        "--baseline-path", metavar="DIR", help="an earlier evaluation's --savedir: its IoU and the gain are shown"
+    )
+    group.add_argument("--visualize", action="store_true", help="show the run in visdom, where its server runs")
+    group.add_argument("--port", type=int, default=8097, metavar="PORT", help="of the visdom server")
+    group.add_argument(
+        "--steps-plot", type=int, default=50, metavar="N", help="with --visualize: a point of the loss every N steps"
+    )
+
+
+def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=True, help=f"{text} (default: on)")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HxW, for example 512x1024")
+    return int(height), int(width)

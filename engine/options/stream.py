@@ -1,0 +1,89 @@
+"""The options of ``--stream`` and their checks. Nothing here imports torch."""
+
+import argparse
+
+from utils.errors import OptionError
+
+NO_WEIGHTS = "none"
+VIDEO_KINDS = ("overlay", "labels", "both")
+BENCHMARKS = ("attention", "stream")
+LABEL_KINDS = ("trainIds", "labelIds")
+
+
+def add_stream_group(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stream")
+    group.add_argument("--every", type=int, default=1, metavar="K", help="memorize every Kth frame")
+    group.add_argument(
+        "--no-cut-detection", action="store_true", help="keep the memory where another scene seems to begin"
+    )
+    group.add_argument(
+        "--save-video", choices=VIDEO_KINDS, metavar="KIND", help="an MP4: overlay, labels, or both side by side"
+    )
+    group.add_argument("--alpha", type=float, default=0.5, metavar="A", help="share of the colors in the overlay")
+    group.add_argument(
+        "--save-labels", choices=LABEL_KINDS, metavar="IDS", help="a PNG for each frame, in trainIds or labelIds"
+    )
+    group.add_argument(
+        "--save-probabilities", action="store_true", help="a NumPy file for each frame: float16, K h w, 21 MB each"
+    )
+    group.add_argument(
+        "--consistency",
+        action="store_true",
+        help="how steady labels are over time, with and without the memory; also in --eval-mode",
+    )
+    group.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster")
+    group.add_argument(
+        "--int8",
+        nargs="?",
+        const="",
+        metavar="SOURCE",
+        help="8-bit integers on the CPU, by ONNX Runtime, calibrated on frames of SOURCE, which is anything that "
+        "--stream takes; also with --eval-mode, and without SOURCE with --benchmark stream",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream left in --savedir")
+
+
+def check_stream(options: argparse.Namespace) -> None:
+    if options.int8 is not None:
+        _check_int8(options)
+    if options.every < 1:
+        raise OptionError(f"--every is {options.every}: expected 1 or more")
+    if not 0 <= options.alpha <= 1:
+        raise OptionError(f"--alpha is {options.alpha}: expected a share from 0 to 1, for example 0.5")
+    if options.every > 1 and (options.memorize_first or options.baseline_mode):
+        other = "--memorize-first" if options.memorize_first else "--baseline-mode"
+        raise OptionError(f"--every {options.every} does not go with {other}: leave one of them out")
+    if options.stream:
+        for name in ("use_orig_res", "save_images", "save_all_vals", "loss", "baseline_path", "cache"):
+            if getattr(options, name):
+                raise OptionError(f"--{name.replace('_', '-')} belongs to labeled data: leave it out with --stream")
+        if options.weights == NO_WEIGHTS:
+            raise OptionError("--weights none leaves --stream nothing to label with: give a weight file")
+        return
+    if options.consistency and not options.eval_mode:
+        raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
+    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities overwrite"
+    if options.compile and not options.benchmark:
+        raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
+    if options.benchmark and options.baseline_mode:
+        raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
+    for name in stream_only.split():
+        if getattr(options, name) not in (None, False, 1 if name == "every" else 0.5):
+            raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")
+
+
+def _check_int8(options: argparse.Namespace) -> None:
+    benchmarked = options.benchmark == "stream"
+    if not (options.stream or options.eval_mode or benchmarked):
+        raise OptionError("--int8 belongs to --stream, --eval-mode and --benchmark stream: leave it out")
+    if benchmarked and options.int8:
+        raise OptionError(f"--int8 {options.int8}: --benchmark stream takes random frames: write --int8 alone")
+    if not benchmarked and not options.int8:
+        raise OptionError("--int8 without frames to be calibrated on: expected a video or a folder, --int8 drive.mp4")
+    if options.amp or (options.compile and not benchmarked):
+        other = "--amp" if options.amp else "--compile"
+        raise OptionError(f"--int8 does not go with {other}: leave one of them out")
+    if options.device not in ("auto", "cpu"):
+        raise OptionError(f"--int8 is for the CPU and does not go with --device {options.device}: add --device cpu")
+    if options.gpus * options.nodes > 1:
+        raise OptionError("--int8 runs in one process: leave --gpus and --nodes out")

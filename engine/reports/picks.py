@@ -1,0 +1,70 @@
+"""The clips that a network is best and worst at, kept while an evaluation runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from datasets.cityscapes import Clip
+from datasets.classes import NUM_CLASSES
+from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.evaluate import enlarged
+from utils import distributed
+
+
+@dataclass(frozen=True)
+class PickedClip:
+    """A clip with its mean IoU, its last frame H W 3 and its prediction and label H W as train ids."""
+
+    number: int
+    name: str
+    mean_iou: float
+    frame: np.ndarray
+    prediction: np.ndarray
+    label: np.ndarray
+
+
+@dataclass
+class BestAndWorst:
+    """Scores every clip by its own mean IoU, and keeps the pictures of the ``count`` best and worst."""
+
+    clips: list[Clip]
+    count: int = 3
+    scores: dict[str, float] = field(default_factory=dict)
+    best: list[PickedClip] = field(default_factory=list)
+    worst: list[PickedClip] = field(default_factory=list)
+
+    def __call__(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
+        confusion = ConfusionMatrix(NUM_CLASSES)
+        confusion.update(prediction, label)
+        score = confusion.mean_iou()
+        if not np.isfinite(score):
+            return
+        name, size = self.clips[number].name, tuple(frame.shape[-2:])
+        self.scores[name] = score
+        picture = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+        clip = PickedClip(
+            number, name, score, picture, enlarged(prediction, size).numpy(), enlarged(label, size).numpy().copy()
+        )
+        self.best = sorted([*self.best, clip], key=lambda kept: -kept.mean_iou)[: self.count]
+        self.worst = sorted([*self.worst, clip], key=lambda kept: kept.mean_iou)[: self.count]
+
+    def gather(self) -> None:
+        """Brings together what all processes have seen, as if one had seen it all; to be called by all at once."""
+        scores = {name: score for part in distributed.all_gather(self.scores) for name, score in part.items()}
+        self.scores = {clip.name: scores[clip.name] for clip in self.clips if clip.name in scores}
+        self.best = self._of_all(self.best, lambda kept: (-kept.mean_iou, kept.number))
+        self.worst = self._of_all(self.worst, lambda kept: (kept.mean_iou, kept.number))
+
+    def _of_all(self, own: list[PickedClip], order: Callable[[PickedClip], tuple[float, int]]) -> list[PickedClip]:
+        """The first ``count`` of the clips of all processes; pictures are exchanged of these alone."""
+        places = sorted(place for part in distributed.all_gather([order(clip) for clip in own]) for place in part)
+        chosen = set(places[: self.count])
+        parts = distributed.all_gather([clip for clip in own if order(clip) in chosen])
+        return sorted((clip for part in parts for clip in part), key=order)
+
+    def worst_that_are_not_best(self) -> list[PickedClip]:
+        """The worst clips, without those that are among the best because there are few."""
+        shown = {clip.number for clip in self.best}
+        return [clip for clip in self.worst if clip.number not in shown]

@@ -1,0 +1,91 @@
+"""What an evaluation says: the table of IoU per class, and the same as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from engine.evaluation.confusion_matrix import ConfusionMatrix
+from utils.errors import OptionError
+from utils.terminal import shaded
+
+# Percentage points of gain or loss that get the deepest color.
+DEEPEST_GAIN = 0.1
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with two digits; ``nan`` where there is none."""
+    return "nan" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+
+
+def iou_by_name(names: Sequence[str], iou: Tensor) -> dict[str, float | None]:
+    """Class name -> IoU in [0, 1], ``None`` where the class neither is labeled nor predicted."""
+    return {name: _or_none(value) for name, value in zip(names, iou.tolist(), strict=False)}
+
+
+def iou_table(
+    names: Sequence[str], confusion: ConfusionMatrix, baseline: dict | None = None, colored: bool = False
+) -> str:
+    """IoU per class and its mean in percent; with an earlier report also its figures and the gain.
+
+    ``colored`` puts terminal colors to the figures, by their value.
+    """
+    rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
+    before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
+    lines = [f"{'class':<14}{'IoU %':>8}" + (f"{'baseline':>10}{'gain':>8}" if before else "")]
+    for name, value in rows:
+        if name == "mean":
+            lines.append("-" * len(lines[0]))
+        cells = [_shaded(f"{percent(value):>8}", value, colored)]
+        if before:
+            gain = gain_of(value, before.get(name))
+            depth = None if gain is None else 0.5 + gain / DEEPEST_GAIN / 2
+            cells.append(f"{percent(before.get(name)):>10}")
+            cells.append(_shaded(f"{'' if gain is None else f'{100 * gain:+.2f}':>8}", depth, colored))
+        lines.append(f"{name:<14}{''.join(cells)}")
+    lines.append(f"pixel accuracy {percent(confusion.accuracy())} %")
+    return "\n".join(lines)
+
+
+def scores(names: Sequence[str], confusion: ConfusionMatrix) -> dict:
+    """Mean IoU, pixel accuracy and IoU per class, as JSON holds them."""
+    return {
+        "mean_iou": _or_none(confusion.mean_iou()),
+        "accuracy": _or_none(confusion.accuracy()),
+        "iou": iou_by_name(names, confusion.iou()),
+    }
+
+
+def confusion_shares(counts: np.ndarray) -> np.ndarray:
+    """Counts K K as shares of each row, K-1 K; ``nan`` in rows of classes that are not labeled."""
+    kept = counts[:-1].astype(np.float64)
+    totals = kept.sum(axis=1, keepdims=True)
+    return np.divide(kept, totals, out=np.full_like(kept, np.nan), where=totals > 0)
+
+
+def read_report(folder: str | Path) -> dict:
+    """The report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
+    path = Path(folder) / "report.json"
+    try:
+        report = json.loads(path.read_text())
+        return {"iou": dict(report["iou"]), "mean_iou": report["mean_iou"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(
+            f"--baseline-path {folder}: its report.json cannot be read: expected the --savedir of an evaluation"
+        ) from error
+
+
+def gain_of(value: float | None, before: float | None) -> float | None:
+    """What was gained, as a share; ``None`` where one of the two is not known."""
+    return None if value is None or before is None else value - before
+
+
+def _shaded(text: str, share: float | None, colored: bool) -> str:
+    return shaded(text, share) if colored and share is not None else text
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

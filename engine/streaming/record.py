@@ -1,0 +1,86 @@
+"""What is counted while a stream runs: frames, labels, speed, memory. Nothing in it grows with the video's length."""
+
+import statistics
+import time
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.classes import CLASS_NAMES, NUM_CLASSES
+from engine.streaming.threads import REMEMBERED
+from utils.timing import resident_mebibytes
+
+SETTLED_AFTER = 10  # frames: until then queues fill, memory is allocated, code is compiled
+MOST_SAMPLES = 400  # when there are as many, every second one is dropped
+ALONE_IS = (
+    "the network's steps on the last frame, timed once reading and writing had ended; frames per second are those from "
+    f"frame {SETTLED_AFTER} to the last, while all went on side by side"
+)
+
+
+class Sample(NamedTuple):
+    """How it stood at a frame; the memory is ``None`` where the system does not tell."""
+
+    frame: int
+    resident_mebibytes: float | None
+    network_milliseconds: float
+
+
+class StreamRecord:
+    """Counts frames by their labels and the time that the network took for each."""
+
+    def __init__(self):
+        self.frames, self.seconds = 0, 0.0
+        self.cuts: list[int] = []
+        self.samples: list[Sample] = []
+        self.stopped_by: str | None = None
+        self.network_ms: deque[float] = deque(maxlen=REMEMBERED)
+        self.network_alone_ms: list[float] = []
+        self._pixels = np.zeros(NUM_CLASSES, np.int64)
+        self._sample_every = 1
+        self._settled_at = self._last_at = 0.0
+
+    def add(self, labels: np.ndarray, network_ms: float) -> None:
+        """Counts a frame by its labels at the working size."""
+        self.network_ms.append(network_ms)
+        self._pixels += np.bincount(labels.ravel(), minlength=NUM_CLASSES)
+        if self.frames % self._sample_every == 0:
+            self._sample(network_ms)
+        self._last_at = time.perf_counter()
+        if self.frames == SETTLED_AFTER:
+            self._settled_at = self._last_at
+        self.frames += 1
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the pace since ``SETTLED_AFTER`` frames says something."""
+        return self.frames > 2 * SETTLED_AFTER
+
+    def pace(self) -> dict | None:
+        """Frames per second once all had settled, and what the network alone would give; ``None`` for a few frames."""
+        if not self.is_settled:
+            return None
+        found: dict = {
+            "frames_per_second": round((self.frames - 1 - SETTLED_AFTER) / (self._last_at - self._settled_at), 3)
+        }
+        if self.network_alone_ms:
+            alone = 1000 / statistics.median(self.network_alone_ms)
+            found |= {
+                "network_alone": round(alone, 3),
+                "share_of_network_alone": round(found["frames_per_second"] / alone, 4),
+                "network_alone_steps": len(self.network_alone_ms),
+                "network_alone_is": ALONE_IS,
+            }
+        return found
+
+    def class_shares(self) -> dict[str, float]:
+        """Class name -> share of all pixels, for classes that were seen."""
+        total = max(1, int(self._pixels.sum()))
+        return {name: round(int(n) / total, 6) for name, n in zip(CLASS_NAMES, self._pixels, strict=True) if n}
+
+    def _sample(self, network_ms: float) -> None:
+        resident = resident_mebibytes()
+        self.samples.append(Sample(self.frames, None if resident is None else round(resident, 1), round(network_ms, 3)))
+        if len(self.samples) == MOST_SAMPLES:
+            self.samples, self._sample_every = self.samples[::2], 2 * self._sample_every

@@ -1,0 +1,272 @@
+"""What a training changes: all that a checkpoint keeps, and how a training goes on from one."""
+
+import dataclasses
+import logging
+import math
+import os
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from datasets.classes import NUM_CLASSES
+from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.run_folder import EpochRow
+from engine.training.gradients import Learner
+from models.lmanet import LMANet
+from models.weights import files as weights
+from utils import distributed
+from utils.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 2
+# Of a checkpoint with the published keys only, what is not there.
+EXTRA_KEYS = ("network", "schedule", "rows", "random_states")
+MOST_EPOCHS = 1_000_000
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: clips that all processes together have trained on, and the loss of each step."""
+
+    clips: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    confusion: ConfusionMatrix = dataclasses.field(default_factory=lambda: ConfusionMatrix(NUM_CLASSES))
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
+
+
+@dataclass
+class Training:
+    """All that a training changes, and how it comes to its gradients."""
+
+    model: LMANet
+    optimizer: Optimizer
+    schedule: LRScheduler | ReduceLROnPlateau
+    loss_function: nn.Module
+    device: torch.device
+    scaler: torch.amp.GradScaler
+    learner: Learner
+    rows: list[EpochRow] = dataclasses.field(default_factory=list)
+    progress: Progress = dataclasses.field(default_factory=Progress)
+
+    def best_row(self, by_iou: bool) -> EpochRow:
+        """The epoch of the highest validation IoU, or of the lowest validation loss; the first of equals."""
+        return max(self.rows, key=lambda row: row.val_iou if by_iou else -row.val_loss)
+
+
+def checkpoint_content(training: Training, by_iou: bool) -> dict:
+    """What a checkpoint holds: the published keys, and what going on bit for bit needs.
+
+    To be called by all processes at once. The tensors are copies, which stay as they are while training goes on.
+    """
+    progress = training.progress
+    content = {
+        "epoch": len(training.rows),
+        "arch": str(training.model),
+        "state_dict": weights.published_state_dict(training.model),
+        "best_acc": training.best_row(by_iou).val_iou if training.rows else 0.0,
+        "optimizer": training.optimizer.state_dict(),
+        "format_version": CHECKPOINT_FORMAT,
+        "schedule": training.schedule.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "network": network_fields(training.model),
+        "rows": [dataclasses.astuple(row) for row in training.rows],
+        "progress": {
+            "clips": progress.clips,
+            "losses": list(progress.losses),
+            "confusion": distributed.all_reduce_sum(progress.confusion.counts),
+        },
+        "random_states": distributed.all_gather(random_states(training.device)),
+        "world_size": distributed.world_size(),
+        "run": run_name(),
+    }
+    return _copied(content)
+
+
+def run_name() -> str:
+    """What torchrun calls this run, the same after a restart; empty without it."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def network_fields(model: LMANet) -> dict[str, object]:
+    """The configuration's fields that decide what the weights mean."""
+    fields = dataclasses.asdict(model.config)
+    del fields["attention_backend"]
+    return fields
+
+
+def resume(training: Training, content: dict, source: object) -> None:
+    """Brings a training to where a checkpoint was written. Raises ``CheckpointError`` where it is of another network,
+    with the fields that differ, or of other trained parts; one with the published keys only goes on as far as they
+    reach, and what is lacking is said."""
+    try:
+        _resume(training, content, source)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{source}: holds something else than a training's state ({error}): expected a checkpoint of this program"
+        ) from error
+
+
+def _resume(training: Training, content: dict, source: object) -> None:
+    mine, theirs = network_fields(training.model), content.get("network")
+    differing = [
+        f"{name} is {theirs.get(name)}, asked for {mine[name]}"
+        for name in (mine if theirs is not None else ())
+        if mine[name] != theirs.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{source}: is of another network: {'; '.join(differing)}; give the same options to --resume"
+        )
+    weights.load_weights(training.model, content["state_dict"])
+    _resume_optimizer(training.optimizer, content["optimizer"], source)
+    missing = [key for key in EXTRA_KEYS if key not in content]
+    if missing:
+        log.warning(
+            "%s: lacks %s: goes on after epoch %d, though not bit for bit", source, ", ".join(missing), content["epoch"]
+        )
+    _resume_schedule(training, content.get("schedule"), content["epoch"], source)
+    if "rows" in content:
+        training.rows[:] = [EpochRow(int(epoch), *map(float, figures)) for epoch, *figures in content["rows"]]
+    else:
+        training.rows[:] = _unknown_rows(content["epoch"], content["best_acc"], training)
+    if content.get("scaler"):
+        training.scaler.load_state_dict(content["scaler"])
+    _resume_progress(training, content.get("progress"))
+    _resume_random_states(content.get("random_states"), training.device, source)
+    log.info(
+        "%s: %d epochs are done%s",
+        source,
+        len(training.rows),
+        f", and {training.progress.steps} steps of the next one" if training.progress.steps else "",
+    )
+
+
+def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None:
+    before = [_settings(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        fits = all(
+            (len(moments["step"].shape), moments["exp_avg"].shape, moments["exp_avg_sq"].shape)
+            == (0, parameter.shape, parameter.shape)
+            for parameter, moments in optimizer.state.items()
+        )
+    except ValueError:
+        fits = False
+    if not fits:
+        raise CheckpointError(
+            f"{source}: trained other parts of the network: give the same --train-encoder, --train-decoder and "
+            "--train-erfnet-shallow-dec to --resume"
+        )
+    for group, own in zip(optimizer.param_groups, before, strict=True):
+        _check_form(_settings(group), own, "the optimizer's settings")
+
+
+def _settings(group: dict) -> dict:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _check_form(found: object, own: object, what: str) -> None:
+    """Raises ``ValueError`` where a value that was read is of another kind than one's own, at any depth."""
+    if isinstance(own, dict):
+        pairs = [(found[name], own[name], f"{what}: {name}") for name in own]
+    elif isinstance(own, (list, tuple)) and isinstance(found, (list, tuple)) and len(found) == len(own):
+        pairs = [(theirs, mine, what) for theirs, mine in zip(found, own, strict=True)]
+    else:
+        pairs, kinds = [], (bool, type(None)) if own is None else (type(own),)
+        kinds += (int, float) if type(own) in (int, float) else ()
+        if type(found) not in kinds:
+            raise ValueError(f"{what} is {found!r}")
+    for theirs, mine, name in pairs:
+        _check_form(theirs, mine, name)
+
+
+def _resume_schedule(training: Training, state: dict | None, epoch: int, source: object) -> None:
+    schedule = training.schedule
+    if state is None:
+        state = schedule.state_dict() | {"last_epoch": epoch}
+    elif ("best" in state) != isinstance(schedule, ReduceLROnPlateau):
+        raise CheckpointError(
+            f"{source}: was trained with another kind of --lr-strategy: give the same one to --resume"
+        )
+    # What PyTorch has named anew since then keeps its own value.
+    own = schedule.state_dict()
+    state = {name: state.get(name, value) for name, value in own.items()}
+    _check_form(state, own, "the schedule")
+    schedule.load_state_dict(state)
+    if isinstance(schedule, LambdaLR):
+        # The rate follows from the epoch, also where --num-epochs is another than before.
+        for group, base, factor in zip(
+            training.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(schedule.last_epoch)
+
+
+def _resume_progress(training: Training, progress: dict | None) -> None:
+    if progress is None:
+        return
+    training.progress = Progress(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
+    if training.progress.clips < 0 or (training.progress.clips > 0) != (training.progress.steps > 0):
+        raise ValueError(f"{training.progress.clips} clips in {training.progress.steps} steps")
+    # The counts are those of all processes: one of them keeps them.
+    if distributed.is_first():
+        training.progress.confusion.counts += progress["confusion"]
+
+
+def _unknown_rows(epochs: int, best_acc: float, training: Training) -> list[EpochRow]:
+    """Rows for epochs of which only the best IoU is known, given to the last one."""
+    if not 0 <= epochs <= MOST_EPOCHS:
+        raise ValueError(f"epoch {epochs}")
+    rate = training.optimizer.param_groups[0]["lr"]
+    unknown = [EpochRow(epoch, math.nan, math.inf, math.nan, 0.0, rate) for epoch in range(1, epochs + 1)]
+    return [*unknown[:-1], dataclasses.replace(unknown[-1], val_iou=float(best_acc))] if unknown else []
+
+
+def random_states(device: torch.device) -> dict[str, object]:
+    """The states of all generators that this process draws from."""
+    return {
+        "python": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
+    }
+
+
+def restore_random_states(states: dict, device: torch.device) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][0], device)
+
+
+def _resume_random_states(states: list | dict | None, device: torch.device, source: object) -> None:
+    if states is None:
+        return
+    by_rank = [states] if isinstance(states, dict) else states  # the first format knew one process
+    if len(by_rank) != distributed.world_size():
+        log.warning(
+            "%s: was written by %d processes, these are %d: goes on, though not bit for bit",
+            source,
+            len(by_rank),
+            distributed.world_size(),
+        )
+        return
+    restore_random_states(by_rank[distributed.rank()], device)
+
+
+def _copied(value: object) -> object:
+    """The same with every tensor copied to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(item) for item in value)
+    return value

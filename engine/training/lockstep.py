@@ -1,0 +1,212 @@
+"""Clips that go through a network side by side, each alone in a thread of its own, and meet in its batch norms.
+
+What is computed of a clip then has the same bits whichever clips are beside it and whichever process it is in, and so
+have the sums over all of them. That matters since Adam makes whole steps of what rounding leaves of gradients that
+nearly cancel. For the CPU, which is as fast with one clip a core as with all cores on each clip.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from utils import distributed
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_here = threading.local()
+
+
+class Lockstep:
+    """Runs up to ``places`` clips at once, each with its share of this process's threads.
+
+    The share is the same for any number of processes, as long as they share the processors and the clips of a step.
+    """
+
+    def __init__(self, places: int):
+        self.places = places
+        threads = max(1, torch.get_num_threads() // places)
+        self._pool = ThreadPoolExecutor(places, "clip", torch.set_num_threads, (threads,)) if places > 1 else None
+
+    def each(
+        self,
+        work: Callable[[Item], Result],
+        items: Sequence[Item],
+        generators: Sequence[torch.Generator | None],
+        clips_of_all: int,
+    ) -> Iterator[Result]:
+        """What ``work`` gives for each item, in their order, out of all the clips that the processes have together.
+
+        Dropout draws from an item's generator; one without a generator stands in for a clip that this process lacks:
+        it meets the others, and does not count.
+        """
+        meeting = _Meeting(self.places, len(items), clips_of_all)
+        seats = [_Seat(meeting, place, generator) for place, generator in enumerate(generators)]
+        if self._pool is None:
+            yield from (_seated(work, item, seat) for item, seat in zip(items, seats, strict=True))
+            return
+        futures = [self._pool.submit(_seated, work, item, seat) for item, seat in zip(items, seats, strict=True)]
+        try:
+            for future in futures:
+                yield future.result()
+        except threading.BrokenBarrierError:
+            raise next(filter(None, map(_own_error, futures))) from None
+
+
+def _own_error(future: Future) -> BaseException | None:
+    """What went wrong in a clip's thread, but for that another one did not come to the meeting."""
+    error = future.exception()
+    return None if isinstance(error, threading.BrokenBarrierError) else error
+
+
+def _seated(work: Callable[[Item], Result], item: Item, seat: "_Seat") -> Result:
+    _here.seat = seat
+    try:
+        return work(item)
+    except BaseException:
+        seat.meeting.break_up()
+        raise
+    finally:
+        del _here.seat
+
+
+class _Meeting:
+    """Where the clips of a step wait for each other, and what they bring is put together once for all of them."""
+
+    def __init__(self, places: int, parties: int, clips: int):
+        self.clips = clips
+        self._own: list[Tensor | None] = [None] * places
+        self._combine: Callable[[Tensor], object] | None = None
+        self._combined: object = None
+        self._barrier = threading.Barrier(parties, action=self._exchange)
+
+    def combined(self, place: int, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
+        """What ``combine`` makes of the rows of all clips of all processes ``N K``, which are in one order, with zeros
+        for places that are free."""
+        self._own[place], self._combine = row, combine
+        self._barrier.wait()
+        return self._combined
+
+    def break_up(self) -> None:
+        self._barrier.abort()
+
+    def _exchange(self) -> None:
+        free = torch.zeros_like(next(row for row in self._own if row is not None))
+        own = torch.stack([free if row is None else row for row in self._own])
+        self._combined = self._combine(distributed.all_gather_interleaved(own))
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """A clip's place in a meeting."""
+
+    meeting: _Meeting
+    place: int
+    generator: torch.Generator | None
+
+    def combined(self, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
+        """What ``combine`` makes of this clip's row of numbers ``K`` and those of all others ``N K``, in double."""
+        row = row.double()
+        return self.meeting.combined(self.place, torch.zeros_like(row) if self.generator is None else row, combine)
+
+
+def prepare(model: nn.Module) -> None:
+    """Lets the batch norms of a model see all clips of a lockstep, and each clip draw its own dropout; names and
+    tensors stay. Norms that say ``applied = False`` compute nothing and are left alone."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d) and getattr(child, "applied", True):
+                norm = ClipNorm(child.num_features, child.eps, child.momentum)
+                norm.training, norm._parameters, norm._buffers = child.training, child._parameters, child._buffers
+                setattr(parent, name, norm)
+            elif type(child) in (nn.Dropout, nn.Dropout2d):
+                setattr(parent, name, ClipDropout(child.p, by_channel=type(child) is nn.Dropout2d))
+
+
+class ClipDropout(nn.Module):
+    """Dropout whose random numbers are a clip's own."""
+
+    def __init__(self, p: float, by_channel: bool):
+        super().__init__()
+        self.p, self.by_channel = p, by_channel
+
+    def forward(self, x: Tensor) -> Tensor:  # B C h w
+        if not self.training or self.p == 0:
+            return x
+        kept = x.new_empty((*x.shape[:2], 1, 1) if self.by_channel else x.shape)
+        return x * kept.bernoulli_(1 - self.p, generator=_here.seat.generator).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, by_channel={self.by_channel}"
+
+
+class ClipNorm(nn.BatchNorm2d):
+    """Batch norm over all clips of a lockstep; in evaluation a plain one."""
+
+    def forward(self, x: Tensor) -> Tensor:  # B C h w
+        if not self.training:
+            return super().forward(x)
+        seat = _here.seat
+        if seat.meeting.clips * x.shape[2] * x.shape[3] == 1:
+            # The variance of a single value says nothing.
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        wide = x if x.dtype == self.weight.dtype else x.float()
+        return _NormOverAll.apply(wide, self.weight, self.bias, self, seat).to(x.dtype)
+
+    def of_all(self, rows: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Mean and variance over all clips and the number of values, of each clip's mean, variance and number; the
+        running statistics follow."""
+        channels = self.num_features
+        means, variances, counts = rows.split([channels, channels, 1], dim=1)  # N C, N C, N 1
+        total = counts.sum().item()
+        mean = (counts * means).sum(0) / total
+        var = (counts * (variances + (means - mean) ** 2)).sum(0) / total
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((var * (total / (total - 1))).to(self.running_var.dtype), self.momentum)
+        return mean.to(self.weight.dtype), var.to(self.weight.dtype), total
+
+
+class _NormOverAll(Function):
+    """Batch norm over all clips (Ioffe and Szegedy, 2015), means and variances combined as Chan et al. (1983)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, norm: ClipNorm, seat: _Seat) -> Tensor:
+        # PyTorch's own norm is its fastest way to a mean and a variance.
+        _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, norm.eps)
+        var = (inverse.double() ** -2 - norm.eps).clamp_(min=0)
+        count = var.new_tensor([x.numel() // norm.num_features])
+        mean, var, total = seat.combined(torch.cat([mean.double(), var, count]), norm.of_all)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.total, ctx.eps, ctx.seat = total, norm.eps, seat
+        return F.batch_norm(x, mean, var, weight, bias, eps=norm.eps)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight, mean, var = ctx.saved_tensors
+        # Of this clip alone: the sums of grad times the normed x, and of grad.
+        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, None, mean, var, None, None, False, ctx.eps, [False, True, True]
+        )
+
+        def factors(rows: Tensor) -> list[Tensor]:
+            # weight * inverse * (grad - by_one - normed * by_normed), as one sum of products for each value.
+            by_normed, by_one = (rows.sum(0) / ctx.total).chunk(2)
+            inverse = (var.double() + ctx.eps).rsqrt()
+            of_grad = weight.double() * inverse
+            of_x = -of_grad * inverse * by_normed
+            of_one = -of_grad * by_one - of_x * mean
+            return [each.to(x.dtype).view(1, -1, 1, 1) for each in (of_grad, of_x, of_one)]
+
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            of_grad, of_x, of_one = ctx.seat.combined(torch.cat([grad_weight, grad_bias]), factors)
+            grad_x = torch.addcmul(torch.addcmul(of_one, x, of_x), grad, of_grad)
+        return grad_x, grad_weight, grad_bias, None, None

@@ -1,0 +1,290 @@
+"""Training: epochs of steps, each followed by a validation, the schedule, the log and a checkpoint."""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
+
+from datasets.cityscapes import CityscapesClips, Sample
+from datasets.classes import IGNORED
+from datasets.sampling import EpochSampler
+from engine.evaluation.evaluate import Evaluation
+from engine.loading import Timed, network_input
+from engine.reports.scores import percent
+from engine.run_folder import EpochRow
+from engine.training.checkpoint import Progress, Training, checkpoint_content, random_states, restore_random_states
+from engine.training.gradients import STANDS_IN, Part, counted
+from engine.training.saver import Saver, StopRequest
+from models.lmanet import LMANet
+from utils import distributed
+from utils.errors import StoppedError, TrainingError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long to train and what to do on the way; see the options of the same names."""
+
+    num_epochs: int
+    steps_loss: int
+    epochs_save: int
+    steps_save: int
+    accumulate: int
+    autocast: torch.dtype | None
+    train_iou: bool
+    val_iou: bool
+    encoder_eval_mode: bool
+    decoder_eval_mode: bool
+
+
+class Watch(Protocol):
+    """Is told of every step and every epoch of a training."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+
+    def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None: ...
+
+
+class _StopNow(Exception):
+    """A process was asked to stop, and all have agreed on where."""
+
+
+def train(
+    training: Training,
+    settings: TrainSettings,
+    loader: DataLoader,
+    sampler: EpochSampler,
+    validate: Callable[[Callable[[], None]], Evaluation],
+    saver: Saver,
+    watch: Watch | None = None,
+) -> None:
+    """Trains from where the training is to the last epoch; every epoch ends with a checkpoint.
+
+    ``validate`` is given a function to call before each batch, which ends the validation where the training is to stop.
+    Raises ``StoppedError`` after SIGTERM, once a checkpoint is written.
+    """
+    with StopRequest() as stop:
+        try:
+            while len(training.rows) < settings.num_epochs:
+                _run_epoch(training, settings, loader, sampler, validate, saver, stop, watch)
+        except _StopNow:
+            saver.save_step(checkpoint_content(training, settings.val_iou))
+            saver.finish()
+            raise StoppedError(f"go on with --resume --savedir {saver.folder.path}") from None
+        finally:
+            saver.wait()
+    saver.finish()
+
+
+def _run_epoch(
+    training: Training,
+    settings: TrainSettings,
+    loader: DataLoader,
+    sampler: EpochSampler,
+    validate: Callable[[Callable[[], None]], Evaluation],
+    saver: Saver,
+    stop: StopRequest,
+    watch: Watch | None,
+) -> None:
+    """What is left of an epoch, its validation, its row and its checkpoint."""
+    start, spent_on_saving, waited = time.perf_counter(), saver.spent_seconds, distributed.waits.seconds
+    epoch = len(training.rows) + 1
+    learning_rate = training.optimizer.param_groups[0]["lr"]
+    sampler.set_epoch(epoch, training.progress.clips)
+    steps_before = training.progress.steps
+    waiting = _train_epoch(training, settings, loader, sampler, saver, stop, watch)
+    seconds_a_step = (time.perf_counter() - start) / max(1, training.progress.steps - steps_before)
+    validation = _validated(training, validate, stop)
+    progress = training.progress
+    train_loss = sum(progress.losses) / progress.steps
+    progress.confusion.counts = distributed.all_reduce_sum(progress.confusion.counts)
+    train_iou = progress.confusion.mean_iou() if settings.train_iou else 0.0
+    val_iou = validation.confusion.mean_iou() if settings.val_iou else 0.0
+    training.rows.append(EpochRow(epoch, train_loss, validation.loss, train_iou, val_iou, learning_rate))
+    training.progress = Progress()
+    advance_schedule(training.schedule, train_loss)
+    with saver.counted():
+        saver.save_epoch(
+            checkpoint_content(training, settings.val_iou),
+            training.rows,
+            training.best_row(settings.val_iou),
+            keep_weights=settings.epochs_save > 0 and epoch % settings.epochs_save == 0,
+        )
+    if watch is not None:
+        watch.epoch(training.rows, validation)
+    seconds = time.perf_counter() - start
+    log.info(
+        "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (waiting for data %.1f %%, for "
+        "checkpoints %.1f %%, for other processes %.1f %%; %.3f s a step, %.3f s a validation frame in the network), "
+        "%s left",
+        epoch,
+        settings.num_epochs,
+        train_loss,
+        validation.loss,
+        percent(val_iou),
+        seconds,
+        100 * (waiting + validation.waiting_seconds) / seconds,
+        100 * (saver.spent_seconds - spent_on_saving) / seconds,
+        100 * (distributed.waits.seconds - waited) / seconds,
+        seconds_a_step,
+        validation.network_seconds_per_frame(),
+        tqdm.format_interval(seconds * (settings.num_epochs - epoch)),
+    )
+
+
+def _train_epoch(
+    training: Training,
+    settings: TrainSettings,
+    loader: DataLoader,
+    sampler: EpochSampler,
+    saver: Saver,
+    stop: StopRequest,
+    watch: Watch | None,
+) -> float:
+    """The steps that are left of an epoch; gives the seconds spent waiting for data."""
+    set_train_mode(training.model, settings)
+    epoch, losses = len(training.rows) + 1, training.progress.losses
+    batches = Timed(loader, training.device)
+    count = math.ceil(sampler.largest_share() / loader.batch_size)
+    steps = len(losses) + math.ceil(count / settings.accumulate)
+    groups = _groups(_pad_batches(batches, count, loader.dataset), settings.accumulate)
+    with tqdm(
+        groups, f"epoch {epoch}", total=steps, initial=len(losses), unit="step", disable=_quiet(), leave=False
+    ) as progress:
+        for samples in progress:
+            stopping = _step(training, settings, samples, stop)
+            if not math.isfinite(losses[-1]):
+                raise _not_finite(training, samples, loader)
+            progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+            step = len(losses)
+            if watch is not None:
+                watch.step(epoch, step, steps, losses[-1])
+            if settings.steps_loss and step % settings.steps_loss == 0:
+                mean = sum(losses[-settings.steps_loss :]) / settings.steps_loss
+                log.info("epoch %d, step %d of %d: loss %.4f", epoch, step, steps, mean)
+            if stopping:
+                raise _StopNow
+            if settings.steps_save and step % settings.steps_save == 0:
+                with saver.counted():
+                    saver.save_step(checkpoint_content(training, settings.val_iou))
+    return batches.waiting_seconds
+
+
+def _step(training: Training, settings: TrainSettings, samples: list[Sample], stop: StopRequest) -> bool:
+    """One step of the optimizer over the batches of all processes; gives whether any of them is to stop after it.
+
+    Its loss is the mean over all of their pixels, weighted by class.
+    """
+    own_weight = sum(training.loss_function.weight(sample.label) for sample in samples)
+    weight = distributed.all_reduce_sum(torch.tensor(own_weight, dtype=torch.float64)).item()
+    part_of = partial(_part, training, settings, weight)
+    training.optimizer.zero_grad(set_to_none=True)
+    parts = training.learner.gradients(samples, part_of, len(training.rows) + 1)
+    if settings.train_iou:
+        for part in parts:
+            training.progress.confusion.update(part.prediction, part.label)
+    own = [sum(part.loss.item() for part in parts), sum(map(counted, samples)), stop.noted]
+    loss, clips, stopping = distributed.all_reduce_sum(torch.tensor(own, dtype=torch.float64)).tolist()
+    if math.isfinite(loss):
+        training.scaler.step(training.optimizer)
+        training.scaler.update()
+    training.progress.losses.append(loss)
+    training.progress.clips += int(clips)
+    return stopping > 0
+
+
+def _part(
+    training: Training, settings: TrainSettings, weight_of_all: float, network: nn.Module, sample: Sample
+) -> Part:
+    """What comes out for the clips of a sample, whose loss is their share of all clips'."""
+    device, config = training.device, training.model.config
+    clip, label = network_input(sample.frames, config.traits, device), sample.label.to(device, non_blocking=True)
+    with torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None):
+        logits = network(clip, selected=True)
+    main_logits = logits[0] if isinstance(logits, tuple) else logits
+    prediction = main_logits[:, -1].argmax(1) if settings.train_iou else None
+    return Part(training.loss_function(logits, label, weight_of_all), prediction, label)
+
+
+def _not_finite(training: Training, samples: list[Sample], loader: DataLoader) -> TrainingError:
+    numbers = [
+        number
+        for part in distributed.all_gather([sample.index.tolist() for sample in samples])
+        for indices in part
+        for number in indices
+        if number != STANDS_IN
+    ]
+    names = ", ".join(loader.dataset.clips[number].name for number in numbers)
+    losses = training.progress.losses
+    return TrainingError(
+        f"the loss became {losses[-1]} at epoch {len(training.rows) + 1}, step {len(losses)} ({names}): expected a "
+        "finite number; try a lower --lr-start and go on from the last checkpoint with --resume"
+    )
+
+
+def _validated(
+    training: Training, validate: Callable[[Callable[[], None]], Evaluation], stop: StopRequest
+) -> Evaluation:
+    states = random_states(training.device)
+
+    def stop_where_asked() -> None:
+        if stop.of_any():
+            raise _StopNow
+
+    try:
+        return validate(stop_where_asked)
+    except _StopNow:
+        # The random numbers that this validation has drawn are to be drawn again by the next one.
+        restore_random_states(states, training.device)
+        raise
+
+
+def _pad_batches(batches: Iterable[Sample], count: int, clips: CityscapesClips) -> Iterator[Sample]:
+    """The batches of this process, and where others have one more, a clip without labels in its place."""
+    missing = count
+    for sample in batches:
+        missing -= 1
+        yield sample
+    if missing:
+        sample = default_collate([clips[0]])
+        label, index = torch.full_like(sample.label, IGNORED), torch.full_like(sample.index, STANDS_IN)
+        yield from itertools.repeat(sample._replace(label=label, index=index), missing)
+
+
+def _groups(batches: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    batches = iter(batches)
+    while group := list(itertools.islice(batches, size)):
+        yield group
+
+
+def _quiet() -> bool | None:
+    """Whether progress is not shown: the first process shows it on a terminal."""
+    return None if distributed.is_first() else True
+
+
+def set_train_mode(model: LMANet, settings: TrainSettings) -> None:
+    """Train mode, but for the halves that are to stay in evaluation mode. Frozen halves follow it too, as published."""
+    model.train()
+    if settings.encoder_eval_mode:
+        model.encoder.eval()
+    if settings.decoder_eval_mode:
+        model.decoder.eval()
+
+
+def advance_schedule(schedule: LRScheduler | ReduceLROnPlateau, train_loss: float) -> None:
+    """Moves a schedule to its next epoch; only the plateau kind looks at the mean training loss."""
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.step(train_loss)
+    else:
+        schedule.step()

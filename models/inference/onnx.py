@@ -1,0 +1,135 @@
+"""ONNX files: one step of a stream, with the memory as inputs and outputs, or the single-frame network.
+
+One graph serves all frames, the first too, so a memory in ONNX always has T frames, and ``filled`` says how many of
+them, the last ones, are there. Start with zeros and ``filled`` 0, and feed each call what the last one gave.
+"""
+
+import importlib.util
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from models.inference.fast_copy import fast_copy
+from models.lmanet import LMANet, inside_of_the_frame
+from models.local_attention.portable import portable_attention_of
+from utils.errors import OptionError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+NEEDED = ("onnx", "onnxscript")
+EXPORTABLE_STRUCTURES = ("original", "aux_mem_loss")
+STREAM_INPUTS = ("frame", "keys", "values", "filled")
+STREAM_OUTPUTS = ("logits", "new_keys", "new_values", "new_filled")
+
+
+class StreamingStep(nn.Module):
+    """``LMANet.step`` on tensors of fixed shapes: frame ``1 3 H W``, keys ``1 C T h w``, values ``1 D T h w``, filled
+    (int64, no dimension) -> logits ``1 K H W`` and the same three for the next frame."""
+
+    def __init__(self, model: LMANet):
+        super().__init__()
+        self.model = fast_copy(model)
+
+    def forward(self, frame: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> tuple[Tensor, ...]:
+        model, config = self.model, self.model.config
+        features, around = model.encoder(frame).tensor_split([config.traits.features], dim=1)
+        query_key, query_value = model.query_head(features)
+        key, value = model.memory_head(features)
+        new_keys = torch.cat([keys[:, :, 1:], key.unsqueeze(2)], dim=2)
+        new_values = torch.cat([values[:, :, 1:], value.unsqueeze(2)], dim=2)
+        new_filled = (filled + 1).clamp(max=config.memory_size)
+        if config.memorize_first:
+            keys, values, filled = new_keys, new_values, new_filled
+        # With nothing there the read is of no use, but must be a number: one frame of zeros counts as present.
+        first = config.memory_size - filled.clamp(min=1)
+        present = torch.arange(config.memory_size, device=frame.device) >= first
+        sink = model.attention_constant if config.learnable_constant else None
+
+        def attend(values: Tensor) -> Tensor:
+            return portable_attention_of(present, query_key, keys, values, config.corr_size, sink)
+
+        read = inside_of_the_frame(attend, values) if config.mask_border else attend(values)
+        fused = torch.where(filled > 0, model.fusion(query_value, read), features)
+        logits = model.decoder(torch.cat([fused, around], dim=1), tuple(frame.shape[-2:]))
+        return logits, new_keys, new_values, new_filled
+
+
+class SingleFrame(nn.Module):
+    """Encoder and decoder: frame ``1 3 H W`` -> logits ``1 K H W``."""
+
+    def __init__(self, model: LMANet):
+        super().__init__()
+        self.model = fast_copy(model)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        return self.model.decoder(self.model.encoder(frame), tuple(frame.shape[-2:]))
+
+
+def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
+    """An ONNX file of one streaming step for frames of that size, or of the single frame in baseline mode.
+
+    Raises ``OptionError`` for a network that has no such form, and where onnx or onnxscript is not installed,
+    ``ValueError`` for a size that the backbone does not take.
+    """
+    config = model.config
+    model.check_sides(size)
+    if config.baseline:
+        return export_single_frame(model, size)
+    if config.structure not in EXPORTABLE_STRUCTURES or not config.local:
+        found = "--no-local-correlation" if not config.local else f"--model-struct {config.structure}"
+        raise OptionError(f"--export-onnx does not go with {found}: expected --model-struct original, local attention")
+    example = (torch.zeros(1, 3, *size), *empty_memory(model, size))
+    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS)
+
+
+def export_single_frame(model: LMANet, size: tuple[int, int]) -> bytes:
+    """An ONNX file of the network without its memory. Raises ``OptionError`` where a package is not installed."""
+    return exported(SingleFrame(model), (torch.zeros(1, 3, *size),), STREAM_INPUTS[:1], STREAM_OUTPUTS[:1])
+
+
+def empty_memory(model: LMANet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, values and ``filled`` to start a stream with."""
+    config = model.config
+    height, width = config.traits.feature_size(size)
+    keys = torch.zeros(1, config.traits.key_channels, config.memory_size, height, width)
+    values = torch.zeros(1, config.value_channels, config.memory_size, height, width)
+    return keys, values, torch.zeros((), dtype=torch.int64)
+
+
+def runtime_session(content: bytes) -> "onnxruntime.InferenceSession":
+    """An ONNX file in ONNX Runtime, on the CPU, with as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take time from the others
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def exported(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> bytes:
+    """An ONNX file of any module. Raises ``OptionError`` where a package is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise OptionError(f"ONNX files are written by {' and '.join(missing)}: pip install {' '.join(missing)}")
+    content, logs = io.BytesIO(), [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [each.level for each in logs]
+    for each in logs:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(), example, input_names=inputs, output_names=outputs, dynamo=True, verbose=False
+            )
+    finally:
+        for each, level in zip(logs, levels, strict=True):
+            each.setLevel(level)
+    program.save(content)
+    return content.getvalue()

@@ -1,0 +1,1 @@
+"""Weight files: the kinds there are, the strict loader, and what is written."""

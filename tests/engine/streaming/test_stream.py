@@ -1,0 +1,388 @@
+"""Streams from the command line: what goes in, what comes out, and what happens when one or the other fails."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from datasets.classes import CLASS_NAMES, PALETTE
+from engine.streaming import outputs as stream_outputs
+from engine.streaming.sources import open_source
+from engine.streaming.stream import Stream
+from main import main
+from models import LMANetConfig, VideoSegmenter, build_lmanet
+from models.weights.files import load_weights, published_state_dict
+from tests.engine.running import started, wait_for
+from tests.engine.videos import moving_blocks, read_video, write_folder, write_video
+
+PROJECT = Path(__file__).resolve().parents[3]
+SIZE = (32, 64)
+
+
+@pytest.fixture(scope="session")
+def lmanet_file(tmp_path_factory) -> Path:
+    """An LMANet of fresh weights whose labels vary: every class is as likely, and the memory counts."""
+    torch.manual_seed(2)
+    model = build_lmanet(LMANetConfig(corr_size=3)).eval()
+    frames = [torch.from_numpy(frame).permute(2, 0, 1)[None] / 255 for frame in moving_blocks(3, *SIZE)]
+    with torch.no_grad():
+        model.fusion.features_read.weight *= 10
+        for _ in range(2):  # the second time the first bias is in
+            memory = None
+            for frame in frames:
+                logits, memory = model.step(frame, memory)
+            model.decoder.output_conv.bias -= logits.mean((0, 2, 3))
+    path = tmp_path_factory.mktemp("weights") / "lmanet.pth"
+    torch.save(published_state_dict(model), path)
+    return path
+
+
+@pytest.fixture
+def stream(lmanet_file, tmp_path):
+    """Runs a stream and gives its exit status and summary: ``stream(source, "--save-video", "overlay")``."""
+
+    def run(source, *options: str, weights=lmanet_file) -> tuple[int, dict]:
+        words = f"--weights {weights} --savedir {tmp_path / 'run'} --work-size 32x64 --corr-size 3 --device cpu"
+        status = main(["--stream", str(source), *words.split(), *options])
+        summary = tmp_path / "run" / "stream.json"
+        return status, json.loads(summary.read_text()) if summary.is_file() else {}
+
+    return run
+
+
+def label_maps(folder: Path) -> list[np.ndarray]:
+    files = sorted((folder / "labels").iterdir(), key=lambda file: (len(file.name), file.name))
+    return [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files]
+
+
+def labels_by_step(weights: Path, frames: list[np.ndarray], starts: tuple[int, ...] = (0,), every: int = 1):
+    """What the network itself says of frames of the working size, its memory empty at ``starts``."""
+    model = build_lmanet(LMANetConfig(corr_size=3)).eval()
+    load_weights(model, weights)
+    found, memory = [], None
+    with torch.inference_mode():
+        for position, frame in enumerate(frames):
+            if position in starts:
+                memory, start = None, position
+            logits, after = model.step(torch.from_numpy(frame).permute(2, 0, 1)[None] / 255, memory)
+            memory = after if (position - start) % every == 0 else memory
+            found.append(logits[0].argmax(0).numpy())
+    return found
+
+
+@pytest.mark.parametrize(("options", "every"), [((), 1), (("--every", "3"), 3)])
+def test_labels_are_those_of_the_network_frame_by_frame(stream, lmanet_file, tmp_path, options, every):
+    frames = moving_blocks(7, *SIZE)
+    status, summary = stream(write_folder(tmp_path / "in", frames), "--save-labels", "trainIds", *options)
+    assert status == 0
+    expected = labels_by_step(lmanet_file, frames, every=every)
+    found = label_maps(tmp_path / "run")
+    assert len(found) == 7
+    assert np.mean([a == b for a, b in zip(found, expected, strict=True)]) > 0.999
+    assert len({each.tobytes() for each in expected}) == 7
+    shares = np.bincount(np.stack(expected).ravel(), minlength=20) / (7 * 32 * 64)
+    common = int(shares.argmax())
+    assert summary["class_shares"][CLASS_NAMES[common]] == pytest.approx(shares[common], abs=1e-3)
+    assert summary["complete"]
+    assert summary["frames"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "size"),
+    [
+        ("drive.mp4", "libx264", "yuv420p", (48, 96)),
+        ("drive.avi", "mjpeg", "yuvj420p", (48, 96)),
+        ("odd.avi", "mjpeg", "yuvj444p", (47, 65)),
+        ("drive.mkv", "mpeg4", "yuv420p", (48, 96)),
+    ],
+)
+def test_video_files_of_all_kinds_become_a_video_and_labels_of_their_size(stream, tmp_path, name, codec, pixels, size):
+    source = write_video(tmp_path / name, moving_blocks(5, *size), codec, pixels)
+    status, summary = stream(source, "--save-video", "overlay", "--save-labels", "labelIds", "--consistency")
+    assert (status, summary["frames"], tuple(summary["frame_size"])) == (0, 5, size)
+    video = read_video(tmp_path / "run" / "overlay.mp4")
+    assert len(video) == 5
+    assert video[0].shape[0] > size[0]  # the legend is below
+    assert video[0].shape[1] == size[1] + size[1] % 2
+    labels = label_maps(tmp_path / "run")
+    assert {each.shape for each in labels} == {size}
+    assert set(np.unique(labels)) <= {0, 7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33}
+    assert set(summary["milliseconds"]) == {"reading", "network", "video", "labels", "consistency"}
+    assert 0 <= summary["consistency"]["tc"]["lmanet"] <= 1
+    assert summary["consistency"]["pairs"] == 4
+
+
+def test_patterns_name_frames_and_numbers_are_counted(stream, tmp_path):
+    frames = moving_blocks(12)
+    folder = write_folder(tmp_path / "in", frames, ".jpg")
+    (folder / "notes.txt").write_text("no frame")
+    for source in (folder, folder / "frame_%d.jpg", folder / "*.jpg"):
+        status, summary = stream(source, "--save-labels", "trainIds", "--overwrite")
+        assert (status, summary["frames"]) == (0, 12)
+    # In the order 0 1 2 ... 10 11, not 0 1 10 11 2: neighbors are alike, and no scene begins.
+    assert summary["scene_cuts"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"), [("labels", PALETTE[13]), ("overlay", [0.7 * 200 + 0.3 * c for c in PALETTE[13]])]
+)
+def test_the_video_shows_the_palette_above_the_legend(tmp_path, kind, wanted):
+    output = stream_outputs.VideoOutput(tmp_path, kind, 0.3, 25.0)
+    image, labels = np.full((64, 640, 3), 200, np.uint8), np.full((64, 640), 13, np.uint8)
+    for number in range(3):
+        output.write(stream_outputs.LabeledFrame(str(number), image, labels, number / 25))
+    assert not output.path.exists()
+    output.close()
+    picture = read_video(output.path)[1].astype(int)
+    assert np.abs(picture[:60] - np.asarray(wanted)).max() <= 6  # video keeps colors roughly
+    assert picture[68:, :4].min() > 245  # the legend's paper
+    assert len(np.unique(picture[64:].reshape(-1, 3) // 32, axis=0)) > 15  # and its colors
+
+
+def test_both_kinds_lie_side_by_side(stream, tmp_path):
+    stream(write_folder(tmp_path / "in", moving_blocks(2)), "--save-video", "both", "--alpha", "0.25")
+    assert read_video(tmp_path / "run" / "both.mp4")[0].shape[1] == 2 * 96
+
+
+def test_probabilities_add_up_to_one_and_agree_with_the_labels(stream, tmp_path):
+    stream(write_folder(tmp_path / "in", moving_blocks(2, *SIZE)), "--save-probabilities", "--save-labels", "trainIds")
+    probabilities = np.load(tmp_path / "run" / "probabilities" / "frame_1_probabilities.npy")
+    assert (probabilities.shape, probabilities.dtype) == ((20, *SIZE), np.float16)
+    assert np.allclose(probabilities.astype(np.float32).sum(0), 1, atol=0.01)
+    assert np.mean(probabilities.argmax(0) == label_maps(tmp_path / "run")[1]) > 0.98  # 16 bits have ties
+
+
+def test_a_scene_cut_empties_the_memory_and_is_reported(stream, lmanet_file, tmp_path):
+    frames = [*moving_blocks(4, *SIZE), *(255 - frame for frame in moving_blocks(3, *SIZE))]
+    folder = write_folder(tmp_path / "in", frames)
+    status, summary = stream(folder, "--save-labels", "trainIds")
+    assert (status, summary["scene_cuts"]) == (0, [4])
+    expected = labels_by_step(lmanet_file, frames, starts=(0, 4))
+    assert np.mean([a == b for a, b in zip(label_maps(tmp_path / "run"), expected, strict=True)]) > 0.999
+    _, summary = stream(folder, "--save-labels", "trainIds", "--no-cut-detection", "--overwrite")
+    assert summary["scene_cuts"] == []
+    expected = labels_by_step(lmanet_file, frames)
+    assert np.mean([a == b for a, b in zip(label_maps(tmp_path / "run"), expected, strict=True)]) > 0.999
+
+
+def test_a_baseline_streams_too(stream, erfnet_file, tmp_path):
+    folder = write_folder(tmp_path / "in", moving_blocks(3))
+    status, summary = stream(folder, "--baseline-mode", "--consistency", weights=erfnet_file)
+    assert (status, list(summary["consistency"]["tc"])) == (0, ["single_frame"])
+
+
+def test_a_single_frame_file_is_no_lmanet(stream, erfnet_file, tmp_path, capsys):
+    assert stream(write_folder(tmp_path / "in", moving_blocks(1)), weights=erfnet_file)[0] == 2
+    assert "the memory would be untrained; run the single-frame network (--baseline-mode" in capsys.readouterr().err
+
+
+def test_a_video_that_breaks_off_is_kept_so_far(stream, tmp_path, capsys):
+    whole = write_video(tmp_path / "whole.avi", moving_blocks(20), "mjpeg", "yuvj420p").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    status, summary = stream(tmp_path / "cut.avi", "--save-video", "overlay")
+    assert status == 1
+    assert 5 < summary["frames"] < 15
+    assert not summary["complete"]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"breaks off after {summary['frames']} frames (" in error
+    assert summary["stopped_by"] in error
+    assert len(read_video(tmp_path / "run" / "overlay.mp4")) == summary["frames"]
+
+
+def test_a_damaged_image_in_the_middle_breaks_off(stream, tmp_path, capsys):
+    folder = write_folder(tmp_path / "in", moving_blocks(4))
+    (folder / "frame_2.png").write_bytes((folder / "frame_2.png").read_bytes()[:200])
+    assert stream(folder)[0] == 1
+    assert "2 frames before it are kept" in capsys.readouterr().err
+
+
+def test_frames_that_change_size_break_off(stream, tmp_path, capsys):
+    folder = write_folder(tmp_path / "in", [*moving_blocks(3), *moving_blocks(4, 40, 80)[3:]])
+    write_folder(folder, moving_blocks(3))
+    status, summary = stream(folder)
+    assert (status, summary["frames"]) == (1, 3)
+    assert "frame_3 is 80x40 and the frames before it 96x48" in capsys.readouterr().err
+
+
+def without_frames(folder: Path) -> Path:
+    whole = write_video(folder / "whole.avi", moving_blocks(3), "mjpeg", "yuvj420p").read_bytes()
+    (folder / "none.avi").write_bytes(whole[: whole.index(b"movi") + 4])
+    return folder / "none.avi"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "absent.mp4", "there is no such file or folder: expected a video file"),
+        (lambda folder: PROJECT / "main.py", "main.py: cannot be read as a video"),
+        (lambda folder: folder, "holds no image (.png, .jpg"),
+        (lambda folder: folder / "f_%06d.png", "no file matches the pattern"),
+        (lambda folder: folder / "*.png", "no file matches the pattern"),
+        (lambda folder: 77, "there is no camera of that number"),
+        (without_frames, "no frame can be decoded"),
+    ],
+)
+def test_what_is_no_source_is_said_in_one_line(stream, tmp_path, capfd, make, message):
+    assert stream(make(tmp_path))[0] == 2
+    error = capfd.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert not (tmp_path / "run" / "stream.json").exists()
+
+
+def test_an_earlier_stream_is_not_overwritten_unasked(stream, tmp_path, capsys):
+    folder = write_folder(tmp_path / "in", moving_blocks(2))
+    assert stream(folder, "--save-labels", "trainIds")[0] == 0
+    assert stream(folder)[0] == 2
+    assert "holds an earlier stream (stream.json): give another folder, or --overwrite" in capsys.readouterr().err
+    assert stream(tmp_path / "absent", "--overwrite")[0] == 2
+    assert len(label_maps(tmp_path / "run")) == 2
+    assert stream(folder, "--overwrite")[0] == 0
+    assert not (tmp_path / "run" / "labels").exists()
+
+
+def test_a_full_disk_is_said_and_leaves_a_marked_part(stream, tmp_path, capsys, monkeypatch):
+    written = []
+
+    def mux(self, frame):
+        written.append(frame)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return original(self, frame)
+
+    original = stream_outputs.VideoOutput.write
+    monkeypatch.setattr(stream_outputs.VideoOutput, "write", mux)
+    status, summary = stream(write_folder(tmp_path / "in", moving_blocks(9)), "--save-video", "overlay")
+    assert status == 1
+    assert (
+        "video cannot be written: the disk is full; the video so far is overlay.partial.mp4" in capsys.readouterr().err
+    )
+    assert not summary["complete"]
+    assert not (tmp_path / "run" / "overlay.mp4").exists()
+    assert len(read_video(tmp_path / "run" / "overlay.partial.mp4")) == 2
+
+
+@pytest.mark.parametrize(("wish", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_stream_that_is_stopped_leaves_a_video_that_plays(lmanet_file, tmp_path, wish, status, name):
+    frames = moving_blocks(400)
+    source = write_video(tmp_path / "long.mp4", frames)
+    run = tmp_path / "run"
+    words = f"--weights {lmanet_file} --savedir {run} --work-size 32x64 --corr-size 3 --device cpu --every 2"
+    process = started(["--stream", str(source), *words.split(), "--save-video", "overlay", "--save-labels", "trainIds"])
+    wait_for(lambda: len(list(run.glob("labels/*.png"))) >= 5)
+    process.send_signal(wish)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert f"stopped by {name}; the frames so far are complete in" in error
+    summary = json.loads((run / "stream.json").read_text())
+    assert summary["stopped_by"] == name
+    assert 5 <= summary["frames"] < 400
+    assert len(read_video(run / "overlay.mp4")) == summary["frames"] == len(list(run.glob("labels/*.png")))
+    assert not list(run.glob("*.partial.mp4"))
+
+
+def test_two_outputs_fail_on_their_own(stream, tmp_path, monkeypatch):
+    def refuse(self, frame):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(stream_outputs.LabelOutput, "write", refuse)
+    status, summary = stream(
+        write_folder(tmp_path / "in", moving_blocks(9)), "--save-video", "overlay", "--save-labels", "trainIds"
+    )
+    assert status == 1
+    assert "labels cannot be written: Permission denied" in summary["stopped_by"]
+    assert len(read_video(tmp_path / "run" / "overlay.mp4")) >= 1
+
+
+def test_cameras_are_released_and_said_when_they_end(monkeypatch, stream, tmp_path, capsys):
+    class Camera:
+        released = False
+        frames = moving_blocks(3)
+
+        def __init__(self, number):
+            self.left = list(self.frames)
+
+        def isOpened(self):
+            return True
+
+        def get(self, what):
+            return 30.0
+
+        def read(self):
+            return (True, self.left.pop()) if self.left else (False, None)
+
+        def release(self):
+            Camera.released = True
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    status, summary = stream(0)
+    assert (status, summary["frames"]) == (1, 3)
+    assert "camera 0 gave no frame after 3; those are kept" in capsys.readouterr().err
+    assert Camera.released
+
+
+def test_a_summary_that_cannot_be_written_is_said(stream, tmp_path, capsys, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.streaming.stream.write_text", full)
+    assert stream(write_folder(tmp_path / "in", moving_blocks(2)), "--save-video", "overlay")[0] == 1
+    assert "stream.json cannot be written to" in capsys.readouterr().err.splitlines()[-1]
+    assert len(read_video(tmp_path / "run" / "overlay.mp4")) == 2
+    monkeypatch.setattr(stream_outputs.VideoOutput, "close", lambda self: full(None, None))
+    assert stream(tmp_path / "in", "--save-video", "overlay", "--overwrite")[0] == 1
+    assert "video cannot be written: the disk is full" in capsys.readouterr().err.splitlines()[-1]
+
+
+class SlowOutput:
+    """An output that takes some time for each frame."""
+
+    name = "slow"
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def write(self, frame) -> None:
+        time.sleep(self.seconds)
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 0.8, 1.2), (0.25, 0.2, 0.7)])
+def test_the_pace_is_compared_with_that_of_the_network_alone(lmanet_file, tmp_path, monkeypatch, seconds, least, most):
+    source = open_source(str(write_folder(tmp_path, moving_blocks(30, *SIZE))))
+    segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
+    stream = Stream(segmenter, source, [SlowOutput(seconds)])
+    step = segmenter.logits
+    monkeypatch.setattr(segmenter, "logits", lambda image: (time.sleep(0.1), step(image))[1])
+    stream.run()
+    pace = stream.summary()["pace"]
+    assert 5 < pace["network_alone"] < 25
+    assert pace["share_of_network_alone"] == pytest.approx(pace["frames_per_second"] / pace["network_alone"], abs=1e-3)
+    assert least < pace["share_of_network_alone"] < most
+    assert pace["network_alone_steps"] >= 3
+
+
+def test_a_few_frames_have_no_pace(stream, tmp_path):
+    assert stream(write_folder(tmp_path / "in", moving_blocks(9)))[1]["pace"] is None
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_ten_thousand_frames(stream, tmp_path):
+    source = write_video(tmp_path / "long.mp4", moving_blocks(10_000))
+    status, summary = stream(source, "--save-video", "overlay")
+    assert (status, summary["frames"]) == (0, 10_000)
+    samples = summary["samples"]
+    assert len(samples["frame"]) >= 200
+    resident = dict(zip(samples["frame"], samples["resident_mebibytes"], strict=True))
+    early = max(mib for frame, mib in resident.items() if 50 < frame < 150)
+    assert max(resident.values()) < early + 30
+    assert cv2.imread(str(tmp_path / "run" / "stream.png")).shape[1] > 900
