@@ -13,6 +13,10 @@ class DataError(UserError):
     """A data set, an image or a label on disk is missing, damaged or not of the expected form."""
 
 
+class ClassSetError(DataError):
+    """Classes that cannot be: two of one name, color or id, none at all, or values out of range."""
+
+
 class UnreachableError(DataError):
     """A file of a data set cannot be read at the moment; its file system may come back. Its content is not to blame."""
 

@@ -1,0 +1,193 @@
+"""Classes as a value: names, colors, ids in label files, loss weights. Whoever counts, shows or stores classes is told it.
+
+It lives here since the networks are told it as well as the data sets, and neither of the two knows the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from utils.errors import ClassSetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Color = tuple[int, int, int]
+
+NO_CLASS = 255  # what 8-bit label files hold where a pixel has none, unless a data set says otherwise
+MOST_CLASSES = 254  # class indices are 8-bit, and one of them stands for what is ignored
+IGNORED_NAME, IGNORED_COLOR = "ignored", (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class LabelCoding:
+    """What the values of a label file stand for: ``to_index`` (uint8, 256 entries) maps each to a class index, and
+    ``valid`` holds those that may occur."""
+
+    to_index: np.ndarray
+    valid: frozenset[int]
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """K classes, in the order of a network's logits; index K stands for all that is ignored.
+
+    ``names`` and ``colors`` (RGB) are of the K classes, ``file_ids`` their values in label files (default: 0 to K-1).
+    ``ignored_file_ids`` are values that files may hold and that stand for no class, ``written_ignored`` is the one
+    that is written for them. ``loss_weights`` weigh the classes in the loss (default: all alike), and
+    ``shallow_loss_weights`` where the decoder is the shallow one. ``shown_first`` names the classes that are worth a
+    look first, such as those that move.
+
+    Raises ``ClassSetError`` for no class at all, too many, two of one name, color or id, and values out of range.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    file_ids: tuple[int, ...] = ()
+    ignored_file_ids: frozenset[int] = frozenset({NO_CLASS})
+    written_ignored: int = NO_CLASS
+    loss_weights: tuple[float, ...] = ()
+    shallow_loss_weights: tuple[float, ...] = ()
+    shown_first: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        defaults: dict[str, object] = {
+            "file_ids": tuple(range(len(self.names))),
+            "loss_weights": (1.0,) * len(self.names),
+            "shallow_loss_weights": self.loss_weights or (1.0,) * len(self.names),
+            "shown_first": self.names,
+        }
+        for field, value in defaults.items():
+            if not getattr(self, field):
+                object.__setattr__(self, field, value)
+        object.__setattr__(self, "ignored_file_ids", frozenset(self.ignored_file_ids) - set(self.file_ids))
+        _check(self)
+
+    @property
+    def ignored(self) -> int:
+        """The index of pixels that do not count."""
+        return len(self.names)
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits of a network for these classes: one each, and one for what is ignored, as the published ones have."""
+        return len(self.names) + 1
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names by index, that of what is ignored included."""
+        return (*self.names, IGNORED_NAME)
+
+    @property
+    def palette(self) -> tuple[Color, ...]:
+        """Colors by index, that of what is ignored included."""
+        return (*self.colors, IGNORED_COLOR)
+
+    def output_weights(self, shallow: bool = False) -> tuple[float, ...]:
+        """Loss weights by index; what is ignored weighs nothing."""
+        return (*(self.shallow_loss_weights if shallow else self.loss_weights), 0.0)
+
+    @cached_property
+    def to_file_id(self) -> np.ndarray:
+        """uint8, 256 entries, read-only: class index -> value in label files."""
+        return self._table(self.written_ignored, enumerate(self.file_ids))
+
+    @cached_property
+    def to_file_index(self) -> np.ndarray:
+        """uint8, 256 entries, read-only: class index -> value in files of class indices, 255 for what is ignored."""
+        return self._table(NO_CLASS, ((index, index) for index in range(self.ignored)))
+
+    @cached_property
+    def file_id_coding(self) -> LabelCoding:
+        """Of files that hold the classes' ``file_ids``."""
+        table = self._table(self.ignored, ((value, index) for index, value in enumerate(self.file_ids)))
+        return LabelCoding(table, frozenset(self.file_ids) | self.ignored_file_ids)
+
+    @cached_property
+    def index_coding(self) -> LabelCoding:
+        """Of files that hold class indices (Cityscapes: train ids); from the index of what is ignored on, ignored."""
+        table = self._table(self.ignored, ((index, index) for index in range(self.ignored)))
+        return LabelCoding(table, self.file_id_coding.valid | {*range(self.num_outputs), NO_CLASS})
+
+    @staticmethod
+    def _table(fill: int, pairs) -> np.ndarray:
+        import numpy as np  # only here: the options are read without it
+
+        table = np.full(256, fill, dtype=np.uint8)
+        for key, value in pairs:
+            table[key] = value
+        table.setflags(write=False)
+        return table
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, as weight files and checkpoints hold them."""
+        content = dataclasses.asdict(self)
+        return {name: sorted(v) if isinstance(v, frozenset) else _listed(v) for name, v in content.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, object]) -> ClassSet:
+        """The class set that ``to_json`` described. Raises ``ClassSetError`` where it is none."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            values = {name: value for name, value in content.items() if name in known}
+            values["colors"] = tuple(tuple(color) for color in values["colors"])
+            values["ignored_file_ids"] = frozenset(values.get("ignored_file_ids", {NO_CLASS}))
+            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ClassSetError(
+                f"a class set cannot be read ({error!r}): expected names and colors of classes"
+            ) from error
+
+
+def _listed(value: object) -> object:
+    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _check(classes: ClassSet) -> None:
+    names, count = classes.names, len(classes.names)
+    if not names:
+        raise ClassSetError("a class set has no class left: expected one or more")
+    if count > MOST_CLASSES:
+        raise ClassSetError(f"a class set has {count} classes: expected at most {MOST_CLASSES}, as labels have 8 bits")
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ClassSetError(f"a class set has the name {name!r}: expected a text such as 'road'")
+    for field in ("colors", "file_ids", "loss_weights", "shallow_loss_weights"):
+        if len(getattr(classes, field)) != count:
+            raise ClassSetError(
+                f"a class set has {count} names and {len(getattr(classes, field))} {field}: expected one each"
+            )
+    for field, what in (("names", "name"), ("colors", "color"), ("file_ids", "id")):
+        twice = _repeated(getattr(classes, field))
+        if twice is not None:
+            first, second = twice
+            raise ClassSetError(
+                f"classes {names[first]!r} and {names[second]!r} have the same {what} "
+                f"({getattr(classes, field)[first]}): expected another one for each"
+            )
+    for name, color in zip(names, classes.colors, strict=True):
+        if len(color) != 3 or not all(type(channel) is int and 0 <= channel <= 255 for channel in color):
+            raise ClassSetError(f"class {name!r} has the color {color}: expected red, green and blue from 0 to 255")
+    for value in (*classes.file_ids, *classes.ignored_file_ids, classes.written_ignored):
+        if type(value) is not int or not 0 <= value <= 255:
+            raise ClassSetError(f"a class set has the id {value!r}: expected whole numbers from 0 to 255")
+    for weight in (*classes.loss_weights, *classes.shallow_loss_weights):
+        if not 0 <= weight < float("inf"):
+            raise ClassSetError(f"a class set has the loss weight {weight}: expected 0 or more, such as 1.0")
+    unknown = [name for name in classes.shown_first if name not in names]
+    if unknown:
+        raise ClassSetError(f"a class set shows {unknown[0]!r} first: expected one of its names, such as {names[0]!r}")
+
+
+def _repeated(values: Sequence[object]) -> tuple[int, int] | None:
+    """The positions of the first two equal values."""
+    seen: dict[object, int] = {}
+    for position, value in enumerate(values):
+        if value in seen:
+            return seen[value], position
+        seen[value] = position
+    return None
