@@ -1,4 +1,4 @@
-"""Classes as a value: names, colors, ids in label files, loss weights. Whoever counts, shows or stores classes is told it.
+"""Classes as a value: names, colors, ids in label files, loss weights. Whoever counts, shows or stores them is told it.
 
 It lives here since the networks are told it as well as the data sets, and neither of the two knows the other.
 """
