@@ -34,10 +34,11 @@ test-slow: $(INSTALLED)
 soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(RUN) tests/soak.py
 
-# make lint   layout and lint
+# make lint   layout, lint and types
 lint: $(INSTALLED)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 
 # make images  draws the pictures of the README again
 images: $(INSTALLED)
@@ -45,4 +46,4 @@ images: $(INSTALLED)
 
 # make clean  removes the environment and caches, never data or runs
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -21,8 +21,7 @@ from collections.abc import Sequence
 
 from engine import processes
 from engine.options.parser import parse_options
-from utils.command import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_WRONG_INPUT
-from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
+from utils.command import EXPECTED_ERRORS, exit_status, last_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,33 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     lost another one, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    options = parse_options(arguments)
+    settings = parse_options(arguments)
     try:
-        if processes.wants_several(options):
-            return processes.run_several(options, arguments)
+        if processes.wants_several(settings.processes):
+            return processes.run_several(settings.processes, arguments, settings.savedir if settings.training else None)
         # Here and not above, so that --help and wrong options are answered at once: this imports torch.
         from engine.launch import run
 
-        run(options)
-    except IncompleteError as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return EXIT_INCOMPLETE
-    except UserError as error:
-        processes.tell_error(error)
-        return EXIT_WRONG_INPUT
-    except LostPeerError as error:
-        print(f"main.py: {error}", file=sys.stderr)
-        return processes.EXIT_LOST_PEER
-    except StoppedError as stopped:
-        if processes.is_first_rank():
-            print(f"main.py: stopped by SIGTERM; {stopped}", file=sys.stderr)
-        return processes.EXIT_TERMINATED
-    except KeyboardInterrupt:
-        hint = f"; go on with --resume --savedir {options.savedir}" if options.training else ""
-        hint = f"; the frames so far are complete in {options.savedir}" if options.stream else hint
-        if processes.is_first_rank():
-            print(f"main.py: stopped by Ctrl-C{hint}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        run(settings)
+    except EXPECTED_ERRORS as error:
+        after_stop = f"go on with --resume --savedir {settings.savedir}" if settings.training else ""
+        after_stop = f"the frames so far are complete in {settings.savedir}" if settings.stream.source else after_stop
+        processes.tell_end(error, last_line(error, "main.py", after_stop))
+        return exit_status(error)
     return 0
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from datasets.images import read_frame, read_label
+from utils.class_set import LabelCoding
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,14 @@ class FrameCache:
         self._stopped = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def frame(self, path: str | Path, size: tuple[int, int]) -> Tensor:
-        """What ``read_frame(path, size)`` gives: uint8 3 x H x W."""
+        """What ``read_frame(path, size)`` returns: uint8 3 x H x W."""
         return self._entry(path, (3, *size), "frame", lambda: read_frame(path, size))
 
-    def label(self, path: str | Path, size: tuple[int, int]) -> Tensor:
-        """What ``read_label(path, size)`` gives: uint8 H x W."""
-        return self._entry(path, tuple(size), "label", lambda: read_label(path, size))
+    def label(self, path: str | Path, size: tuple[int, int], coding: LabelCoding) -> Tensor:
+        """What ``read_label(path, size, coding)`` returns: uint8 H x W."""
+        # The same file read by another coding is another entry.
+        kind = f"label-{zlib.crc32(coding.to_index.tobytes()):08x}"
+        return self._entry(path, tuple(size), kind, lambda: read_label(path, size, coding))
 
     def _entry(self, path: str | Path, shape: tuple[int, ...], kind: str, read: Callable[[], Tensor]) -> Tensor:
         try:

@@ -1,4 +1,4 @@
-"""Cityscapes clips: the labeled frames of a data set on disk, each with the frames before it, as samples of tensors.
+"""Cityscapes: its 19 classes, where it lies on disk, and the clips in it.
 
 On disk: ``ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelTrainIds.png`` (or ``_labelIds.png``) and
 ``SEQUENCE_ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png`` (or ``.jpg``). Single frames are also
@@ -12,22 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from datasets.cache import FrameCache
-from datasets.images import (
-    LABEL_IDS_ENDING,
-    TRAIN_IDS_ENDING,
-    check_label_fits_frame,
-    read_frame,
-    read_label,
-    resize_label,
-)
-from datasets.retry import RetryPolicy
-from datasets.sampling import FOR_FRAMES, seeded_generator
-from datasets.transforms import Augmentation
+from datasets.clips import Clip, Video
+from datasets.registry import VideoDataset, register_dataset
+from utils.class_set import ClassSet, Color, LabelCoding
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +27,7 @@ CITYSCAPES_VARIABLE = "CITYSCAPES_DATASET"
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _WHAT_TO_DO = f"name the folder with --data-root or {CITYSCAPES_VARIABLE}"
+TRAIN_IDS_ENDING, LABEL_IDS_ENDING = "_labelTrainIds.png", "_labelIds.png"
 # What follows CITY_SEQ_FRAME in a file's name, the preferred one last.
 _LABEL_ENDINGS = (f"_gtFine{LABEL_IDS_ENDING}", f"_gtFine{TRAIN_IDS_ENDING}")
 _FRAME_ENDINGS = ("_leftImg8bit.jpeg", "_leftImg8bit.jpg", "_leftImg8bit.png")
@@ -48,31 +36,54 @@ _FRAME_ENDINGS = ("_leftImg8bit.jpeg", "_leftImg8bit.jpg", "_leftImg8bit.png")
 _SNIPPET_FRAMES = 30
 
 
+# Name, id in label files, RGB color, loss weight, and the weight where the decoder is the shallow one.
+_CLASSES: tuple[tuple[str, int, Color, float, float], ...] = (
+    ("road", 7, (128, 64, 128), 2.8149201869965, 2.3653597831726),
+    ("sidewalk", 8, (244, 35, 232), 6.9850029945374, 4.4237880706787),
+    ("building", 11, (70, 70, 70), 3.7890393733978, 2.9691488742828),
+    ("wall", 12, (102, 102, 156), 9.9428062438965, 5.3442072868347),
+    ("fence", 13, (190, 153, 153), 9.7702074050903, 5.2983593940735),
+    ("pole", 17, (153, 153, 153), 9.5110931396484, 5.2275490760803),
+    ("traffic light", 19, (250, 170, 30), 10.311357498169, 5.4394111633301),
+    ("traffic sign", 20, (220, 220, 0), 10.026463508606, 5.3659925460815),
+    ("vegetation", 21, (107, 142, 35), 4.6323022842407, 3.4170460700989),
+    ("terrain", 22, (152, 251, 152), 9.5608062744141, 5.2414722442627),
+    ("sky", 23, (70, 130, 180), 7.8698215484619, 4.7376127243042),
+    ("person", 24, (220, 20, 60), 9.5168733596802, 5.2286224365234),
+    ("rider", 25, (255, 0, 0), 10.373730659485, 5.455126285553),
+    ("car", 26, (0, 0, 142), 6.6616044044495, 4.3019247055054),
+    ("truck", 27, (0, 0, 70), 10.260489463806, 5.4264230728149),
+    ("bus", 28, (0, 60, 100), 10.287888526917, 5.4331531524658),
+    ("train", 31, (0, 80, 100), 10.289801597595, 5.433765411377),
+    ("motorcycle", 32, (0, 0, 230), 10.405355453491, 5.4631009101868),
+    ("bicycle", 33, (119, 11, 32), 10.138095855713, 5.3947434425354),
+)
+# Things that move and things that are thin gain most from a memory.
+_SHOWN_FIRST = (
+    "person", "car", "rider", "bicycle", "motorcycle", "truck", "bus", "train", "traffic sign", "traffic light", "pole",
+    "fence", "wall", "terrain", "sidewalk", "building", "vegetation", "road", "sky",
+)  # fmt: skip
+# What the benchmark's files may hold: 0 to 33, and the license plate's -1, which 8 bits store as 255.
+_FILE_IDS = frozenset((*range(34), 255))
+
+CITYSCAPES_CLASSES = ClassSet(
+    names=tuple(name for name, *_ in _CLASSES),
+    colors=tuple(color for _, _, color, *_ in _CLASSES),
+    file_ids=tuple(file_id for _, file_id, *_ in _CLASSES),
+    ignored_file_ids=_FILE_IDS,
+    written_ignored=0,  # "unlabeled"
+    loss_weights=tuple(weight for *_, weight, _ in _CLASSES),
+    shallow_loss_weights=tuple(weight for *_, weight in _CLASSES),
+    shown_first=_SHOWN_FIRST,
+)
+
+
 @dataclass(frozen=True)
 class Roots:
     """The folder with gtFine/ (and leftImg8bit/) and the one with leftImg8bit_sequence/."""
 
     root: Path
     sequence_root: Path
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A labeled frame, ``CITY_SEQ_FRAME``, with the frames before it that are wanted, oldest first."""
-
-    name: str
-    city: str
-    frames: tuple[Path, ...]
-    label: Path
-
-
-class Sample(NamedTuple):
-    """What a data set gives for a clip."""
-
-    frames: Tensor  # uint8  S 3 H W, RGB
-    label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), 19 = ignored
-    original_label: Tensor  # uint8, as large as the file; of no elements where it was not asked for
-    index: int  # of the clip in the data set
 
 
 def resolve_roots(option: str | None = None) -> Roots:
@@ -163,75 +174,62 @@ def cities_of(roots: Roots, split: str) -> list[City]:
     return cities
 
 
-class CityscapesClips(Dataset[Sample]):
-    """Clips as tensors at the working resolution.
+class Cityscapes(VideoDataset):
+    """The benchmark in its own layout; data sets in the same layout subclass it."""
 
-    ``size`` is (H, W) of frames and label before augmentation. An item is asked for by its index or by
-    ``(epoch, index)``; the augmentation's random numbers follow from seed, epoch and index alone. With
-    ``original_labels`` the full-size label comes along, not augmented. ``label_divisor`` makes the label that much
-    smaller after augmentation, by nearest neighbor (8 for the shallow decoder). What cannot be read for a while is
-    tried again up to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, drawn by the
-    same numbers. Items raise DataError for damaged files and for a label that is not as large as its frame.
-    """
+    name = "Cityscapes"
+    classes = CITYSCAPES_CLASSES
+    summary = "the benchmark's own layout"
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        size: tuple[int, int],
-        augmentation: Augmentation | None = None,
-        cache: FrameCache | None = None,
-        seed: int = 0,
-        original_labels: bool = False,
-        label_divisor: int = 1,
-        retries: int = 0,
-        drawn_frames: int | None = None,
-    ) -> None:
-        self.clips = list(clips)
-        self.size = tuple(size)
-        self.augmentation = augmentation
-        self.cache = cache
-        self.seed = seed
-        self.original_labels = original_labels
-        self.label_divisor = label_divisor
-        self.retry_policy = RetryPolicy(retries)
-        self.drawn_frames = drawn_frames
+    def root(self, option: str | None) -> Roots:
+        return resolve_roots(option)
 
-    def __len__(self) -> int:
-        return len(self.clips)
+    def clips(self, root: Roots, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
+        return find_clips(root, split, window, positions)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
-        epoch, index = item if isinstance(item, tuple) else (0, item)
-        return self.retry_policy.read(lambda: self._sample(epoch, index))
+    def videos(self, root: Roots, split: str) -> list[Video]:
+        return self.sequences(root, split, window=1)
 
-    def _sample(self, epoch: int, index: int) -> Sample:
-        clip = self.clips[index]
-        check_label_fits_frame(clip.label, clip.frames[-1])
-        paths = clip.frames if self.drawn_frames is None else self._drawn(clip.frames, epoch, index)
-        frames = torch.stack([self._frame(path) for path in paths])  # S 3 H W
-        label, original_label = self._labels(clip.label)
-        if self.augmentation is not None:
-            generator = seeded_generator(self.seed, epoch, index)
-            frames, label = self.augmentation(frames, label, generator)
-        if self.label_divisor > 1:
-            height, width = label.shape
-            # Rounded up, as the encoders do.
-            label = resize_label(label, (-(-height // self.label_divisor), -(-width // self.label_divisor)))
-        return Sample(frames, label, original_label, index)
+    def sequences(self, root: Roots, split: str, window: int) -> list[Video]:
+        return videos_of(find_clips(root, split, window), find_clips(root, split, 1))
 
-    def _drawn(self, frames: Sequence[Path], epoch: int, index: int) -> list[Path]:
-        order = torch.randperm(len(frames) - 1, generator=seeded_generator(self.seed, epoch, index, FOR_FRAMES))
-        return [*(frames[position] for position in sorted(order[: self.drawn_frames].tolist())), frames[-1]]
+    def label_coding(self, label: Path) -> LabelCoding:
+        return label_coding(label)
 
-    def _frame(self, path: Path) -> Tensor:
-        return read_frame(path, self.size) if self.cache is None else self.cache.frame(path, self.size)
 
-    def _labels(self, path: Path) -> tuple[Tensor, Tensor]:
-        """The label at the working resolution and at full size; the file is decoded once."""
-        if self.original_labels:
-            original = read_label(path, None)
-            return resize_label(original, self.size), original
-        label = read_label(path, self.size) if self.cache is None else self.cache.label(path, self.size)
-        return label, torch.empty(0, dtype=torch.uint8)
+def label_coding(label: str | Path) -> LabelCoding:
+    """What the values of a label file stand for, known by its name. Raises DataError for another name."""
+    name = Path(label).name
+    if name.endswith(TRAIN_IDS_ENDING):
+        return CITYSCAPES_CLASSES.index_coding
+    if name.endswith(LABEL_IDS_ENDING):
+        return CITYSCAPES_CLASSES.file_id_coding
+    raise DataError(
+        f"label {label}: the name must end in {TRAIN_IDS_ENDING} or {LABEL_IDS_ENDING}, which tells its ids"
+    )
+
+
+def videos_of(clips: Iterable[Clip], labeled: Iterable[Clip]) -> list[Video]:
+    """The sequences that clips are made of; ``labeled`` are clips of one frame each, for all labels there are."""
+    frames = {_place(path): path for clip in [*labeled, *clips] for path in clip.frames}
+    labels = {_place(clip.frames[-1]): clip.label for clip in labeled}
+    runs: list[list[tuple[str, int]]] = []
+    for place in sorted(frames):
+        video, number = place
+        if runs and runs[-1][-1] == (video, number - 1):
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return [
+        Video(run[0][0], tuple(frames[place] for place in run), tuple(labels.get(place) for place in run))
+        for run in runs
+    ]
+
+
+def _place(frame: Path) -> tuple[str, int]:
+    """``CITY_SEQ`` and the number of a frame called ``CITY_SEQ_FRAME_leftImg8bit``."""
+    video, number = frame.stem.removesuffix("_leftImg8bit").rsplit("_", 1)
+    return video, int(number)
 
 
 class _CityFrames:
@@ -361,3 +359,6 @@ def _existing_root(root: Path, source: str) -> Path:
     if not root.is_dir():
         raise DataError(f"no data folder {root} ({source}): {_WHAT_TO_DO}, for example --data-root ~/cityscapes")
     return root
+
+
+register_dataset(Cityscapes())

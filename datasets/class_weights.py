@@ -10,18 +10,19 @@ import argparse
 import math
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.cityscapes import find_clips, resolve_roots
-from datasets.classes import CLASS_NAMES, IGNORED, NUM_CLASSES
 from datasets.images import read_label
+from datasets.registry import VideoDataset, dataset_named, dataset_names
+from utils.class_set import ClassSet
 from utils.command import module_parser, run_command, whole_number
+from utils.signals import leave_interrupts_to_parent
 
 FULL_DECODER, SHALLOW_DECODER = 1.10, 1.20
 LABELS_AT_ONCE = 8
@@ -33,23 +34,25 @@ def class_weights(counts: Sequence[int], constant: float = FULL_DECODER) -> tupl
     return (*(1 / math.log(constant + count / total) for count in counts[:-1]), 0.0)
 
 
-def pixel_counts(labels: Sequence[Path], processes: int) -> np.ndarray:
-    """Pixels of each train id in all labels together, int64 of 20 entries; shows a bar where there is a terminal.
+def pixel_counts(dataset: VideoDataset, labels: Sequence[Path], processes: int) -> np.ndarray:
+    """Pixels of each class index in all labels together, int64, the last of what is ignored; shows a progress bar on a
+    terminal.
 
     Raises ``DataError`` for a label that cannot be read.
     """
+    counts_of, size = partial(_counts_of, dataset), dataset.classes.num_outputs
     if processes == 1:
-        return _total(map(_counts_of, labels), len(labels))
-    with multiprocessing.Pool(min(processes, len(labels)), _leave_interrupts_to_the_parent) as pool:
-        return _total(pool.imap_unordered(_counts_of, labels, chunksize=LABELS_AT_ONCE), len(labels))
+        return _total(map(counts_of, labels), size, len(labels))
+    with multiprocessing.Pool(min(processes, len(labels)), leave_interrupts_to_parent) as pool:
+        return _total(pool.imap_unordered(counts_of, labels, chunksize=LABELS_AT_ONCE), size, len(labels))
 
 
-def weights_table(counts: Sequence[int]) -> str:
+def weights_table(classes: ClassSet, counts: Sequence[int]) -> str:
     """Class, share of all pixels and both weights, a row each; a class that never occurs is marked."""
     rows = [f"{'class':<16}{'share %':>10}{'weight':>12}{'--shallow-dec':>16}"]
     full, shallow = class_weights(counts), class_weights(counts, SHALLOW_DECODER)
-    for name, count, weight, weight_shallow in zip(CLASS_NAMES, counts, full, shallow, strict=True):
-        remark = "  does not occur" if count == 0 and name != CLASS_NAMES[IGNORED] else ""
+    for name, count, weight, weight_shallow in zip(classes.output_names, counts, full, shallow, strict=True):
+        remark = "  does not occur" if count == 0 and name in classes.names else ""
         rows.append(f"{name:<16}{100 * count / sum(counts):>10.4f}{weight:>12.6f}{weight_shallow:>16.6f}{remark}")
     return "\n".join(rows)
 
@@ -57,6 +60,7 @@ def weights_table(counts: Sequence[int]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
     parser = module_parser("datasets.class_weights", __doc__)
+    parser.add_argument("--dataset", default=dataset_names()[0], choices=dataset_names(), help="default: %(default)s")
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: as of main.py)")
     parser.add_argument("--split", default="train", help="whose labels to count (default: train)")
     parser.add_argument(
@@ -66,24 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_table(options: argparse.Namespace) -> None:
-    labels = [clip.label for clip in find_clips(resolve_roots(options.data_root), options.split, window=1)]
-    counts = pixel_counts(labels, options.num_workers).tolist()
-    print(f"{len(labels)} labels of split {options.split}, {sum(counts):,} pixels\n\n{weights_table(counts)}")
+    dataset = dataset_named(options.dataset)
+    clips = dataset.clips(dataset.root(options.data_root), options.split, window=1)
+    counts = pixel_counts(dataset, [clip.label for clip in clips], options.num_workers).tolist()
+    print(f"{len(clips)} labels of split {options.split}, {sum(counts):,} pixels\n")
+    print(weights_table(dataset.classes, counts))
 
 
-def _counts_of(label: Path) -> np.ndarray:
-    return np.bincount(read_label(label, None).numpy().ravel(), minlength=NUM_CLASSES)
+def _counts_of(dataset: VideoDataset, label: Path) -> np.ndarray:
+    indices = read_label(label, None, dataset.label_coding(label))
+    return np.bincount(indices.numpy().ravel(), minlength=dataset.classes.num_outputs)
 
 
-def _total(counts: Iterable[np.ndarray], labels: int) -> np.ndarray:
-    total = np.zeros(NUM_CLASSES, np.int64)
+def _total(counts: Iterable[np.ndarray], size: int, labels: int) -> np.ndarray:
+    total = np.zeros(size, np.int64)
     for each in tqdm(counts, "labels", total=labels, unit="label", disable=None, leave=False):
         total += each
     return total
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

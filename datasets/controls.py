@@ -1,26 +1,26 @@
-"""Control experiments: clips whose memory, or whose labels, can teach nothing.
+"""Control experiments: clips whose earlier frames, or whose labels, carry no information.
 
-What a memory gains has to vanish with them; a gain that stays comes from something else.
+The memory's gain in accuracy must vanish with them; a gain that remains has another cause.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from datasets.cityscapes import Clip
+from datasets.clips import Clip
 
 
 def repeated_frame(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips that show their labeled frame all along: the memory knows nothing new."""
+    """Clips that repeat their labeled frame: the memory holds nothing new."""
     return [replace(clip, frames=(clip.frames[-1],) * len(clip.frames)) for clip in clips]
 
 
 def other_clip(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips whose earlier frames are those of a clip half the data set away: the memory knows another street."""
+    """Clips with the earlier frames of a clip half the data set away: the memory holds another street."""
     return [replace(clip, frames=(*other.frames[:-1], clip.frames[-1])) for clip, other in _paired(clips)]
 
 
 def other_labels(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips with the label of a clip half the data set away: there is nothing to learn."""
+    """Clips with the label of a clip half the data set away: labels are unrelated to frames."""
     return [replace(clip, label=other.label) for clip, other in _paired(clips)]
 
 

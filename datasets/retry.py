@@ -1,4 +1,4 @@
-"""Reading again what cannot be read for a while, as from a file system on the network that went away."""
+"""Retries of reads that fail for a while, as from a network file system that is unavailable."""
 
 import logging
 import time
@@ -17,10 +17,9 @@ FIRST_WAIT_SECONDS, WAIT_GROWTH = 1.0, 4.0
 
 
 class RetryPolicy:
-    """Tries up to ``retries`` times again to read what is not there, after 1, 4, 16, ... seconds.
+    """Retries unavailable reads up to ``retries`` times, after 1, 4, 16, ... seconds; damaged content is not retried.
 
-    Damaged content is not read again. However many workers of a loader wait, forked or spawned, one line says that
-    they do, and one that it is over.
+    All workers of a loader, forked or spawned, log the begin and the end of an outage only once together.
     """
 
     def __init__(self, retries: int = 0) -> None:
@@ -30,8 +29,7 @@ class RetryPolicy:
         self._waiting = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def read(self, read: Callable[[], Read]) -> Read:
-        """What ``read()`` gives. Raises its ``UnreachableError`` where the last attempt fails too, and all other
-        errors at once."""
+        """The result of ``read()``. Raises its ``UnreachableError`` after the last attempt, other errors at once."""
         start, failures = time.monotonic(), 0
         while True:
             try:
@@ -39,20 +37,20 @@ class RetryPolicy:
             except UnreachableError as error:
                 if failures == self.retries:
                     raise
-                self._say_that_it_waits(error)
+                self._log_wait(error)
                 time.sleep(FIRST_WAIT_SECONDS * WAIT_GROWTH**failures)
                 failures += 1
                 continue
             if failures:
-                self._say_that_it_is_over(time.monotonic() - start)
+                self._log_recovery(time.monotonic() - start)
             return content
 
-    def _say_that_it_waits(self, error: UnreachableError) -> None:
+    def _log_wait(self, error: UnreachableError) -> None:
         if not self._waiting:
             self._waiting.fill_(1)
             logger.warning("%s; trying again, up to %d times", error, self.retries)
 
-    def _say_that_it_is_over(self, seconds: float) -> None:
+    def _log_recovery(self, seconds: float) -> None:
         if self._waiting:
             self._waiting.fill_(0)
             logger.warning("the data can be read again after %.0f s", seconds)

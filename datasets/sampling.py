@@ -1,4 +1,4 @@
-"""Between a data set and its loader: the order of the samples of an epoch, and errors that come out of workers."""
+"""Sampling for a data loader: the order of an epoch's samples, seeds, and errors that workers raise."""
 
 import traceback
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from torch.utils.data import Sampler
 
 from utils.errors import UserError
 
-# The last seed of what is drawn for a clip of an epoch, beside its augmentation.
+# Last of the seeds for random draws of a clip in an epoch, other than its augmentation.
 FOR_DROPOUT, FOR_FRAMES = 1, 2
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields ``(epoch, index)`` in an order that follows from seed and epoch alone.
+    """Yields ``(epoch, index)`` in an order that is a function of seed and epoch.
 
-    The epoch travels with the index, so that a data set can draw its augmentation from both: neither the number of
-    workers nor a training that was interrupted changes a sample. With ``world_size`` processes, process ``rank`` gets
-    every ``world_size``-th of the order. For training these shares are made equal: the last, uneven samples are left
-    out (``drop_last``) or the first ones are repeated. For evaluation (``pad=False``) each sample occurs exactly once
-    and shares may differ by one. Raises ValueError for a rank outside of the world or a negative length.
+    The epoch is yielded with the index, so that a data set can seed its augmentation by both: samples depend neither on
+    the number of workers nor on interruptions. With ``world_size`` processes, process ``rank`` gets every
+    ``world_size``-th of the order. For training these shares are made equal: the last, uneven samples are dropped
+    (``drop_last``) or the first ones are repeated. For evaluation (``pad=False``) each sample occurs exactly once and
+    shares may differ by one. Raises ValueError for a rank outside of the world or a negative length.
     """
 
     def __init__(
@@ -42,16 +42,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration, without the order's first ``start`` samples, which all ranks together
-        have trained on already."""
+        """Sets the epoch of the next iteration, and the number ``start`` of samples, over all ranks, that it skips."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        """Samples of this rank that the next iteration gives."""
+        """Number of this rank's samples in the next iteration."""
         return len(range(self.start + self.rank, self._shared_length(), self.world_size))
 
     def largest_share(self) -> int:
-        """Samples of the rank that the next iteration gives most."""
+        """Largest number of samples of any rank in the next iteration."""
         return len(range(self.start, self._shared_length(), self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -62,7 +61,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(epoch, index) for index in shared[self.start + self.rank :: self.world_size]])
 
     def _shared_length(self) -> int:
-        """Samples of all ranks together, left-out and repeated ones accounted for."""
+        """Number of samples over all ranks, after dropping or padding."""
         whole, rest = divmod(self.length, self.world_size)
         if self.drop_last:
             return whole * self.world_size
@@ -77,18 +76,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:
-    """A generator whose state follows from all of the (non-negative) numbers and their order."""
-    # Their count goes in too, as SeedSequence takes numbers that are not there for zeros.
+    """A generator seeded by all of the (non-negative) numbers and their order."""
+    # With their count, as SeedSequence does not distinguish trailing zeros from absent numbers.
     state = int(np.random.SeedSequence((len(seeds), *seeds)).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state)
 
 
 def clean_worker_error(error: BaseException) -> UserError | None:
-    """The error as it was raised inside of a loader's worker: its one line without the traceback that torch adds.
+    """The error as it was raised inside of a loader's worker: its message without the traceback that torch adds.
 
-    torch raises the worker's exception class anew, with the whole traceback as its text, which ends in
-    ``module.Class: message``. Gives None for what is no UserError, and ``error`` itself where no worker was involved.
-    Lets go of the local variables of the functions that the error came through.
+    torch raises the worker's exception class anew, with the whole traceback as its message, which ends in
+    ``module.Class: message``. Returns None for other errors than UserError, and ``error`` itself where no worker was
+    involved. Clears the local variables of the frames in the traceback.
     """
     if not isinstance(error, UserError):
         return None

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.classes import CLASSES, PALETTE
-from utils.visualize import legend, side_by_side, stacked, write_png
+from datasets.registry import dataset_named
+from utils.png import write_png
+from utils.visualize import legend, side_by_side, stacked
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = Path("save/demo")
@@ -77,7 +78,8 @@ def picture_of_clips() -> np.ndarray:
             ("LMANet", _image("eval_lmanet_longer", name, "prediction")),
         ]
     grid = side_by_side(panels, columns=4)
-    return stacked([grid, legend([c.name for c in CLASSES], PALETTE, grid.shape[1])])
+    classes = dataset_named("Synthetic").classes
+    return stacked([grid, legend(classes.names, classes.colors, grid.shape[1])])
 
 
 def _image(run: str, name: str, kind: str) -> np.ndarray:

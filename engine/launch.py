@@ -1,6 +1,5 @@
 """Runs the mode that was asked for, on the device that is there."""
 
-import argparse
 import errno
 import logging
 import os
@@ -13,53 +12,54 @@ from contextlib import nullcontext
 import torch
 
 from datasets.sampling import clean_worker_error
-from engine import build, processes
+from engine import processes
 from engine.benchmarks import stream as benchmark_stream
 from engine.modes.evaluation import run_evaluation
 from engine.modes.exports import run_export, run_onnx_export
 from engine.modes.streaming import run_stream
 from engine.modes.training import run_training
-from engine.options.checks import network_config
+from engine.options.settings import Settings
 from engine.run_folder import RunFolder
 from utils import distributed
 from utils.allocator import keep_freed_memory
 from utils.command import log_to_stderr
 from utils.errors import LostPeerError, OptionError, TrainingError, UserError
+from utils.ranks import is_rank
 
 
-def run(options: argparse.Namespace) -> None:
+def run(settings: Settings) -> None:
     """Trains or evaluates, alone or as one of several processes. Raises a ``UserError`` for anything a user can mend,
     ``StoppedError`` after SIGTERM and ``LostPeerError`` where another process went away."""
     try:
-        _run(options)
+        _run(settings)
     except BaseException as error:
         # A traceback would keep a loader until the program ends, which waits for the loader's processes without end.
         traceback.clear_frames(error.__traceback__)
         raise
 
 
-def _run(options: argparse.Namespace) -> None:
-    level = logging.INFO if processes.is_first_rank() else logging.WARNING
+def _run(settings: Settings) -> None:
+    level = logging.INFO if distributed.is_first() else logging.WARNING
     log_to_stderr(level)
     # Four are the published default, also where there are fewer processors.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     processes.end_with_parent()
     keep_freed_memory()
-    device = pick_device("cpu" if options.int8 is not None else options.device)
-    folder = build.run_folder(options)
+    device = pick_device("cpu" if settings.stream.int8 is not None else settings.device)
+    folder = RunFolder(settings.savedir, settings.shallow)
     torch.backends.cudnn.benchmark = True  # frames of a run are all of one size
-    random.seed(options.seed)
-    torch.manual_seed(options.seed)
+    random.seed(settings.seed)
+    torch.manual_seed(settings.seed)
     try:
         distributed.join(device.type)
         with folder.locked(processes.lock_patience()) if distributed.is_first() else nullcontext():
             distributed.barrier()
-            run_modes(options, device, folder)
+            run_modes(settings, device, folder)
         distributed.leave()
     except (UserError, OSError, RuntimeError, MemoryError) as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from error
-        explained = _explained(error, options, device)
+        explained = _explained(error, settings, device)
         if explained is error:
             raise
         raise explained from error
@@ -72,25 +72,25 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _explained(error: Exception, options: argparse.Namespace, device: torch.device) -> Exception:
+def _explained(error: Exception, settings: Settings, device: torch.device) -> Exception:
     """The error in words that a user can act on; the error itself where there are none."""
     if isinstance(error, UserError):
         return clean_worker_error(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
         return OptionError(
-            f"{device} has not enough memory: try a smaller --batch-size (now {options.batch_size}), --work-size or "
-            "--corr-size"
+            f"{device} has not enough memory: try a smaller --batch-size (now {settings.data.batch_size}), --work-size "
+            "or --corr-size"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         return OptionError(
-            f"--savedir {options.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): expected "
-            "room on the disk; make some, or give another --savedir"
+            f"--savedir {settings.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): "
+            "expected room on the disk; make some, or give another --savedir"
         )
     if "DataLoader worker" in str(error):
-        resume = ", and go on from the last checkpoint with --resume" if options.training else ""
+        resume = ", and go on from the last checkpoint with --resume" if settings.training else ""
         return TrainingError(
             f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
-            f"--num-workers {options.num_workers}{resume}"
+            f"--num-workers {settings.data.num_workers}{resume}"
         )
     if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
         time.sleep(processes.GRACE_SECONDS)
@@ -98,24 +98,24 @@ def _explained(error: Exception, options: argparse.Namespace, device: torch.devi
     return error
 
 
-def run_modes(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
-    if options.training:
-        run_training(options, device, folder)
-    if options.export_weights and distributed.is_first():
-        run_export(options)
-    if options.export_onnx and distributed.is_first():
-        run_onnx_export(options)
-    if options.benchmark == "attention":
-        from engine import benchmark_attention  # only here: it brings matplotlib
+def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> None:
+    """Runs the modes that were asked for, one after the other."""
+    if settings.training:
+        run_training(settings, device, folder)
+    if settings.export_weights and distributed.is_first():
+        run_export(settings, settings.export_weights)
+    if settings.export_onnx and distributed.is_first():
+        run_onnx_export(settings, settings.export_onnx)
+    if settings.benchmark == "attention":
+        from engine.benchmarks import attention  # only here: it brings matplotlib
 
-        benchmark_attention.run(folder.path)
-    if options.benchmark == "stream":
-        int8 = options.int8 is not None
-        benchmark_stream.run(network_config(options), options.work_size, device, folder.path, options.compile, int8)
-    if options.stream:
-        run_stream(options, device, folder)
-    if options.eval_mode:
-        run_evaluation(options, device, folder)
+        attention.run(folder.path)
+    if settings.benchmark == "stream":
+        benchmark_stream.run(settings.network, settings.stream, device, folder.path)
+    if settings.stream.source:
+        run_stream(settings, settings.stream.source, device, folder)
+    if settings.eval_mode:
+        run_evaluation(settings, device, folder)
 
 
 def pick_device(name: str) -> torch.device:
@@ -128,7 +128,7 @@ def pick_device(name: str) -> torch.device:
         raise OptionError(
             f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {present}"
         )
-    if not processes.is_rank():
+    if not is_rank():
         return torch.device(name)
     return _device_of_rank(name)
 

@@ -11,28 +11,43 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.cityscapes import Roots, cities_of, resolve_roots
-from datasets.images import TRAIN_IDS_ENDING, read_picture
+from datasets.cityscapes import TRAIN_IDS_ENDING, Roots, cities_of, resolve_roots
+from datasets.images import read_picture
 from engine.launch import pick_device
 from engine.options.parser import DEVICES
-from engine.streaming.outputs import NO_CLASS
 from models.inference.segmenter import VideoSegmenter
+from utils.class_set import NO_CLASS
 from utils.command import log_to_stderr, module_parser, run_command, whole_number
 from utils.errors import OptionError
 from utils.files import writable_folder, write_text
-from utils.visualize import write_png
+from utils.png import write_png
+from utils.resize import resize_labels
 
 DESCRIPTION = "pseudo_labels.json"
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The command's options, by their names."""
+
+    out: str
+    weights: str
+    backbone: str
+    data_root: str | None
+    every: int
+    confidence: float
+    device: str
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
-    return run_command(_parser(), argv, _write, "the same command goes on")
+    return run_command(_parser(), argv, lambda found: _write(_Options(**vars(found))), "the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(options: argparse.Namespace) -> None:
+def _write(options: _Options) -> None:
     log_to_stderr()
     if not 0 <= options.confidence <= 1:
         raise OptionError(f"--confidence is {options.confidence}: expected 0 to 1, for example 0.5")
@@ -84,15 +99,14 @@ def _write(options: argparse.Namespace) -> None:
 
 def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) -> np.ndarray:
     """Train ids, uint8 ``H W`` at the frame's size, ``NO_CLASS`` where the class is less probable than that."""
-    logits = segmenter.single_frame_logits(segmenter.prepared(frame))
-    labels = segmenter.labels(logits)
-    labels[(logits[0].softmax(0).amax(0) < confidence).cpu().numpy()] = NO_CLASS
-    return segmenter.at_size(labels, frame.shape[:2])
+    prediction = segmenter.step(segmenter.prepare(frame), use_memory=False)
+    is_unsure = (prediction.probabilities.amax(0) < confidence).cpu().numpy()
+    return resize_labels(np.where(is_unsure, np.uint8(NO_CLASS), prediction.labels), frame.shape[:2])
 
 
-def _claim(out: Path, options: argparse.Namespace, roots: Roots) -> None:
+def _claim(out: Path, options: _Options, roots: Roots) -> None:
     """Notes what is written there. Raises ``OptionError`` where labels of other options are there already."""
-    wanted = {name: value for name, value in vars(options).items() if name not in ("out", "device")}
+    wanted = {name: value for name, value in asdict(options).items() if name not in ("out", "device")}
     wanted |= {"weights": str(Path(options.weights).resolve()), "data_root": str(roots.root.resolve())}
     file = out / DESCRIPTION
     text = json.dumps(wanted, indent=1, sort_keys=True) + "\n"

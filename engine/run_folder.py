@@ -1,17 +1,17 @@
 """The files of a run in ``--savedir``, under their published names."""
 
-import argparse
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
+from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
 from utils.errors import CheckpointError
 from utils.files import remove_parts, writable_folder, write_text
@@ -72,9 +72,9 @@ class RunFolder:
             remove_parts(self.path)
             yield
 
-    def describe_run(self, options: argparse.Namespace, model_text: str) -> None:
+    def describe_run(self, arguments: Mapping[str, object], model_text: str) -> None:
         """Writes ``args.txt``, a copy of the model file and ``model.txt``."""
-        write_text(self.path / "args.txt", "".join(f"{key}: {value}\n" for key, value in sorted(vars(options).items())))
+        write_text(self.path / "args.txt", "".join(f"{key}: {value}\n" for key, value in sorted(arguments.items())))
         write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text())
         write_text(self.model_text_file, model_text)
 
@@ -100,7 +100,7 @@ class RunFolder:
     def save_best(self, row: EpochRow, content: dict) -> None:
         """The files of the best epoch so far: its checkpoint, its weights alone, its number."""
         tensor_files.save(self.best_checkpoint_file, content)
-        tensor_files.save(self.best_weights_file, content["state_dict"])
+        tensor_files.save(self.best_weights_file, _weights_alone(content))
         self.write_best(row)
 
     def save_checkpoint(self, content: dict) -> None:
@@ -110,8 +110,8 @@ class RunFolder:
     def remove_previous_checkpoint(self) -> None:
         tensor_files.previous(self.checkpoint_file).unlink(missing_ok=True)
 
-    def save_epoch_weights(self, epoch: int, state_dict: dict[str, torch.Tensor]) -> None:
-        tensor_files.save(self.path / self._epoch_weights.format(epoch=epoch), state_dict)
+    def save_epoch_weights(self, epoch: int, content: dict) -> None:
+        tensor_files.save(self.path / self._epoch_weights.format(epoch=epoch), _weights_alone(content))
 
     def has_checkpoint(self) -> bool:
         return any(path.is_file() for path in self._checkpoint_files())
@@ -145,6 +145,13 @@ class RunFolder:
 
     def write_report(self, report: dict) -> None:
         write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _weights_alone(content: dict) -> dict[str, Tensor]:
+    """The weights of a checkpoint under the published names, with what is known of their network."""
+    options = options_in(content, "the checkpoint")
+    assert options is not None
+    return with_options(content["state_dict"], options)
 
 
 def _read_checkpoint(path: Path) -> dict:

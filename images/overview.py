@@ -1,4 +1,4 @@
-"""Draws images/overview.png, the way of a frame through LMANet: ``make images``."""
+"""Draws images/overview.png, the data flow of LMANet: ``make images``."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+Point = tuple[float, float]
 OLD, NEW, INK, PALE = "#d9d9d9", "#9ecae9", "#222222", "#f5f5f5"
 
 
-def box(ax, x, y, width, height, title, note="", color=OLD):
+def box(
+    ax: Axes, x: float, y: float, width: float, height: float, title: str, note: str = "", color: str = OLD
+) -> None:
     """A rounded box with its middle at (x, y)."""
     ax.add_patch(
         FancyBboxPatch(
@@ -23,7 +27,7 @@ def box(ax, x, y, width, height, title, note="", color=OLD):
         ax.text(x, y - 0.2, note, ha="center", va="center", fontsize=9.5, color=INK)
 
 
-def arrow(ax, start, end, text="", offset=(0.0, 0.17), bend=0.0):
+def arrow(ax: Axes, start: Point, end: Point, text: str = "", offset: Point = (0.0, 0.17), bend: float = 0.0) -> None:
     """An arrow with a word beside its middle."""
     ax.add_patch(
         FancyArrowPatch(
@@ -35,7 +39,7 @@ def arrow(ax, start, end, text="", offset=(0.0, 0.17), bend=0.0):
         ax.text(x, y, text, ha="center", va="center", fontsize=9.5, color=INK)
 
 
-def queue(ax, x, y):
+def queue(ax: Axes, x: float, y: float) -> None:
     """The memory: T frames of keys and values, one behind the other."""
     for shift in (0.3, 0.15, 0.0):
         ax.add_patch(Rectangle((x - 1.0 + shift, y - 0.55 + shift), 2.0, 1.1, fc=NEW, ec=INK, lw=1.2))
@@ -43,8 +47,8 @@ def queue(ax, x, y):
     ax.text(x, y - 0.2, "last T frames", ha="center", va="center", fontsize=9.5, color=INK)
 
 
-def neighborhood(ax, x, y):
-    """A query pixel, and the n x n pixels of a past frame that it looks at."""
+def neighborhood(ax: Axes, x: float, y: float) -> None:
+    """A query pixel, and the n x n pixels of a past frame that it attends to."""
     ax.text(x, y + 1.02, "what one pixel reads", ha="center", fontsize=10.5, weight="bold", color=INK)
     for left, title in ((x - 2.3, "frame t"), (x + 0.3, "frame t-1 ... t-T")):
         ax.add_patch(Rectangle((left, y - 0.6), 2.0, 1.2, fc=PALE, ec=INK, lw=1.0))
@@ -55,7 +59,7 @@ def neighborhood(ax, x, y):
     arrow(ax, (x - 1.1, y + 0.02), (x + 0.93, y + 0.02))
 
 
-def main():
+def main() -> None:
     figure, ax = plt.subplots(figsize=(12.6, 5.6), dpi=110)
     ax.set_xlim(0, 15.6)
     ax.set_ylim(0, 7.0)

@@ -6,16 +6,16 @@ The names below are loaded on first use, so that ``models.config`` can be read w
 from importlib import import_module
 
 _HOME = {
-    "BackboneTraits": "models.config",
+    "BackboneTraits": "models.backbone",
     "LMANetConfig": "models.config",
     "LMANet": "models.lmanet",
     "Memory": "models.memory",
     "VideoSegmenter": "models.inference.segmenter",
     "build_lmanet": "models.lmanet",
     "describe": "models.description",
-    "export_weights": "models.weights.files",
-    "load_weights": "models.weights.files",
-    "register_backbone": "models.backbones",
+    "export_weights": "models.weights.export",
+    "load_weights": "models.weights.load",
+    "register_backbone": "models.backbone",
 }
 __all__ = sorted(_HOME)
 

@@ -1,4 +1,4 @@
-"""Where the attention of one pixel goes: for people who look at a network, not for the network itself."""
+"""Attention weights of a single query, for visualization; the network itself does not use them."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class PixelAttention(NamedTuple):
-    """Softmax weights of one query, ``T n n`` (``T h w`` where global), with the rest, so that all sum to 1.
+    """Softmax weights of one query, ``T n n`` (``T h w`` where global); with ``outside`` and ``sink`` they sum to 1.
 
-    Weights of neighbors outside of the frame, which no value belongs to, are 0 in ``weights`` and summed in
-    ``outside``; ``sink`` is what the learned constant takes.
+    Weights of neighbors outside of the frame, which have no value, are 0 in ``weights`` and summed in ``outside``;
+    ``sink`` is the weight of the learned constant.
     """
 
     weights: Tensor
@@ -29,8 +29,8 @@ def local_weights(
 ) -> PixelAttention:
     """Weights ``T n n`` of the query at ``row, column`` over its n x n neighbors in each of the T frames.
 
-    query ``C h w``, keys ``C T h w``. Neighbors outside of the frame take part with score 0, as in the local attention
-    itself (Paul et al. 2021, section 3.2), or not at all with ``mask_border``.
+    query ``C h w``, keys ``C T h w``. Neighbors outside of the frame have score 0, as in the local attention itself
+    (Paul et al. 2021, section 3.2), or are masked with ``mask_border``.
     """
     reach, (height, width) = window // 2, query.shape[-2:]
     rows, columns = (torch.arange(at - reach, at + reach + 1, device=query.device) for at in (row, column))

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from models.lmanet import LMANet
-from models.weights.files import exported_kind, published_state_dict
+from models.weights.export import exported_kind, published_state_dict
 
 
 def describe(model: LMANet) -> str:
-    """The network as text, and how many numbers there are in each part, in all, and in its published file.
+    """The network as text, with its number of parameters by part, in all, and in its published file.
 
-    Counted are parameters, those of them that are trained, and all tensors (with the running statistics and counters
-    of the batch norms); what a weight file held without use is not in the network, but in its file.
+    Counted are parameters, trained parameters, and all tensors (with the running statistics and counters of the batch
+    norms); unused tensors of a weight file are not in the network, but in its file.
     """
-    rows = [("part", "parameters", "trained", "all tensors")]
+    rows: list[tuple[str, ...]] = [("part", "parameters", "trained", "all tensors")]
     for name, part in [*model.named_children(), ("in all", model)]:
         parameters = list(part.parameters())
         trained = numel(p for p in parameters if p.requires_grad)
@@ -26,5 +26,5 @@ def describe(model: LMANet) -> str:
 
 
 def numel(tensors: Iterable[Tensor]) -> int:
-    """Numbers in all tensors together."""
+    """Total number of elements."""
     return sum(tensor.numel() for tensor in tensors)

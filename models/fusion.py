@@ -1,4 +1,4 @@
-"""Fusion of what was read from the memory with the value of the current frame: one entry of ``FUSIONS`` a strategy."""
+"""Fusion of the memory read with the value of the current frame: one entry of ``FUSIONS`` per strategy."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ REDUCED_CHANNELS = 256
 
 
 class PreparedInput(nn.Sequential):
-    """Batch norm, channel dropout, ReLU of one input."""
+    """Batch norm, channel dropout and ReLU of one input."""
 
     def __init__(self, channels: int, dropout: float):
         super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout), nn.ReLU())
@@ -21,8 +21,8 @@ class PreparedInput(nn.Sequential):
 class GatedFusion(nn.Module):
     """Gated sum of features of both inputs: B D h w twice -> B 2D h w (paper, section III-C).
 
-    ``prepare_dropout`` is the dropout rate of the prepared inputs, ``None`` where inputs are taken as they are;
-    ``gate_activation`` acts on the gates; with ``one_gate`` both inputs share a gate.
+    ``prepare_dropout`` is the dropout rate of the prepared inputs, ``None`` for no preparation; ``gate_activation`` is
+    applied to the gates; with ``one_gate`` both inputs share a gate.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class ConcatFusion(nn.Module):
 
 
 class ReducedGateFusion(nn.Module):
-    """Sum of both inputs, gated by what a narrow look at both says: B D h w twice -> B D h w.
+    """Sum of both inputs, with gates from a channel reduction of both: B D h w twice -> B D h w.
 
-    One convolution reduces both inputs. Published files hold a second one that they never use; so does this, frozen.
+    One convolution reduces both inputs. Published files hold a second, unused one; so does this, frozen.
     """
 
     def __init__(self, channels: int):

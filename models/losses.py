@@ -8,12 +8,14 @@ from torch.nn import functional as F
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Mean cross-entropy of the last frame's pixels, each weighted by its class; ``ignored`` pixels do not count.
+    """Class-weighted mean cross-entropy over the last frame's pixels; ``ignored`` is the ignore index.
 
-    Called with logits ``B S K H W`` (the last of S counts) or a pair of such, whose losses are averaged, and labels
-    ``B H W``. Where every pixel is ignored the loss is 0, and its gradient too. With ``weight_of_all`` the sum is
-    divided by that, for a share in the mean over more labels than these.
+    Takes logits ``B S K H W`` (the last of S counts), or a pair of such whose losses are averaged, and labels
+    ``B H W``. Where every pixel is ignored the loss and its gradient are 0. With ``weight_of_all`` the sum is divided
+    by that instead, for a share of the mean over the labels of several batches.
     """
+
+    class_weights: Tensor
 
     def __init__(self, class_weights: Sequence[float], ignored: int):
         super().__init__()
@@ -22,7 +24,7 @@ class WeightedCrossEntropy(nn.Module):
         self._weights = [weight for number, weight in enumerate(self.class_weights.tolist()) if number != ignored]
 
     def weight(self, label: Tensor) -> float:
-        """The sum of the weights of all pixels of labels ``B H W`` that count: what ``forward`` divides by."""
+        """Sum of the class weights over the pixels of labels ``B H W`` that are not ignored: the mean's denominator."""
         counts = torch.bincount(label.flatten(), minlength=self.ignored + 1).tolist()
         del counts[self.ignored]
         return sum(count * weight for count, weight in zip(counts, self._weights, strict=True))

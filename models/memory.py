@@ -1,6 +1,6 @@
-"""The memory of past frames and the heads that make its keys and values."""
+"""The memory of past frames, what adds a frame to it, and the heads that make its keys and values."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,16 @@ class KeyValueHead(nn.Module):
         return self.key(features), self.value(features)
 
 
+class FrameMemory(Protocol):
+    """A memory of any kind, as it is read: keys ``B C T h w`` and values ``B D T h w`` of the last frames."""
+
+    @property
+    def keys(self) -> Tensor: ...
+
+    @property
+    def values(self) -> Tensor: ...
+
+
 class Memory(NamedTuple):
     """Keys ``B C T h w`` and values ``B D T h w`` of the last frames, oldest first. It belongs to the caller."""
 
@@ -29,19 +39,12 @@ class Memory(NamedTuple):
     values: Tensor
 
 
-def pushed(memory: Memory | None, key: Tensor, value: Tensor, capacity: int) -> Memory:
-    """The memory with one more frame; where ``capacity`` frames are in it already, without its oldest.
+class PaddedMemory(NamedTuple):
+    """A memory of fixed shapes, for exported graphs: the last ``filled`` of its T frames are there (int64 ``[]``)."""
 
-    ``key`` is ``B C h w``, ``value`` is ``B D h w``; ``memory`` itself stays as it is.
-    """
-    key, value = key.unsqueeze(2), value.unsqueeze(2)
-    if memory is None:
-        return Memory(key, value)
-    kept = max(0, memory.keys.shape[2] - capacity + 1)
-    return Memory(
-        torch.cat([memory.keys[:, :, kept:], key], dim=2),
-        torch.cat([memory.values[:, :, kept:], value], dim=2),
-    )
+    keys: Tensor
+    values: Tensor
+    filled: Tensor
 
 
 class RingMemory:
@@ -74,9 +77,46 @@ class RingMemory:
         self._pushed += 1
 
 
-def pushed_in_place(memory: RingMemory | None, key: Tensor, value: Tensor, capacity: int) -> RingMemory:
-    """As ``pushed``, but ``memory`` itself changes and is what comes out: for streams, which keep no older one."""
-    if memory is None:
-        memory = RingMemory(key, value, capacity)
-    memory.push(key, value)
-    return memory
+class _Push(nn.Module):
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity = capacity
+
+    def extra_repr(self) -> str:
+        return f"capacity={self.capacity}"
+
+
+class Push(_Push):
+    """Adds a frame to a memory that holds up to ``capacity`` frames; a full one loses its oldest."""
+
+    def forward(self, memory: Memory | None, key: Tensor, value: Tensor) -> Memory:
+        """A new memory with the frame's key ``B C h w`` and value ``B D h w``; ``memory`` itself stays as it is."""
+        key, value = key.unsqueeze(2), value.unsqueeze(2)
+        if memory is None:
+            return Memory(key, value)
+        kept = max(0, memory.keys.shape[2] - self.capacity + 1)
+        return Memory(
+            torch.cat([memory.keys[:, :, kept:], key], dim=2),
+            torch.cat([memory.values[:, :, kept:], value], dim=2),
+        )
+
+
+class PushInPlace(_Push):
+    """As ``Push``, but ``memory`` itself changes and is returned: for streams, which keep no older one."""
+
+    def forward(self, memory: RingMemory | None, key: Tensor, value: Tensor) -> RingMemory:
+        if memory is None:
+            memory = RingMemory(key, value, self.capacity)
+        memory.push(key, value)
+        return memory
+
+
+class PushPadded(nn.Module):
+    """As ``Push``, for a ``PaddedMemory``, whose T is the capacity."""
+
+    def forward(self, memory: PaddedMemory, key: Tensor, value: Tensor) -> PaddedMemory:
+        return PaddedMemory(
+            torch.cat([memory.keys[:, :, 1:], key.unsqueeze(2)], dim=2),
+            torch.cat([memory.values[:, :, 1:], value.unsqueeze(2)], dim=2),
+            (memory.filled + 1).clamp(max=memory.keys.shape[2]),
+        )

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 
 import main as program
-from models import LMANetConfig, build_lmanet
-from models.weights.files import published_state_dict
+from models import build_lmanet
+from models.weights.export import published_state_dict
+from tests.networks import LMANetConfig
 from utils import tensor_files
 from utils.errors import CheckpointError
 from utils.files import PART

@@ -20,14 +20,17 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.images import read_frame, read_label
+from datasets.images import read_frame
 from engine import processes
 from engine.options.parser import build_parser
 from main import main
-from models import LMANetConfig, build_lmanet
-from models.weights.files import load_weights, published_state_dict
+from models import build_lmanet
+from models.weights.export import published_state_dict
+from models.weights.load import load_weights
+from tests.cityscapes import read_label
 from tests.engine.conftest import make_data_set
 from tests.fuzzing import WrongResult, damaged, outcomes
+from tests.networks import LMANetConfig
 from utils import tensor_files
 from utils.errors import CheckpointError, UserError
 

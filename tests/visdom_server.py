@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +55,7 @@ class VisdomServer:
     def kill(self) -> None:
         """Ends it without a chance to save anything."""
         if self.process is not None:
-            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
             self.process = None
 

@@ -1,4 +1,4 @@
-"""How the C library hands out memory to a program that asks for the same large blocks again and again."""
+"""Settings of the C library's allocator for programs that allocate the same large blocks again and again."""
 
 import ctypes
 
@@ -6,10 +6,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h; with a M_TOP_PAD a
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc keep what is freed, instead of giving it back to the system and asking for it again at every frame.
+    """Lets glibc keep freed memory instead of returning it to the system and requesting it again at every frame.
 
-    Fresh pages cost a fault each, 10,000 for the logits of one frame of 512x1024. Gives whether it could be set: with
-    another C library nothing changes.
+    Fresh pages cost a page fault each, 10,000 for the logits of one frame of 512x1024. Returns whether it could be set:
+    with another C library nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,15 +1,15 @@
-"""Classes as a value: names, colors, ids in label files, loss weights. Whoever counts, shows or stores them is told it.
+"""Classes as a value: names, colors, ids in label files, loss weights; passed to whatever counts or shows classes.
 
-It lives here since the networks are told it as well as the data sets, and neither of the two knows the other.
+It lives here since networks and data sets both take it, and neither of the two imports the other.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import ClassSetError
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 Color = tuple[int, int, int]
 
-NO_CLASS = 255  # what 8-bit label files hold where a pixel has none, unless a data set says otherwise
+NO_CLASS = 255  # value of unlabeled pixels in 8-bit label files, unless a data set defines another one
 MOST_CLASSES = 254  # class indices are 8-bit, and one of them stands for what is ignored
 IGNORED_NAME, IGNORED_COLOR = "ignored", (0, 0, 0)
 
 
 @dataclass(frozen=True)
 class LabelCoding:
-    """What the values of a label file stand for: ``to_index`` (uint8, 256 entries) maps each to a class index, and
-    ``valid`` holds those that may occur."""
+    """Meaning of the values of a label file: ``to_index`` (uint8, 256 entries) maps each to a class index, ``valid``
+    holds those that may occur."""
 
     to_index: np.ndarray
     valid: frozenset[int]
@@ -34,15 +34,14 @@ class LabelCoding:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """K classes, in the order of a network's logits; index K stands for all that is ignored.
+    """K classes, in the order of a network's logits; index K is the ignore index.
 
     ``names`` and ``colors`` (RGB) are of the K classes, ``file_ids`` their values in label files (default: 0 to K-1).
-    ``ignored_file_ids`` are values that files may hold and that stand for no class, ``written_ignored`` is the one
-    that is written for them. ``loss_weights`` weigh the classes in the loss (default: all alike), and
-    ``shallow_loss_weights`` where the decoder is the shallow one. ``shown_first`` names the classes that are worth a
-    look first, such as those that move.
+    ``ignored_file_ids`` are file values of ignored pixels, ``written_ignored`` is the one that is written for them.
+    ``loss_weights`` are the class weights of the loss (default: all 1), ``shallow_loss_weights`` those for the shallow
+    decoder. ``shown_first`` names the classes to show first, such as those that move.
 
-    Raises ``ClassSetError`` for no class at all, too many, two of one name, color or id, and values out of range.
+    Raises ``ClassSetError`` for no classes, too many, duplicate names, colors or ids, and values out of range.
     """
 
     names: tuple[str, ...]
@@ -69,26 +68,26 @@ class ClassSet:
 
     @property
     def ignored(self) -> int:
-        """The index of pixels that do not count."""
+        """The ignore index."""
         return len(self.names)
 
     @property
     def num_outputs(self) -> int:
-        """Logits of a network for these classes: one each, and one for what is ignored, as the published ones have."""
+        """Number of logits: one a class, and one for the ignore index, as in the published networks."""
         return len(self.names) + 1
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names by index, that of what is ignored included."""
+        """Names by index, the ignore index included."""
         return (*self.names, IGNORED_NAME)
 
     @property
     def palette(self) -> tuple[Color, ...]:
-        """Colors by index, that of what is ignored included."""
+        """Colors by index, the ignore index included."""
         return (*self.colors, IGNORED_COLOR)
 
     def output_weights(self, shallow: bool = False) -> tuple[float, ...]:
-        """Loss weights by index; what is ignored weighs nothing."""
+        """Loss weights by index; 0 for the ignore index."""
         return (*(self.shallow_loss_weights if shallow else self.loss_weights), 0.0)
 
     @cached_property
@@ -98,24 +97,24 @@ class ClassSet:
 
     @cached_property
     def to_file_index(self) -> np.ndarray:
-        """uint8, 256 entries, read-only: class index -> value in files of class indices, 255 for what is ignored."""
+        """uint8, 256 entries, read-only: class index -> value in files of class indices, 255 for the ignore index."""
         return self._table(NO_CLASS, ((index, index) for index in range(self.ignored)))
 
     @cached_property
     def file_id_coding(self) -> LabelCoding:
-        """Of files that hold the classes' ``file_ids``."""
+        """Coding of files that hold ``file_ids``."""
         table = self._table(self.ignored, ((value, index) for index, value in enumerate(self.file_ids)))
         return LabelCoding(table, frozenset(self.file_ids) | self.ignored_file_ids)
 
     @cached_property
     def index_coding(self) -> LabelCoding:
-        """Of files that hold class indices (Cityscapes: train ids); from the index of what is ignored on, ignored."""
+        """Coding of files that hold class indices (Cityscapes: train ids); the ignore index and above are ignored."""
         table = self._table(self.ignored, ((index, index) for index in range(self.ignored)))
         return LabelCoding(table, self.file_id_coding.valid | {*range(self.num_outputs), NO_CLASS})
 
     @staticmethod
-    def _table(fill: int, pairs) -> np.ndarray:
-        import numpy as np  # only here: the options are read without it
+    def _table(fill: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
+        import numpy as np  # only here: options are parsed without it
 
         table = np.full(256, fill, dtype=np.uint8)
         for key, value in pairs:
@@ -124,19 +123,21 @@ class ClassSet:
         return table
 
     def to_json(self) -> dict[str, object]:
-        """Plain values, as weight files and checkpoints hold them."""
+        """Plain values, for weight files and checkpoints."""
         content = dataclasses.asdict(self)
         return {name: sorted(v) if isinstance(v, frozenset) else _listed(v) for name, v in content.items()}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, object]) -> ClassSet:
-        """The class set that ``to_json`` described. Raises ``ClassSetError`` where it is none."""
+    def from_json(cls, content: Mapping[str, Any]) -> ClassSet:
+        """The inverse of ``to_json``. Raises ``ClassSetError`` for content that is no class set."""
         known = {field.name for field in dataclasses.fields(cls)}
         try:
-            values = {name: value for name, value in content.items() if name in known}
+            values: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known
+            }
             values["colors"] = tuple(tuple(color) for color in values["colors"])
             values["ignored_file_ids"] = frozenset(values.get("ignored_file_ids", {NO_CLASS}))
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            return cls(**values)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ClassSetError(
                 f"a class set cannot be read ({error!r}): expected names and colors of classes"
@@ -184,7 +185,7 @@ def _check(classes: ClassSet) -> None:
 
 
 def _repeated(values: Sequence[object]) -> tuple[int, int] | None:
-    """The positions of the first two equal values."""
+    """Positions of the first two equal values, None where all differ."""
     seen: dict[object, int] = {}
     for position, value in enumerate(values):
         if value in seen:

@@ -1,4 +1,4 @@
-"""What commands share: a parser that is made of a module's docstring, and errors of one line with an exit status."""
+"""Shared by all commands: a parser made of a module's docstring, and one-line errors with an exit status."""
 
 import argparse
 import logging
@@ -7,15 +7,28 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from utils.errors import IncompleteError, UserError
+from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
+from utils.sizes import parse_size
 
 EXIT_INCOMPLETE = 1
 EXIT_WRONG_INPUT = 2
+EXIT_LOST_PEER = 75  # EX_TEMPFAIL: nothing was wrong in this process
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+# The first kind that an error is of counts. What is of none of them is a fault of the program, and shows a traceback.
+_STATUSES: dict[type[BaseException], int] = {
+    IncompleteError: EXIT_INCOMPLETE,
+    UserError: EXIT_WRONG_INPUT,
+    LostPeerError: EXIT_LOST_PEER,
+    StoppedError: EXIT_TERMINATED,
+    KeyboardInterrupt: EXIT_INTERRUPTED,
+}
+EXPECTED_ERRORS = tuple(_STATUSES)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line and exits with status 2."""
+    """Reports an error in one line and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_WRONG_INPUT, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
@@ -33,46 +46,61 @@ def module_parser(module: str, docstring: str) -> OneLineParser:
     )
 
 
+def exit_status(error: BaseException) -> int:
+    """The exit status that one of ``EXPECTED_ERRORS`` ends a command with."""
+    return next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
+
+
+def last_line(error: BaseException, program: str, after_stop: str = "") -> str:
+    """What a command says last about one of ``EXPECTED_ERRORS``; ``after_stop`` tells what to do after Ctrl-C."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"{program}: stopped by Ctrl-C{after_stop and f'; {after_stop}'}"
+    if isinstance(error, StoppedError):
+        return f"{program}: stopped by SIGTERM; {error}"
+    if isinstance(error, LostPeerError):
+        return f"{program}: {error}"
+    return f"{program}: error: {error}"
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,
     work: Callable[[argparse.Namespace], None],
     after_stop: str = "",
 ) -> int:
-    """Does ``work`` with the options in ``argv`` and returns the exit status.
+    """Runs ``work`` with the options in ``argv`` and returns the exit status.
 
-    That is 0, 1 for work half done, 2 for wrong input, 130 after Ctrl-C, when ``after_stop`` tells what to do next.
+    That is 0, 1 for work half done, 2 for wrong input, 130 after Ctrl-C, when ``after_stop`` tells what to do next, and
+    143 after SIGTERM where ``work`` raises ``StoppedError`` for it.
     """
     try:
         options = parser.parse_args(argv)
-    except SystemExit as end:  # all is said: after --help, or about a wrong option
+    except SystemExit as end:  # after --help, or after an error that is printed already
+        assert isinstance(end.code, int)
         return end.code
     try:
         work(options)
-    except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return EXIT_INCOMPLETE if isinstance(error, IncompleteError) else EXIT_WRONG_INPUT
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped by Ctrl-C{after_stop and f'; {after_stop}'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except EXPECTED_ERRORS as error:
+        print(last_line(error, parser.prog, after_stop), file=sys.stderr)
+        return exit_status(error)
     return 0
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """What is logged from that level on is shown as it is."""
+    """Prints log messages of that level and above, without a prefix."""
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
 
 
 def height_x_width(text: str) -> tuple[int, int]:
-    """The type of an option such as ``--size 128x256``."""
-    height, by, width = text.partition("x")
-    if not (by and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH, such as 128x256")
-    return int(height), int(width)
+    """Parses the value of an option such as ``--size 128x256``."""
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH, such as 128x256") from None
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
-    """The type of an option that takes whole numbers from ``lowest`` on."""
+    """Returns a parser of whole numbers of ``lowest`` or more."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:

@@ -1,6 +1,6 @@
-"""The processes that train together: who they are, sums over them, what each of them has, norms that see all samples.
+"""Data-parallel processes: rank and world size, collectives, synchronized batch norms.
 
-Every function works in a single process too, where there is nothing to exchange.
+Every function works in a single process too, where it communicates nothing.
 """
 
 import os
@@ -8,18 +8,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# Long enough for a process that waits for its data to come back. Processes that die are noticed at once all the same.
+from utils import ranks
+
+Value = TypeVar("Value")
+
+# Of a collective: long enough for a process whose file system went away. Processes that die are noticed at once.
 TIMEOUT = timedelta(minutes=30)
 
 
 class Waits:
-    """The seconds that this process has spent on exchanging numbers with the others while it could do nothing else.
+    """Seconds that this process has spent blocked in collectives.
 
-    On CUDA, where exchanges are only queued, that is close to none, whatever they take.
+    Close to 0 on CUDA, where collectives are only enqueued.
     """
 
     def __init__(self) -> None:
@@ -36,7 +41,7 @@ waits = Waits()
 
 
 def join(device_type: str) -> None:
-    """Meets the other processes where the environment (as torchrun sets it) says so; NCCL for CUDA, Gloo otherwise."""
+    """Joins the process group that the environment (as torchrun sets it) describes, if any; NCCL on CUDA, else Gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
 
@@ -55,8 +60,8 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and talks."""
-    return rank() == 0
+    """Whether this is rank 0, which writes files and logs; known before the processes have met, too."""
+    return dist.get_rank() == 0 if dist.is_initialized() else ranks.is_first()
 
 
 def barrier() -> None:
@@ -65,7 +70,7 @@ def barrier() -> None:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; the tensor itself stays as it is."""
+    """All-reduce: the sum of a tensor over all processes; not in place."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -75,7 +80,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def all_gather_interleaved(rows: Tensor) -> Tensor:
-    """The rows of all processes, as many of each, in the order in which they were dealt out, one to each in turn."""
+    """All-gather of rows ``N ...``, the same N in each process: row 0 of each rank, then row 1 of each rank, ..."""
     if world_size() == 1:
         return rows
     shares = rows.new_empty(world_size(), *rows.shape)
@@ -84,17 +89,17 @@ def all_gather_interleaved(rows: Tensor) -> Tensor:
     return shares.transpose(0, 1).flatten(0, 1)
 
 
-def all_gather(value: object) -> list[object]:
-    """What each process has, by rank. Small things only: they are pickled."""
+def all_gather(value: Value) -> list[Value]:
+    """The values of all processes, by rank. Small objects only: they are pickled."""
     if world_size() == 1:
         return [value]
-    values: list[object] = [None] * world_size()
+    values = [value] * world_size()  # each is replaced
     dist.all_gather_object(values, value)
     return values
 
 
-def broadcast(value: object) -> object:
-    """What the first process has."""
+def broadcast(value: Value) -> Value:
+    """The value of rank 0."""
     if world_size() == 1:
         return value
     values = [value]
@@ -103,16 +108,16 @@ def broadcast(value: object) -> object:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process went away, and not that something is wrong in this one."""
+    """Whether an error means that another process ended, rather than a fault of this one."""
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "peer" in str(error)
 
 
 def synchronize_norms(model: nn.Module) -> None:
-    """Turns the batch norms of a model on CUDA into ones over the samples of all processes; names and tensors stay.
+    """Replaces the batch norms of a model on CUDA by synchronized ones, in place; names and tensors stay.
 
-    Norms that say ``applied = False`` compute nothing and are left alone.
+    Norms with ``applied = False`` compute nothing and are left as they are.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -1,12 +1,12 @@
-"""Errors that a user can mend: one line each, naming what was found, what was expected and a value that works."""
+"""Errors that a user can fix: one line each, with what was found, what was expected and a value that works."""
 
 
 class UserError(Exception):
-    """Wrong input. ``main.py`` prints its text as one line and exits with status 2."""
+    """Wrong input. ``main.py`` prints the message as one line and exits with status 2."""
 
 
 class OptionError(UserError):
-    """An option has a wrong value, contradicts another one, or asks for what this program cannot do."""
+    """An option has a wrong value, contradicts another one, or is not supported here."""
 
 
 class DataError(UserError):
@@ -14,11 +14,11 @@ class DataError(UserError):
 
 
 class ClassSetError(DataError):
-    """Classes that cannot be: two of one name, color or id, none at all, or values out of range."""
+    """A class set is invalid: empty, with duplicate names, colors or ids, or with values out of range."""
 
 
 class UnreachableError(DataError):
-    """A file of a data set cannot be read at the moment; its file system may come back. Its content is not to blame."""
+    """A file of a data set cannot be read at the moment, for reasons of its file system and not of its content."""
 
 
 class WeightsError(UserError):
@@ -26,20 +26,20 @@ class WeightsError(UserError):
 
 
 class CheckpointError(UserError):
-    """A training cannot be resumed from what the save folder holds."""
+    """A training cannot be resumed from the files in the save folder."""
 
 
 class TrainingError(UserError):
-    """A training cannot go on, for example since its loss is no longer a number."""
+    """A training cannot continue, for example since its loss is NaN."""
 
 
 class IncompleteError(UserError):
-    """Part of the work is done and kept, and the rest cannot be. ``main.py`` exits with status 1."""
+    """Part of the work is done and kept, the rest failed. ``main.py`` exits with status 1."""
 
 
 class StoppedError(Exception):
-    """SIGTERM asked to stop, and what was done is on disk; the text says what that is, or how to go on."""
+    """SIGTERM arrived, and the work so far is on disk; the message says what was saved, or how to resume."""
 
 
 class LostPeerError(Exception):
-    """Another one of the processes that train together went away."""
+    """Another process of the process group ended."""

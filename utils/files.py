@@ -1,21 +1,21 @@
-"""Files that are whole or not there: written beside, synced, renamed."""
+"""Atomic file writes: to a temporary file in the same folder, synced, then renamed."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from utils.errors import OptionError
 
-# What a file that is being written is called ends in this; one that is left over belongs to a process that was killed.
+# Ending of files that are being written; one that is left over belongs to a process that was killed.
 PART = ".part"
 
 
 @contextmanager
-def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
-    """A file to write to that takes its name only once all is written and on disk; on an error nothing changes."""
+def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file to write to that is renamed to ``path`` once it is on disk; on an error nothing changes."""
     path = Path(path)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
@@ -32,25 +32,25 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what processes that were killed had begun to write; only for whoever holds the folder's lock."""
+    """Removes unfinished files of processes that were killed; only while holding the folder's lock."""
     for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replaces a text file in one step."""
+    """Replaces a text file atomically."""
     with written_whole(path, "w") as file:
         file.write(text)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replaces a binary file in one step."""
+    """Replaces a binary file atomically."""
     with written_whole(path) as file:
         file.write(content)
 
 
 def writable_folder(path: str | Path, option: str) -> Path:
-    """The folder, made where it is absent. Raises ``OptionError`` naming ``option`` where it cannot be written to."""
+    """The folder, created if absent. Raises ``OptionError`` naming ``option`` where it cannot be written to."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
-"""One process at a time for a folder."""
+"""A lock on a folder, held by one process at a time."""
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import socket
+import stat
 import time
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +17,20 @@ from utils.errors import OptionError
 log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
+# What opening says of a symbolic link, a folder and a socket.
+_NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EOPNOTSUPP)
+
+# Own code although filelock exists: up to 3.20 it empties the file before it has the lock, so that the holder cannot be
+# named, and processes that Python forked off hold it on; in 4.3.1 those that C code forked off still do, and the file
+# stays. Locks of lockf belong to one process alone.
 
 
 class FolderLock:
-    """Held while a run writes to a folder; the file in it names the process that holds it.
+    """Held while a run writes to a folder; the lock file names the process that holds it.
 
     The kernel lets go of it when its process ends, in whatever way; processes that were forked off do not hold it on.
-    Raises ``OptionError`` with the process named where another one holds it for longer than ``patience`` seconds.
+    Raises ``OptionError`` with the process named where another one holds it for longer than ``patience`` seconds, and
+    where the lock's name belongs to something else, such as a symbolic link, which is not followed.
     """
 
     def __init__(self, folder: Path, option: str, patience: float = 0.0):
@@ -33,7 +42,7 @@ class FolderLock:
         while (descriptor := self._taken()) is None:
             if time.monotonic() >= deadline:
                 raise OptionError(
-                    f"{self.option} {self.path.parent}: in use by {self._holder()}: wait for its end, stop it, or give "
+                    f"{self.option} {self.path.parent}: in use by {self._holder()}: wait for its end, stop it, or pass "
                     f"another {self.option}"
                 )
             time.sleep(0.2)
@@ -48,21 +57,38 @@ class FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._descriptor is not None
         self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
     def _taken(self) -> int | None:
         """The lock file's descriptor with the lock on it, or None where another process has it."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._opened()
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have been removed by its last holder between the two calls.
-            if os.fstat(descriptor).st_ino == os.stat(self.path).st_ino:
+            if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
                 return descriptor
         except (BlockingIOError, PermissionError, FileNotFoundError):
             pass
         os.close(descriptor)
         return None
+
+    def _opened(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.path, flags, 0o644)
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+        else:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+        raise OptionError(
+            f"{self.option} {self.path.parent}: its {LOCK_FILE} is a link or something else that is no file: expected "
+            f"the file of a run, or none: remove it, or give another {self.option}"
+        )
 
     def _holder(self) -> str:
         try:

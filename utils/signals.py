@@ -1,56 +1,72 @@
-"""Signals as exceptions, so that what is open is closed on the way out."""
+"""Signals: raised as exceptions, noted, held back or left to the parent process."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
 from utils.errors import StoppedError
 
+# What ``signal.signal`` takes and returns: None stands for a handler that Python did not set.
+Handler = Callable[[int, FrameType | None], object] | int | None
+
 
 @contextmanager
 def ended_by_sigterm(what_is_kept: str) -> Iterator[None]:
-    """SIGTERM raises ``StoppedError`` inside, as Ctrl-C raises ``KeyboardInterrupt``; in the main thread only."""
+    """Context in which SIGTERM raises ``StoppedError``, as Ctrl-C raises ``KeyboardInterrupt``; main thread only."""
 
     def stop(*_: object) -> None:
         raise StoppedError(what_is_kept)
 
-    if threading.current_thread() is not threading.main_thread():  # no other one may handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = _answer((signal.SIGTERM,), stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _restore(before)
+
+
+class NotedSigterm:
+    """Inside, SIGTERM is noted instead of ending the process; in the main thread only."""
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._before: dict[int, Handler] = {}
+
+    def __enter__(self) -> Self:
+        self._before = _answer((signal.SIGTERM,), self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _restore(self._before)
+
+    def _note(self, *_: object) -> None:
+        self.noted = True
 
 
 class NotedSignals:
-    """Inside, SIGINT and SIGTERM wait until ``raise_noted`` is called; a second one acts at once.
+    """Context in which SIGINT and SIGTERM are deferred until ``raise_noted`` is called; a second one acts at once.
 
-    An exception that a handler raises between any two steps of Python can leave a queue's lock taken for ever, and then
-    the thread at its other end never ends.
+    An exception that a handler raises between two bytecodes can leave a queue's lock taken for ever, and then the
+    thread at its other end never ends.
     """
 
     def __init__(self) -> None:
         self._noted: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # no other one may handle signals
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = _answer((signal.SIGINT, signal.SIGTERM), self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _restore(self._before)
         if kind is None:
             self.raise_noted()
 
     def raise_noted(self) -> None:
-        """Does what the signal that came, if any, would have done at once."""
+        """Handles the deferred signal, if any, as if it arrived now."""
         if self._noted is not None:
             self._act(self._noted, None)
 
@@ -66,3 +82,54 @@ class NotedSignals:
         else:
             signal.signal(number, before)
             signal.raise_signal(number)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the end of this block; processes that start inside of it never get it.
+
+    It reaches every process of a terminal: a loader's worker that dies of it while it starts looks like a failure.
+    """
+    # The mask is for the processes that start: they inherit it. It does not hold back what this process gets, as
+    # the kernel gives that to any thread that does not block it, whereupon Python calls the handler in the main one.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held_back: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    replaced = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if replaced:
+        signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if replaced:
+            signal.signal(signal.SIGINT, handler)
+        if held_back:
+            raise KeyboardInterrupt
+
+
+def leave_interrupts_to_parent(*_: object) -> None:
+    """For the start of a worker: Ctrl-C reaches the whole process group; only the main process answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def leave_signals_to_parent(*_: object) -> None:
+    """For the start of a worker that is needed until the main process has answered SIGTERM, and Ctrl-C, itself."""
+    leave_interrupts_to_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _answer(numbers: Sequence[int], handler: Handler) -> dict[int, Handler]:
+    """Has these signals answered by ``handler`` and returns what answered them before, for ``_restore``.
+
+    Outside of the main thread, which alone may handle signals, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _restore(before: dict[int, Handler]) -> None:
+    for number, handler in before.items():
+        if handler is not None:
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Clocks that tell the truth about devices that work ahead of Python, and the memory that a process holds."""
+"""Clocks for devices that run asynchronously, and the resident memory of the process."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import torch
 
 
 def synchronized_seconds(device: torch.device) -> float:
-    """The clock in seconds, read once the device has done all that was asked of it."""
+    """The clock in seconds, read after synchronizing the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -17,7 +17,7 @@ def synchronized_seconds(device: torch.device) -> float:
 
 
 def resident_mebibytes() -> float | None:
-    """The memory that this process holds; ``None`` where the system does not tell."""
+    """Resident memory of this process in MiB; ``None`` where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

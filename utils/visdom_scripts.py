@@ -1,9 +1,10 @@
-"""The scripts, styles and fonts of visdom's page that visdom 0.2 does not bring along: which, and how to get them."""
+"""The scripts, styles and fonts of visdom's page that visdom does not bring along: which, and how to get them."""
 
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +12,18 @@ from utils.errors import UserError
 
 
 class PageFile(NamedTuple):
-    """A file of an npm package, and where in visdom's ``static`` folder its page looks for it."""
+    """A file of an npm package, and its path in visdom's ``static`` folder."""
 
     package: str
     path: str
     target: str
 
 
-# The versions that visdom 0.2.4 asks for. MathJax is left out: only formulas in texts need it, and here are none.
+# The only two whose versions differ: visdom 0.2.4 asks for the first of each pair, visdom 0.3.0 for the second.
+_NEWER = not version("visdom").startswith("0.2.")
+REACT_RESIZABLE = ("react-resizable@1.4.6", "react-resizable@3.1.3")[_NEWER]
+REACT_GRID_LAYOUT = ("react-grid-layout@0.16.3", "react-grid-layout@2.2.3")[_NEWER]
+# The versions that visdom asks for. MathJax is left out: only formulas in texts need it, and here are none.
 PAGE_FILES = (
     PageFile("jquery@3.1.1", "dist/jquery.min.js", "js/jquery.min.js"),
     PageFile("bootstrap@3.3.7", "dist/js/bootstrap.min.js", "js/bootstrap.min.js"),
@@ -32,8 +37,8 @@ PAGE_FILES = (
     PageFile("d3-selection-multi@1.0.1", "build/d3-selection-multi.min.js", "js/d3-selection-multi.v1.js"),
     PageFile("save-svg-as-png@1.4.17", "lib/saveSvgAsPng.js", "js/saveSvgAsPng.js"),
     PageFile("bootstrap@3.3.7", "dist/css/bootstrap.min.css", "css/bootstrap.min.css"),
-    PageFile("react-resizable@1.4.6", "css/styles.css", "css/react-resizable-styles.css"),
-    PageFile("react-grid-layout@0.16.3", "css/styles.css", "css/react-grid-layout-styles.css"),
+    PageFile(REACT_RESIZABLE, "css/styles.css", "css/react-resizable-styles.css"),
+    PageFile(REACT_GRID_LAYOUT, "css/styles.css", "css/react-grid-layout-styles.css"),
     PageFile(
         "bootstrap@3.3.7", "dist/fonts/glyphicons-halflings-regular.woff2", "fonts/glyphicons-halflings-regular.woff2"
     ),
@@ -47,12 +52,12 @@ PAGE_FILES = (
 
 
 def missing_files(*folders: Path) -> list[PageFile]:
-    """Those files that are in none of the folders, each laid out like visdom's ``static``."""
+    """Files that are in none of the folders, each laid out like visdom's ``static``."""
     return [file for file in PAGE_FILES if not any((folder / file.target).is_file() for folder in folders)]
 
 
 def fetch_with_npm(folder: Path) -> None:
-    """Gets the files with npm, from the registry that npm is set to. Raises ``UserError`` where that fails."""
+    """Downloads the files with npm, from its configured registry. Raises ``UserError`` where that fails."""
     with tempfile.TemporaryDirectory() as temporary:
         packages = sorted({file.package for file in PAGE_FILES})
         for package in packages:
@@ -73,5 +78,8 @@ def _fetch(package: str, temporary: Path, folder: Path) -> None:
             if file.package == package:
                 target = folder / file.target
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.extractfile(f"package/{file.path}") as source, open(target, "wb") as out:
+                source = archive.extractfile(f"package/{file.path}")
+                if source is None:
+                    raise UserError(f"npm package {package}: {file.path} is no file: expected one, as in its release")
+                with source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out)

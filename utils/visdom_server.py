@@ -1,47 +1,71 @@
 """Starts the visdom server without its download, for this machine alone.
 
     python -m utils.visdom_server                      at http://localhost:8097, as `visdom` does
-    python -m utils.visdom_server --npm                gets the page's scripts with npm first
-    python -m utils.visdom_server --env-path save/run/visdom    shows a run that is over
+    python -m utils.visdom_server --npm                downloads the page's scripts with npm first
+    python -m utils.visdom_server --env-path save/run/visdom    shows a finished run
 
 `visdom` itself gets its page's scripts from the internet at its first start, and ends with a traceback without one.
-This starts the same server as it is, and says which scripts the page lacks and where to put them.
+This starts the same server, and says which scripts the page lacks and where to put them. A history of pictures is kept
+whole, of which `visdom` 0.3 keeps the last 4.
 """
 
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# visdom imports torch where it is there, for its client alone: without it the server starts ten times as fast.
-sys.modules.setdefault("torch", None)
+import tornado.ioloop
+import tornado.web
 
-import tornado.ioloop  # noqa: E402
-import tornado.web  # noqa: E402
-from visdom.server import app  # noqa: E402
-from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT  # noqa: E402
-from visdom.utils.shared_utils import get_visdom_path  # noqa: E402
+from utils.command import module_parser, run_command
+from utils.errors import OptionError
+from utils.visdom_scripts import fetch_with_npm, missing_files
+from utils.visdom_settings import HOST, LONGEST_HISTORY
 
-from utils.command import module_parser, run_command  # noqa: E402
-from utils.errors import OptionError  # noqa: E402
-from utils.visdom_scripts import fetch_with_npm, missing_files  # noqa: E402
 
-HOST = "127.0.0.1"
+@contextlib.contextmanager
+def _left_out(*modules: str) -> Iterator[None]:
+    """Inside, importing these fails as if they were not installed; nothing of it stays behind in ``sys.modules``."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name in modules:
+                raise ModuleNotFoundError(f"{name} is left out", name=name)
+
+    sys.meta_path.insert(0, Finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Finder)
+
+
+# visdom imports these where they are there, for its client alone: without them the server starts ten times as fast.
+with _left_out("torch", "openTSNE"):
+    from visdom.server import app
+    from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT
+    from visdom.utils.shared_utils import get_visdom_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until Ctrl-C; returns the exit status."""
     parser = module_parser("utils.visdom_server", __doc__)
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="default: %(default)s")
     parser.add_argument(
-        "--env-path", default=DEFAULT_ENV_PATH, metavar="DIR", help="saved windows; default: %(default)s"
+        "--env-path", default=DEFAULT_ENV_PATH, metavar="DIR", help="folder of saved windows; default: %(default)s"
     )
     parser.add_argument(
-        "--scripts", type=Path, metavar="DIR", help="where more of the page's scripts are, in js/ css/ fonts/"
+        "--scripts", type=Path, metavar="DIR", help="folder with more of the page's scripts, in js/ css/ fonts/"
     )
-    parser.add_argument("--npm", action="store_true", help="get the scripts that are missing with npm, into --scripts")
+    parser.add_argument("--npm", action="store_true", help="download missing scripts with npm into --scripts")
     return run_command(parser, arguments, _run)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:  # a larger one would be cut to another, without a word
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 65535, such as {DEFAULT_PORT}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -56,13 +80,20 @@ def _run(options: argparse.Namespace) -> None:
                 f"--scripts {scripts}: cannot be written to ({error.strerror}): expected a folder such as save/visdom"
             ) from error
         try:
+            Path(options.env_path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(
+                f"--env-path {options.env_path}: cannot be made ({error.strerror}): "
+                "expected a folder such as save/run/visdom"
+            ) from error
+        try:
             serve(options.port, options.env_path, scripts)
         except OSError as error:
             raise OptionError(f"--port {options.port}: {error.strerror}: try another one") from error
 
 
 def serve(port: int, env_path: str, scripts: Path) -> None:
-    """Serves on this machine alone; scripts are looked for in visdom's own folder, then in ``scripts``."""
+    """Serves on the loopback interface; looks for scripts in visdom's own folder, then in ``scripts``."""
     missing = missing_files(Path(get_visdom_path("static")), scripts)
     if missing:
         print(f"The page stays empty until these are in {scripts}:", file=sys.stderr)
@@ -72,13 +103,16 @@ def serve(port: int, env_path: str, scripts: Path) -> None:
     app.tornado_settings["static_handler_class"] = _handler_for(scripts)
     application = app.Application(port=port, env_path=str(env_path))
     application.settings["autoreload"] = False
+    application.max_image_history = LONGEST_HISTORY  # visdom 0.3 keeps 4 by itself, visdom 0.2 all
+    # visdom 0.3 makes a pane as wide as its title, over the panes beside it; the page reads these styles last.
+    application.user_settings["user_css"] += "\n.react-grid-item { min-width: 0; }\n"
     application.listen(port, max_buffer_size=1024**3, address=HOST)
     print(f"visdom: http://localhost:{port}", file=sys.stderr, flush=True)
     tornado.ioloop.IOLoop.current().start()
 
 
 def _handler_for(scripts: Path) -> type[tornado.web.StaticFileHandler]:
-    """A handler of static files that also looks into ``scripts``."""
+    """A handler of static files that also looks in ``scripts``."""
 
     class Scripts(tornado.web.StaticFileHandler):
         @classmethod
@@ -88,7 +122,7 @@ def _handler_for(scripts: Path) -> type[tornado.web.StaticFileHandler]:
 
         @classmethod
         def get_version(cls, settings: dict, path: str) -> str | None:
-            # visdom's page asks for the address of "../user/style.css", which Tornado 6.6 and newer refuse to look up.
+            # visdom's page requests "../user/style.css", which Tornado 6.6 and newer refuse to look up.
             return None if path.startswith("../") else super().get_version(settings, path)
 
         def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:

@@ -1,20 +1,17 @@
-"""Pictures of frames, labels and predictions. Images are arrays H W 3 uint8 RGB, labels H W integers."""
+"""Images of frames, labels and predictions. Images are arrays H W 3 uint8 RGB, labels H W integers."""
 
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.files import written_whole
-
 Palette = Sequence[tuple[int, int, int]]
-ERROR_COLOR = (213, 94, 0)  # vermilion of the Okabe-Ito palette, which the color-blind tell from gray
-MARK_COLOR = (86, 180, 233)  # sky blue of the same palette; seen on dark and on bright frames with a black edge
-# What the colors of an error map stand for.
+ERROR_COLOR = (213, 94, 0)  # vermilion of the Okabe-Ito palette, distinct from gray for the color-blind
+MARK_COLOR = (86, 180, 233)  # sky blue of the same palette; visible on dark and bright frames with a black edge
+# Meaning of the colors of an error map.
 ERROR_LEGEND = (("wrong", ERROR_COLOR), ("right", (200, 200, 200)), ("without a label", (0, 0, 0)))
 CAPTION_HEIGHT = 22
 SCALE_HEIGHT = 32
@@ -27,9 +24,13 @@ def colorized(label: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def overlay(frame: np.ndarray, label: np.ndarray, palette: Palette, alpha: float = 0.5) -> np.ndarray:
-    """The frame with the label's colors on top, ``alpha`` of them."""
-    mixed = (1 - alpha) * frame.astype(np.float32) + alpha * colorized(label, palette)
-    return mixed.round().astype(np.uint8)
+    """The frame with the label's colors on top; ``alpha`` is the overlay opacity in [0, 1]."""
+    return blended(frame, colorized(label, palette), alpha)
+
+
+def blended(frame: np.ndarray, colors: np.ndarray, alpha: float, out: np.ndarray | None = None) -> np.ndarray:
+    """``(1 - alpha) * frame + alpha * colors``, rounded to uint8; into ``out``, which may be a view, where given."""
+    return cv2.addWeighted(frame, 1 - alpha, colors, alpha, 0, dst=out)
 
 
 def error_map(frame: np.ndarray, prediction: np.ndarray, label: np.ndarray, ignored: int) -> np.ndarray:
@@ -42,13 +43,13 @@ def error_map(frame: np.ndarray, prediction: np.ndarray, label: np.ndarray, igno
 
 
 def heat_overlay(frame: np.ndarray, heat: np.ndarray, shown: np.ndarray, highest: float) -> np.ndarray:
-    """The frame in gray with ``heat`` (h w, 0 to ``highest``) glowing over it, from violet to yellow.
+    """The frame in gray with ``heat`` (h w, 0 to ``highest``) overlaid, from violet to yellow.
 
-    ``shown`` (h w, bool) says where heat is drawn; its edge is outlined and the rest of the frame is dim.
+    ``shown`` (h w, bool) is where heat is drawn; its edge is outlined and the rest of the frame is dimmed.
     """
     height, width = frame.shape[:2]
-    levels = np.clip(255 * heat / max(highest, 1e-12), 0, 255).round().astype(np.uint8)
-    levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+    coarse = np.clip(255 * heat / max(highest, 1e-12), 0, 255).round().astype(np.uint8)
+    levels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
     inside = cv2.resize(shown.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
     gray = frame.mean(axis=2, keepdims=True) * (0.45 + 0.4 * inside)
     alpha = 0.95 * inside * np.sqrt(levels / 255)
@@ -60,13 +61,13 @@ def heat_overlay(frame: np.ndarray, heat: np.ndarray, shown: np.ndarray, highest
 
 
 def heat_colors(levels: np.ndarray) -> np.ndarray:
-    """Levels 0..255 (any shape, uint8) as RGB of the map "inferno", whose brightness rises evenly."""
+    """Levels 0..255 (any shape, uint8) as RGB of the color map "inferno", whose lightness rises evenly."""
     flat = cv2.applyColorMap(np.ascontiguousarray(levels).reshape(-1, 1), cv2.COLORMAP_INFERNO)
     return flat[..., ::-1].reshape(*levels.shape, 3)
 
 
 def heat_scale(width: int, highest: float) -> np.ndarray:
-    """A strip that says what the colors of a heat map stand for: 0 to ``highest``, a share, in percent."""
+    """The color bar of a heat map: 0 to ``highest``, a share, in percent."""
     height, font = SCALE_HEIGHT, ImageFont.load_default(SCALE_HEIGHT - 11)
     canvas = Image.new("RGB", (width, height), (0, 0, 0))
     draw = ImageDraw.Draw(canvas)
@@ -95,16 +96,18 @@ def marked(frame: np.ndarray, down: float, right: float) -> np.ndarray:
 
 
 def narrowed(picture: np.ndarray, width: int, exact: bool = False) -> np.ndarray:
-    """The picture at most ``width`` wide; ``exact`` keeps its colors as they are, as label maps need it."""
+    """The picture at most ``width`` wide; ``exact`` resizes by nearest neighbor, as label maps need it."""
     height, wide = picture.shape[:2]
     if wide <= width:
         return picture
+    # Not by utils.resize: OpenCV takes the pixel at a cell's upper left corner instead of that at its center, and
+    # pictures of labels stay, pixel for pixel, those of earlier reports.
     method = cv2.INTER_NEAREST if exact else cv2.INTER_AREA
     return cv2.resize(picture, (width, max(1, round(height * width / wide))), interpolation=method)
 
 
 def enlarged_to(picture: np.ndarray, width: int) -> np.ndarray:
-    """The picture, smoothly enlarged to ``width``."""
+    """The picture, enlarged to ``width`` by bicubic interpolation."""
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -126,7 +129,7 @@ def side_by_side(pictures: Sequence[tuple[str, np.ndarray]], columns: int) -> np
 
 
 def legend(names: Sequence[str], palette: Palette, width: int) -> np.ndarray:
-    """Colored squares with the names of the classes, in as many rows as the width asks for."""
+    """Colored squares with the names of the classes, in as many rows as they need at that width."""
     font, square, row_height = ImageFont.load_default(13), 14, 22
     places, left, top = [], GAP, 4
     for name in names:
@@ -148,25 +151,19 @@ def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(pictures, axis=0)
 
 
-def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Writes an image or a label map (uint8) as PNG; the file takes its name once it is whole."""
-    with written_whole(path) as file:
-        file.write(_encoded(picture, format="PNG"))
-
-
 def data_uri(picture: np.ndarray, exact: bool = False) -> str:
-    """The picture as text that a page can hold: JPEG, or PNG where colors are to be ``exact``."""
+    """The picture as a data URI: JPEG, or PNG for ``exact`` colors."""
     if exact:
-        return png_uri(_encoded(picture, format="PNG", optimize=True))
-    return "data:image/jpeg;base64," + base64.b64encode(_encoded(picture, format="JPEG", quality=85)).decode("ascii")
+        return png_uri(_encoded(picture, "PNG", optimize=True))
+    return "data:image/jpeg;base64," + base64.b64encode(_encoded(picture, "JPEG", quality=85)).decode("ascii")
 
 
 def png_uri(png: bytes) -> str:
-    """An encoded PNG as text that a page can hold."""
+    """An encoded PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _encoded(picture: np.ndarray, **how: object) -> bytes:
+def _encoded(picture: np.ndarray, file_format: str, **options: int) -> bytes:
     encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, **how)
+    Image.fromarray(picture).save(encoded, file_format, **options)
     return encoded.getvalue()

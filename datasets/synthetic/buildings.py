@@ -1,4 +1,4 @@
-"""What lines the street: houses, and plots with walls, fences and trees; the skyline at its end."""
+"""Both sides of the street: houses, and plots with walls, fences and trees; the skyline at its end."""
 
 import numpy as np
 
@@ -28,7 +28,9 @@ def built_side(mesh: Mesh, rng: np.random.RandomState, plan: Plan, side: int, fa
         number += 1
 
 
-def _house(mesh: Mesh, rng, side: int, line: float, z: float, length: float, high: float) -> None:
+def _house(
+    mesh: Mesh, rng: np.random.RandomState, side: int, line: float, z: float, length: float, high: float
+) -> None:
     wall, glass = dull(rng), jitter(rng, GLASS, 20)
     sunny = uniform(rng, 0.7, 1.05)
     face, end = mesh.paint(wall, glass, sunny), mesh.paint(wall, glass, uniform(rng, 0.6, 1.0))
@@ -60,7 +62,9 @@ def _house(mesh: Mesh, rng, side: int, line: float, z: float, length: float, hig
         depth.add(gable, origin, ALONG_X, UPWARDS, roof, "planks", building, (2, 2), TOWARDS)
 
 
-def _open_plot(mesh: Mesh, rng, side: int, line: float, z: float, length: float, kind: str) -> None:
+def _open_plot(
+    mesh: Mesh, rng: np.random.RandomState, side: int, line: float, z: float, length: float, kind: str
+) -> None:
     """A garden or yard behind a wall or fence, or an open park; trees in it, often a house at its back."""
     if rng.randint(3):
         back = line + side * uniform(rng, 9, 14)

@@ -1,8 +1,8 @@
-"""From polygons in the world to an image and its labels.
+"""Rendering: polygons in the world to an image and its labels.
 
 The polygons are drawn from far to near into a buffer of their ranks, at twice the resolution; then every sample looks
-up its polygon's texture once, through the plane's homography. No sum is taken over floats and no fused operation is
-used, so that the result is the same on every machine.
+up its polygon's texture once, by the plane's homography. No floats are reduced and no fused operation is used, so that
+the result is the same on every machine.
 """
 
 import math
@@ -16,12 +16,12 @@ from .textures import LEVELS, SIZE, atlas
 
 _SUPER = 2  # samples a pixel, each way
 _NEAR = 0.4  # meters
-_BLOCK = 32  # rows shaded at once: what is in work stays in the cache
+_BLOCK = 32  # rows shaded at once, so that they stay in the cache
 _FAR = 127
 
 
 def exact(value: float) -> float:
-    """A sine or another function of the C library, whose last bits differ between machines, made the same on all."""
+    """Rounds a result of the C library, such as a sine, whose last bits differ between machines."""
     return round(value, 9)
 
 
@@ -144,7 +144,7 @@ def _homographies(surfaces: Surfaces, camera: Camera, time: float, order: np.nda
     table[:, 0, 1:] = (inverse[:, :, 0] * scale).T
     table[:, 1, 1:] = (inverse[:, :, 1] * -scale).T
     table[:, 2, 1:] = (inverse[:, :, 0] * x0 + inverse[:, :, 1] * y0 + inverse[:, :, 2]).T
-    # The sky is infinitely far: its texels hang on the direction alone. A tile spans about 26 degrees.
+    # The sky is infinitely far: its texels depend on the direction alone. A tile spans about 26 degrees.
     turn = camera.yaw * 280 + 64
     sky = [[280 * scale, 0, 280 * x0 + turn], [0, -400 * scale, 400 * y0 + 40], [0, 0, 1 / _FAR]]
     table[:, :, 0] = np.array(sky)
@@ -178,9 +178,9 @@ def render(
 
 
 def moved(surfaces: Surfaces, camera: Camera, before: Camera, time: float) -> np.ndarray:
-    """How far what each pixel shows at ``time`` has come in the image since one frame earlier, H x W float32 in pixels.
+    """Length of the optical flow from one frame before ``time`` to ``time``, by pixel of the latter, H x W float32.
 
-    before: the camera at that time. Of the sky only the camera's turning counts. NaN where what is seen was behind it.
+    before: the earlier camera. The sky moves by the camera's rotation alone. NaN where a point was behind that camera.
     """
     order, ranks = _visible(surfaces, camera, time)
     rank = ranks[::_SUPER, ::_SUPER]
@@ -205,12 +205,14 @@ def _visible(surfaces: Surfaces, camera: Camera, time: float) -> tuple[np.ndarra
     return order, _ranks(surfaces, camera, seen, order)
 
 
-def _shaded(surfaces, camera, time, order, ranks, sky) -> tuple[np.ndarray, np.ndarray]:
+def _shaded(
+    surfaces: Surfaces, camera: Camera, time: float, order: np.ndarray, ranks: np.ndarray, sky: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Colors, 2H x 2W uint32 (packed RGB0), and the distance of each pixel, H x W int32 in meters up to 127."""
     book = atlas()
     table = _homographies(surfaces, camera, time, order)
     footprint = _footprints(surfaces, camera, order)
-    base = (np.append(np.int32(book.index["clouds"]), surfaces.texture[order]) * book.stride).astype(np.int32)
+    base = (np.append(np.int32(book.numbers["clouds"]), surfaces.texture[order]) * book.stride).astype(np.int32)
     palette = np.append(np.int32(len(surfaces.colors)), surfaces.material[order]).astype(np.int32) * 256
     colors = np.ascontiguousarray(np.concatenate([surfaces.colors, sky[None]]).reshape(-1, 4)).view(np.uint32)[:, 0]
     samples = np.empty(ranks.shape, np.uint32)
@@ -239,7 +241,7 @@ def _averaged(samples: np.ndarray) -> np.ndarray:
 
 
 def _voted(ranks: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
-    """For each pixel the rank of the sample whose class most of its four samples have; of four classes the nearest."""
+    """For each pixel the rank of a sample of its four samples' majority class; of four classes that of the nearest."""
     a, b, c, d = ranks[::2, ::2], ranks[::2, 1::2], ranks[1::2, ::2], ranks[1::2, 1::2]
     ka, kb, kc, kd = (train_ids[r] for r in (a, b, c, d))
     nearest = np.maximum(np.maximum(a, b), np.maximum(c, d))

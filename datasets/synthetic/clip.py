@@ -1,4 +1,4 @@
-"""A clip: a street, rendered frame by frame, each frame spoiled in its own way."""
+"""A clip: a street, rendered frame by frame, each frame with its own corruption."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from .scene import street
 def render_clip(options: StreetOptions, clip_seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw a clip.
 
-    Difficulty changes nothing in the street, and speed only what moves in it. Returns the frames, L x H x W x 3 uint8
+    Difficulty does not change the street, and speed only its motion. Returns the frames, L x H x W x 3 uint8
     RGB, and the train ids, L x H x W uint8, one for each pixel of each frame.
     """
     scene = street(options, clip_seed)

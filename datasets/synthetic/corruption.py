@@ -1,15 +1,15 @@
-"""What spoils a frame, drawn anew for each: sensor noise, blotches, motion blur, glare, rain, weak contrast.
+"""Corruptions of a frame, drawn anew for each: sensor noise, blotches, motion blur, glare, rain, low contrast.
 
-All of it is integer arithmetic on bytes of a counted generator, so that every machine spoils a frame alike.
+All of it is integer arithmetic on the bytes of a bit generator, so that the result is the same on every machine.
 """
 
 import numpy as np
 
-MOST = 232  # 256ths of a pixel that glare or a veil may take: something of it always stays
+MOST = 232  # largest opacity of glare or a veil, in 256ths: something of a pixel always stays
 
 
 class _Dice:
-    """Random integers from a bit generator's raw stream, which NumPy promises to keep."""
+    """Random integers from a bit generator's raw stream, which NumPy guarantees to be stable."""
 
     def __init__(self, seed: list[int]) -> None:
         self._bits = np.random.PCG64(seed)
@@ -24,7 +24,7 @@ class _Dice:
 
 
 def spoiled(image: np.ndarray, difficulty: float, seed: list[int]) -> np.ndarray:
-    """A spoiled copy of an image, H x W x 3 uint8; its damage depends on the seed and not on the image."""
+    """A corrupted copy of an image, H x W x 3 uint8; the corruption depends on the seed and not on the image."""
     strength = int(difficulty * 256)
     if strength == 0:
         return image
@@ -49,9 +49,9 @@ def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarra
 
 
 def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
-    """Colored noise of 2, 4, 8 and 16 pixels' width, which a single frame cannot average away.
+    """Colored noise of 2, 4, 8 and 16 pixels' width, which filtering a single frame does not remove.
 
-    Weak in one frame and strong in the next, so that some frame of a clip shows what another one hides.
+    Its strength varies from frame to frame, so that some frames of a clip show what others hide.
     """
     height, width, _ = shape
     total = np.zeros(shape, np.int32)
@@ -94,7 +94,7 @@ def _blurred(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
 
 
 def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
-    """Another exposure, and less contrast in a band of the frame, as behind a wet or dirty screen."""
+    """A change of exposure, and less contrast in a band of the frame, as behind a wet or dirty windshield."""
     gain = 256 + ((dice.below(130) - 65) * strength >> 8)
     veil = 90 + dice.below(90)
     height = work.shape[0]
@@ -106,7 +106,7 @@ def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
 
 
 def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
-    """Light that passes: up to three soft discs that whiten what they cover, different in each frame."""
+    """Glare: up to three soft discs that whiten the image, different in each frame."""
     height, width = work.shape[:2]
     for _ in range(dice.below(4)):
         y, x, radius = dice.below(height), dice.below(width), height // 10 + dice.below(height // 4)
@@ -122,7 +122,7 @@ def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
 
 
 def _rained(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
-    """Streaks of rain in about every second frame."""
+    """Streaks of rain, in half of the frames."""
     if dice.below(2):
         return work
     height, width = work.shape[:2]

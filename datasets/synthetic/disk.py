@@ -1,29 +1,29 @@
 """A set of clips on disk, in Cityscapes' layout, with a label for every frame.
 
-``dataset.json`` says what was written and is renamed to that name last. Until then it is called
-``dataset.json.partial``, and a second start goes on where the first one stopped: each file is renamed too.
+``dataset.json`` describes the clips and is renamed to that name last. Until then it is called
+``dataset.json.partial``, and another start resumes: each file is renamed once it is complete, too.
 """
 
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from utils.errors import DataError
+from utils.png import write_png
+from utils.signals import leave_interrupts_to_parent
 
-from ..classes import train_ids_to_label_ids
+from ..cityscapes import CITYSCAPES_CLASSES
 from .clip import render_clip
 from .options import StreetOptions
 
-FORMAT = 1  # raised whenever the same options give other clips
+FORMAT = 1  # raised whenever the same options result in other clips
 CITY = "street"
 SPLITS = ("train", "val")
 _DONE, _PARTIAL = "dataset.json", "dataset.json.partial"
@@ -31,7 +31,7 @@ _MOST = 1_000_000  # six digits
 
 
 def clip_seed(split: str, clip: int) -> int:
-    """The seed of a split's clip: even for training, odd for validation, so that the two never share one."""
+    """The seed of a split's clip: even for training, odd for validation, so that the splits never share one."""
     return 2 * clip + SPLITS.index(split)
 
 
@@ -45,10 +45,11 @@ def frame_files(out: Path, split: str, clip: int, frame: int) -> tuple[Path, Pat
 def ensure_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> Path:
     """Write the clips unless they are there already; see ``write_dataset``. Returns the folder."""
     out = Path(out)
-    if _described(out / _DONE) is None:
+    found = _described(out / _DONE)
+    if found is None:
         write_dataset(out, train_clips, val_clips, options, workers)
     else:
-        _refuse_others(out, out / _DONE, _description(train_clips, val_clips, options))
+        _check_same(out, found, _description(train_clips, val_clips, options))
     return out
 
 
@@ -56,7 +57,10 @@ def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
     """A folder's options and the number of clips of each split. Raises DataError where it holds none."""
     out = Path(out)
     found = _described(out / _DONE)
-    if found is not None and found.get("format") != FORMAT:
+    no_clips = f"{out}: holds no street clips ({_DONE}); write some: python -m datasets.synthetic OUT"
+    if found is None:
+        raise DataError(no_clips)
+    if found.get("format") != FORMAT:
         raise DataError(
             f"{out}: holds street clips of format {found.get('format')} instead of {FORMAT}; draw them again"
         )
@@ -64,16 +68,14 @@ def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
         options = StreetOptions(**{field.name: found[field.name] for field in fields(StreetOptions)})
         return options, {split: int(found[f"{split}_clips"]) for split in SPLITS}
     except (TypeError, KeyError, ValueError) as error:
-        raise DataError(
-            f"{out}: holds no street clips ({_DONE}); write some: python -m datasets.synthetic OUT"
-        ) from error
+        raise DataError(no_clips) from error
 
 
 def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> None:
     """Write ``train_clips`` and ``val_clips`` clips into the folder ``out``, with ``workers`` processes.
 
-    What an interrupted writing with the same options left is kept and completed. Raises DataError if the folder holds
-    something else, or cannot be written.
+    An interrupted run with the same options is resumed. Raises DataError if the folder holds something else, or cannot
+    be written.
     """
     out = Path(out)
     if not (0 <= train_clips <= _MOST and 0 <= val_clips <= _MOST and train_clips + val_clips > 0):
@@ -115,10 +117,11 @@ def _described(path: Path) -> dict | None:
 
 
 def _claim(out: Path, description: dict) -> None:
-    """Make the folder, or go on in one that was begun with the same options."""
+    """Make the folder, or resume one that was begun with the same options."""
     for name in (_DONE, _PARTIAL):
-        if _described(out / name) is not None:
-            _refuse_others(out, out / name, description)
+        found = _described(out / name)
+        if found is not None:
+            _check_same(out, found, description)
     if (out / _DONE).exists():
         os.replace(out / _DONE, out / _PARTIAL)
     if not (out / _PARTIAL).exists():
@@ -143,8 +146,7 @@ def _finish(out: Path) -> None:
             raise
 
 
-def _refuse_others(out: Path, path: Path, wanted: dict) -> None:
-    found = _described(path)
+def _check_same(out: Path, found: dict, wanted: dict) -> None:
     other = [
         f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
     ]
@@ -156,20 +158,22 @@ def _written(out: Path, clips: list[tuple[str, int]], options: StreetOptions, wo
     """Write the clips, in this process or in several; yields once for each."""
     if min(workers, len(clips)) <= 1:
         for split, clip in clips:
-            yield _write_clip(out, split, clip, options)
+            _write_clip(out, split, clip, options)
+            yield
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever calls us
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that the caller's threads hold
     pool = ProcessPoolExecutor(min(workers, len(clips)), context, _start_worker)
     try:
         for done in as_completed([pool.submit(_write_clip, out, split, clip, options) for split, clip in clips]):
-            yield done.result()
+            done.result()
+            yield
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, without a traceback from each
+    leave_interrupts_to_parent()
 
 
 def _write_clip(out: Path, split: str, clip: int, options: StreetOptions) -> None:
@@ -178,13 +182,5 @@ def _write_clip(out: Path, split: str, clip: int, options: StreetOptions) -> Non
         return
     frames, train_ids = render_clip(options, clip_seed(split, clip))
     for (image, label), frame, ids in zip(files, frames, train_ids, strict=True):
-        _write_png(image, frame[..., ::-1])
-        _write_png(label, train_ids_to_label_ids[ids])
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write beside and rename, so that a file with its final name is complete. pixels: BGR or gray uint8."""
-    _, data = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    beside = path.with_suffix(f".{os.getpid()}.part")
-    beside.write_bytes(data.tobytes())
-    os.replace(beside, path)
+        write_png(image, frame)
+        write_png(label, CITYSCAPES_CLASSES.to_file_id[ids])

@@ -1,8 +1,8 @@
-"""What stands along the street: lamps, lights, signs, trees. ``x``, ``z``: the foot."""
+"""Objects along the street: lamps, lights, signs, trees. ``x``, ``z``: the foot."""
 
 import numpy as np
 
-from .mesh import ALONG_X, STREET, UPWARDS, Group, Mesh
+from .mesh import ALONG_X, STREET, UPWARDS, Group, Mesh, Outline, Point
 from .parts import ID, bar, disc, green, jitter, pick, rectangle, uniform
 
 
@@ -29,14 +29,15 @@ def traffic_light(mesh: Mesh, rng: np.random.RandomState, x: float, z: float) ->
     pole(group, x, z, 3.6, 0.17, mesh.paint(jitter(rng, (90, 92, 94))))
     lit = rng.randint(3)
     for bottom in (2.5, 3.8) if rng.randint(2) else (2.5,):
-        origin = (x, bottom, z)
+        here = (x, bottom, z)
 
-        def put(shape, paint, origin=origin):
+        def put(shape: Outline, paint: int, origin: Point = here) -> None:
             group.add(shape, origin, ALONG_X, UPWARDS, paint, "plain", ID["traffic light"])
 
         put(rectangle(-0.24, 0, 0.24, 1.15), mesh.paint(jitter(rng, (30, 32, 30), 8)))
         for lamp, color in enumerate([(40, 220, 130), (250, 190, 40), (240, 50, 40)]):
-            shown = color if lamp == lit else tuple(c // 4 for c in color)
+            red, green, blue = color
+            shown = color if lamp == lit else (red // 4, green // 4, blue // 4)
             put(disc(0, 0.22 + 0.36 * lamp, 0.15, 10), mesh.paint(shown))
 
 

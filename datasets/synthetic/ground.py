@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from .mesh import ALONG_X, ALONG_Z, DECAL, GROUND, Mesh
-from .parts import ID, green, jitter, pick, rectangle, uniform
+from .mesh import ALONG_X, ALONG_Z, DECAL, GROUND, Color, Mesh
+from .parts import ID, brighter, green, jitter, pick, rectangle, uniform
 
 NEAR = -4.0  # the street's beginning, meters from the camera's start
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the street's strips lie: x of the edges, from the left."""
+    """Layout of the street across: x of its strips' edges, from the left."""
 
     built_left: float
     walk_left: float
@@ -27,12 +27,12 @@ class Plan:
     park_right: bool
     tracks: float | None  # middle of the tram's tracks
     green_tracks: bool  # they lie in grass
-    lane_left: float  # middle of the lane of those who come towards us
+    lane_left: float  # middle of the lane of oncoming traffic
     lane_right: float | None  # middle of a second lane on our side
 
 
 def make_plan(rng: np.random.RandomState) -> Plan:
-    """Where things lie across the street, seen from our lane's middle at x = 0."""
+    """A random layout; x = 0 is the middle of the camera's lane."""
     edge = 1.9
     lane_right = None
     if rng.randint(3) == 0:
@@ -58,12 +58,12 @@ def make_plan(rng: np.random.RandomState) -> Plan:
 
 
 def paved(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
-    """Lay the ground from the street's beginning to ``far`` and say in ``mesh.strips`` what lies where."""
+    """Add the ground from the street's beginning to ``far``, and its strips to ``mesh.strips``."""
     gray = jitter(rng, pick(rng, [(96, 96, 98), (112, 110, 108), (84, 84, 88), (122, 116, 112)]), 4)
     worn, paler = int(rng.randint(-16, 17)), int(rng.randint(36))
-    pale = jitter(rng, tuple(c + paler for c in gray), 8)
+    pale = jitter(rng, brighter(gray, paler), 8)
     grass = green(rng) if rng.randint(3) else jitter(rng, (124, 108, 76))
-    road_look = (pick(rng, ["asphalt"] * 5 + ["cobbles"]), gray, tuple(c + worn for c in gray))
+    road_look = (pick(rng, ["asphalt"] * 5 + ["cobbles"]), gray, brighter(gray, worn))
     walk_look = (pick(rng, ["paving", "paving", "cobbles", "asphalt"]), pale, jitter(rng, pale, 12))
     grass_look = ("grass", grass, jitter(rng, (120, 108, 74)))
     looks = {"road": road_look, "sidewalk": walk_look, "terrain": grass_look}
@@ -93,11 +93,13 @@ def paved(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> Non
     _long_shadows(mesh, rng, plan)
 
 
-def _kerbs_and_marks(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float, pale) -> None:
-    kerb = mesh.paint(tuple(min(255, c + 26) for c in pale))
+def _kerbs_and_marks(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float, pale: Color) -> None:
+    kerb = mesh.paint(brighter(pale, 26))
     group = mesh.group((0, 0, 0), DECAL)
 
-    def mark(left, near, right, end, paint, name="road", texture="plain"):
+    def mark(
+        left: float, near: float, right: float, end: float, paint: int, name: str = "road", texture: str = "plain"
+    ) -> None:
         shape = rectangle(left, near, right, end)
         group.add(shape, (0, 0.0, 0), ALONG_X, ALONG_Z, paint, texture, ID[name], (1.0, 1.0))
 
@@ -128,7 +130,7 @@ def _kerbs_and_marks(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: fl
 
 
 def _long_shadows(mesh: Mesh, rng: np.random.RandomState, plan: Plan) -> None:
-    """Shadows that buildings and trees throw across the street."""
+    """Shadows that buildings and trees cast across the street."""
     if rng.randint(2):
         return
     for _ in range(4):

@@ -1,8 +1,9 @@
-"""Flat polygons in the world: what the street is built of.
+"""Flat polygons in the world, of which the street is built.
 
 The world's axes: x to the right, y up, z along the street, in meters; the ground is y = 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +12,14 @@ from .textures import SIZE, atlas, material
 
 Point = tuple[float, float, float]
 Color = tuple[int, int, int]
+Corner = tuple[float, float]
+Outline = Sequence[Corner]  # of a polygon, in its own plane
 PHASES = 8  # of a walking cycle
 ALWAYS = -1
 ALONG_X, UPWARDS, ALONG_Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
-# What is drawn later hides what was drawn before. Everything on the street lies between the camera and the buildings'
-# line, so whole layers can be ordered; inside a layer the farther group is drawn first.
+# Layers in drawing order: later ones hide earlier ones. Everything on the street is between the camera and the
+# buildings, so whole layers can be ordered; inside a layer the farther group is drawn first.
 GROUND, DECAL, BACKGROUND, FRONT, STREET = range(5)
 
 
@@ -31,7 +34,7 @@ class Surfaces:
     step_u: np.ndarray  # S x 3, meters a texel along u
     step_v: np.ndarray  # S x 3
     normal: np.ndarray  # S x 3, zero for what is seen from both sides
-    anchor: np.ndarray  # S x 3, the place that decides the order
+    anchor: np.ndarray  # S x 3, the point whose distance decides the order
     velocity: np.ndarray  # S x 3, meters a frame
     layer: np.ndarray  # S
     phase: np.ndarray  # S, frame of the walking cycle, or ALWAYS
@@ -43,7 +46,7 @@ class Surfaces:
 
 @dataclass
 class Group:
-    """Polygons that move together and are ordered by one place; earlier ones are hidden by later ones."""
+    """Polygons that move together and share an anchor for the drawing order; later ones hide earlier ones."""
 
     mesh: "Mesh"
     anchor: Point
@@ -52,7 +55,7 @@ class Group:
 
     def add(
         self,
-        shape: list[tuple[float, float]],
+        shape: Outline,
         origin: Point,
         along: Point,
         up: Point,
@@ -63,7 +66,7 @@ class Group:
         normal: Point = (0.0, 0.0, 0.0),
         phase: int = ALWAYS,
     ) -> None:
-        """Add the polygon ``shape``, pairs (a, b) at ``origin + a * along + b * up``, one texture tile a ``tile`` m."""
+        """Add the polygon ``shape``, corners (a, b) at ``origin + a * along + b * up``; ``tile``: texture size, m."""
         corners = np.array([[o + a * p + b * q for o, p, q in zip(origin, along, up, strict=True)] for a, b in shape])
         step_u, step_v = np.array(along) * (tile[0] / SIZE), np.array(up) * (tile[1] / SIZE)
         self.mesh.rows.append((self, corners, origin, step_u, step_v, normal, phase, texture, paint, train_id))
@@ -80,7 +83,7 @@ class Mesh:
     _known: dict[tuple, int] = field(default_factory=dict)
 
     def ground_at(self, x: float) -> tuple[int, int, str]:
-        """Train id, material (in the shade) and texture of the ground; ``strips`` names each one's right edge first."""
+        """Train id, material (in the shade) and texture of the ground at ``x``; in ``strips`` after the right edge."""
         for edge, train_id, paint, texture in self.strips:
             if x < edge:
                 return train_id, paint, texture
@@ -102,7 +105,7 @@ class Mesh:
         """The finished arrays."""
         groups, corners, origin, step_u, step_v, normal, phase, texture, paint, train_id = zip(*self.rows, strict=True)
         sizes = np.array([len(c) for c in corners])
-        names = atlas().index
+        names = atlas().numbers
         return Surfaces(
             corners=np.concatenate(corners),
             starts=np.concatenate([[0], np.cumsum(sizes)[:-1]]),

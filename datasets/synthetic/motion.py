@@ -1,4 +1,4 @@
-"""How far things move in a set of clips, known exactly and not estimated: the clips' streets are built again."""
+"""Ground-truth motion in a set of clips, from their streets, which are built again."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from .scene import street
 
 
 def clip_motion(options: StreetOptions, seed: int) -> np.ndarray:
-    """How far each pixel of a clip's last frame has come since the frame before, H x W float32 in pixels.
+    """Length of the optical flow into a clip's last frame from the one before, H x W float32 in pixels.
 
-    Zeros in a clip of one frame; NaN where what is seen was behind the camera.
+    Zeros in a clip of one frame; NaN where a point was behind the earlier camera.
     """
     last = options.length - 1
     if last == 0:
@@ -24,7 +24,7 @@ def clip_motion(options: StreetOptions, seed: int) -> np.ndarray:
 
 
 def median_motion(out: Path | str) -> float:
-    """The median over all pixels of the last frames of a folder's validation clips, in pixels a frame.
+    """Median of ``clip_motion`` over a folder's validation clips, in pixels per frame.
 
     Raises DataError for a folder without street clips.
     """

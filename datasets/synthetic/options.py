@@ -1,22 +1,26 @@
-"""What can be chosen about the synthetic street clips."""
+"""Options of the synthetic street clips, and their defaults."""
 
 from dataclasses import dataclass
 
 from utils.errors import DataError
+
+DEFAULT_ROOT = "data/synthetic"  # of --dataset Synthetic
+DEFAULT_SIZE = (128, 256)
+TRAIN_CLIPS, VAL_CLIPS = 100, 30
 
 
 @dataclass(frozen=True)
 class StreetOptions:
     """Size, length and character of the clips.
 
-    height, width: of a frame, in pixels; length: frames a clip; difficulty: 0 (every frame is clean), 1 (noise, blur,
-    glare, rain and low contrast spoil each frame in its own way) to 3 (hardly anything is left of most frames);
-    seed: of the whole set; speed: multiplies the motion of the camera and of everything on the street (1: about half a
-    meter a frame, 0: nothing moves).
+    height, width: of a frame, in pixels; length: frames per clip; difficulty: 0 (every frame is clean), 1 (noise, blur,
+    glare, rain and low contrast, drawn anew for each frame) to 3 (most frames are hardly recognizable); seed: of the
+    whole set; speed: multiplies the motion of the camera and of everything on the street (1: about half a meter per
+    frame, 0: nothing moves).
     """
 
-    height: int = 256
-    width: int = 512
+    height: int = DEFAULT_SIZE[0]
+    width: int = DEFAULT_SIZE[1]
     length: int = 8
     difficulty: float = 1.5
     seed: int = 1
@@ -27,7 +31,7 @@ class StreetOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise DataError(f"{name} {value} of the street clips: expected a whole number from {low} to {high}")
-        for name, high in (("difficulty", 3.0), ("speed", 10.0)):
+        for name, most in (("difficulty", 3.0), ("speed", 10.0)):
             value = getattr(self, name)
-            if not 0.0 <= value <= high:
-                raise DataError(f"{name} {value} of the street clips: expected a number from 0 to {high:g}, such as 1")
+            if not 0.0 <= value <= most:
+                raise DataError(f"{name} {value} of the street clips: expected a number from 0 to {most:g}, such as 1")

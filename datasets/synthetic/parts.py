@@ -1,18 +1,22 @@
-"""What all things on the street are made with: class ids, colors, chance, simple shapes. Sizes are in meters."""
+"""Building blocks of all things on the street: class ids, colors, random draws, simple shapes. Sizes in meters."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from ..classes import CLASSES
+from ..cityscapes import CITYSCAPES_CLASSES
 from .camera import exact
-from .mesh import ALONG_X, ALONG_Z, DECAL, Color, Mesh, Point
+from .mesh import ALONG_X, ALONG_Z, DECAL, Color, Corner, Mesh, Outline, Point
 
-ID = {c.name: c.train_id for c in CLASSES}
+Choice = TypeVar("Choice")
+
+ID = {name: index for index, name in enumerate(CITYSCAPES_CLASSES.names)}
 STILL: Point = (0.0, 0.0, 0.0)
 TOWARDS, LEFT, RIGHT = (0.0, 0.0, -1.0), (-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)
 
-# One list for walls, another for everything painted or worn: a color never gives the class away.
+# One list for walls, another for everything painted or worn, so that no class can be told by its color.
 _DULL = [
     (128, 122, 116),
     (168, 150, 128),
@@ -34,7 +38,13 @@ def jitter(rng: np.random.RandomState, color: Color, amount: int = 14) -> Color:
     return (max(4, moved[0]), max(4, moved[1]), max(4, moved[2]))
 
 
-def pick(rng: np.random.RandomState, choices: list):
+def brighter(color: Color, amount: int) -> Color:
+    """``color`` with ``amount``, which may be negative, added to each channel; at most 255."""
+    red, green, blue = (min(255, channel + amount) for channel in color)
+    return red, green, blue
+
+
+def pick(rng: np.random.RandomState, choices: Sequence[Choice]) -> Choice:
     """One of ``choices``."""
     return choices[rng.randint(len(choices))]
 
@@ -59,18 +69,18 @@ def uniform(rng: np.random.RandomState, low: float, high: float) -> float:
     return low + (high - low) * float(rng.random_sample())
 
 
-def rectangle(left: float, bottom: float, right: float, top: float) -> list[tuple[float, float]]:
+def rectangle(left: float, bottom: float, right: float, top: float) -> Outline:
     """A rectangle's corners."""
     return [(left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-def disc(x: float, y: float, radius: float, corners: int = 12, squeeze: float = 1.0) -> list[tuple[float, float]]:
+def disc(x: float, y: float, radius: float, corners: int = 12, squeeze: float = 1.0) -> Outline:
     """A regular polygon around (x, y)."""
     angles = [2 * math.pi * (k + 0.5) / corners for k in range(corners)]
     return [(x + squeeze * radius * exact(math.cos(a)), y + radius * exact(math.sin(a))) for a in angles]
 
 
-def bar(start: tuple[float, float], end: tuple[float, float], width: float) -> list[tuple[float, float]]:
+def bar(start: Corner, end: Corner, width: float) -> Outline:
     """A straight bar of ``width`` from one point to another."""
     (x0, y0), (x1, y1) = start, end
     length = exact(math.sqrt((x1 - x0) ** 2 + (y1 - y0) ** 2))
@@ -79,7 +89,7 @@ def bar(start: tuple[float, float], end: tuple[float, float], width: float) -> l
 
 
 def shadow(mesh: Mesh, left: float, right: float, near: float, far: float, velocity: Point) -> None:
-    """A dark patch of the ground; its class is that of the strip it lies on."""
+    """A dark patch of the ground, with the class of the strip it lies on."""
     middle = (left + right) / 2
     train_id, paint, texture = mesh.ground_at(middle)
     patch = mesh.group((middle, 0, near), DECAL, velocity)

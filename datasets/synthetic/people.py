@@ -1,17 +1,18 @@
 """People and two-wheelers. ``x``, ``z``: the middle; ``velocity``: meters a frame."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from .camera import exact
-from .mesh import ALONG_X, ALWAYS, PHASES, STREET, UPWARDS, Mesh, Point
+from .mesh import ALONG_X, ALWAYS, PHASES, STREET, UPWARDS, Corner, Mesh, Outline, Point
 from .parts import GLASS, ID, STILL, bar, bright, disc, jitter, pick, rectangle, shadow, uniform
 
 _SKINS = [(198, 152, 126), (160, 112, 84), (110, 74, 54), (212, 172, 148)]
 
 
-def _limb(hip: tuple[float, float], swing: float, length: float, width: float) -> list[tuple[float, float]]:
+def _limb(hip: Corner, swing: float, length: float, width: float) -> Outline:
     x, y = hip
     foot_x, foot_y = x + length * swing, y - length * exact(math.sqrt(1 - swing * swing))
     return [(x - width / 2, y), (x + width / 2, y), (foot_x + width / 2, foot_y), (foot_x - width / 2, foot_y)]
@@ -30,7 +31,7 @@ def person(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity:
     stride = uniform(rng, 0.25, 0.4)
     hip, shoulder, wide = 0.9 * size, 1.45 * size, 0.25 * size * uniform(rng, 0.9, 1.25)
 
-    def put(shape, paint, name="cloth", phase=ALWAYS):
+    def put(shape: Outline, paint: int, name: str = "cloth", phase: int = ALWAYS) -> None:
         body.add(shape, origin, ALONG_X, UPWARDS, paint, name, person_id, (0.6, 0.6), phase=phase)
 
     for phase in range(PHASES) if walks else [ALWAYS]:
@@ -69,7 +70,14 @@ def two_wheeler(
         mesh.paint((34, 34, 36), (150, 150, 146) if not motor else (120, 120, 122)),
     )
 
-    def put(shape, color, texture="plain", train_id=thing, origin=(x, 0.0, z), tile=(0.5, 0.5)):
+    def put(
+        shape: Outline,
+        color: int,
+        texture: str = "plain",
+        train_id: int = thing,
+        origin: Point = (x, 0.0, z),
+        tile: tuple[float, float] = (0.5, 0.5),
+    ) -> None:
         body.add(shape, origin, along, UPWARDS, color, texture, train_id, tile)
 
     for wheel in (-base / 2, base / 2):
@@ -113,7 +121,7 @@ def two_wheeler(
     shadow(mesh, x - 0.7, x + 0.7, z - 0.2, z + 0.2, velocity)
 
 
-def _rider(mesh: Mesh, rng: np.random.RandomState, put, motor: bool) -> None:
+def _rider(mesh: Mesh, rng: np.random.RandomState, put: Callable[[Outline, int, str, int], None], motor: bool) -> None:
     rider = ID["rider"]
     coat, trousers = mesh.paint(bright(rng), bright(rng)), mesh.paint(bright(rng))
     hip = (-0.25, 0.92) if motor else (-0.2, 1.0)

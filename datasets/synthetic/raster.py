@@ -1,4 +1,4 @@
-"""Polygons into a buffer of numbers, in whole-number arithmetic: every machine fills the same samples.
+"""Rasterization of polygons into a buffer of numbers, in integer arithmetic: every machine fills the same samples.
 
 OpenCV's ``fillPoly`` would be faster, but its edges differ between versions, and labels must not.
 """

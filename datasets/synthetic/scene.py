@@ -1,4 +1,4 @@
-"""One street: its ground, its buildings, who is on it, its light, and the camera's way through it."""
+"""One street: its ground, buildings, traffic, people, light, and the camera's path."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from .buildings import built_side, skyline
 from .camera import Camera, exact
 from .furniture import street_lamp, traffic_light, traffic_sign, tree
 from .ground import Plan, make_plan, paved
-from .mesh import ALONG_Z, STREET, UPWARDS, Mesh, Surfaces
+from .mesh import ALONG_Z, STREET, UPWARDS, Mesh, Point, Surfaces
 from .options import StreetOptions
 from .parts import ID, STILL, bright, dull, jitter, pick, rectangle, uniform
 from .people import person, two_wheeler
@@ -18,12 +18,12 @@ from .vehicles import bus, car, tram, truck
 
 _FAR = 120.0  # the street's end, meters from the camera's start
 _SHORT = 20.0  # a camera that drives farther than that has more street before it
-_CROSSING = 11.5  # who crosses the street does so nearer than this, and vehicles begin beyond it
+_CROSSING = 11.5  # meters: people and two-wheelers cross the street nearer than this, vehicles begin beyond it
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that ``render`` needs for a clip. Motion is already multiplied by the options' speed."""
+    """Inputs of ``render`` for a clip. Motion is already multiplied by the options' speed."""
 
     surfaces: Surfaces
     sky: np.ndarray  # 256 x 4 uint8
@@ -33,7 +33,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Path:
-    """The camera's way: it drives along z at an even pace while its yaw swings gently."""
+    """The camera's path: along z at constant speed while its yaw swings gently."""
 
     x: float
     eye: float  # meters above the ground
@@ -50,7 +50,7 @@ class Path:
 
 
 def street(options: StreetOptions, clip_seed: int) -> Scene:
-    """Build a clip's street. Each part has its own random numbers, so that none changes when another one does."""
+    """Build a clip's street. Each part has its own random generator, so that none changes when another one does."""
     parts = iter(range(100))
 
     def chance() -> np.random.RandomState:
@@ -93,7 +93,7 @@ def _weather(rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _furniture(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
-    """What stands at the kerbs: lamps, lights, signs, trees."""
+    """Objects at the kerbs: lamps, lights, signs, trees."""
     for side, kerb in ((-1, plan.road_left), (1, plan.road_right)):
         z = uniform(rng, 7, 14)
         while z < far - 30:
@@ -124,29 +124,30 @@ def _railing(mesh: Mesh, rng: np.random.RandomState, x: float, z: float) -> None
 
 
 def _traffic(mesh: Mesh, rng: np.random.RandomState, plan: Plan, speed: float) -> None:
-    def along(meters: float):
+    def along(meters: float) -> Point:
         return (0.0, 0.0, meters * speed)
 
-    big = [truck, bus]
-    rng.shuffle(big)
-    # Our own lane: one vehicle ahead that keeps about our pace.
+    order = [0, 1]
+    rng.shuffle(order)
+    big = [(truck, bus)[position] for position in order]
+    # The camera's lane: one vehicle ahead at about the camera's speed.
     lead = pick(rng, [car, car, big[0], None])
     if lead is not None:
         near = uniform(rng, 12, 24)
         lead(mesh, rng, uniform(rng, -0.3, 0.3), near, along(uniform(rng, 0.25, 0.6)), True)
-    # Towards us.
+    # Oncoming traffic.
     z = uniform(rng, 13, 24)
     for index in range(4):
-        kind = big[1] if index == 1 and rng.randint(3) else car
-        kind(mesh, rng, plan.lane_left + uniform(rng, -0.3, 0.3), z, along(-uniform(rng, 0.12, 0.45)), False)
-        z += uniform(rng, 9, 20) + (12 if kind is not car else 0)
+        vehicle = big[1] if index == 1 and rng.randint(3) else car
+        vehicle(mesh, rng, plan.lane_left + uniform(rng, -0.3, 0.3), z, along(-uniform(rng, 0.12, 0.45)), False)
+        z += uniform(rng, 9, 20) + (12 if vehicle is not car else 0)
     if plan.tracks is not None:
         coming = bool(rng.randint(2))
         tram(mesh, rng, plan.tracks, uniform(rng, 13, 34), along(-0.3 if coming else 0.35), not coming)
     if plan.lane_right is not None:
         z = uniform(rng, 12, 20)
-        for kind in (pick(rng, [truck, bus, car]), car):
-            kind(mesh, rng, plan.lane_right, z, along(uniform(rng, 0.2, 0.6)), True)
+        for vehicle in (pick(rng, [truck, bus, car]), car):
+            vehicle(mesh, rng, plan.lane_right, z, along(uniform(rng, 0.2, 0.6)), True)
             z += uniform(rng, 16, 24)
     # Two-wheelers: between the lanes, or across the street.
     for kind in ("bicycle", "motorcycle", pick(rng, ["bicycle", "motorcycle"])):
@@ -177,7 +178,7 @@ def _parked(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> N
                 car(mesh, rng, x, z, STILL, inwards < 0)
                 z += 5.2
             z += uniform(rng, 0.6, 6)
-    # Bicycles and motorcycles leaning at the houses and kerbs.
+    # Bicycles and motorcycles parked at the houses and kerbs.
     for side, walk, kerb in ((-1, plan.walk_left, plan.road_left), (1, plan.walk_right, plan.road_right)):
         for kind in ("bicycle", pick(rng, ["bicycle", "motorcycle"])):
             z, x = uniform(rng, 8, 24), pick(rng, [walk - side * 0.5, kerb + side * 0.9])

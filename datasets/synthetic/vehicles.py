@@ -1,15 +1,16 @@
-"""Cars, lorries, buses and trams: boxes whose visible faces are drawn in perspective.
+"""Cars, trucks, buses and trams: boxes whose visible faces are drawn in perspective.
 
 ``x``: the middle across the street; ``z``: the near end; ``velocity``: meters a frame; ``rear``: whether the near end
 is the rear or the front.
 """
 
 import math
+from typing import Protocol
 
 import numpy as np
 
 from .camera import exact
-from .mesh import ALONG_X, ALONG_Z, STREET, UPWARDS, Mesh, Point
+from .mesh import ALONG_X, ALONG_Z, STREET, UPWARDS, Mesh, Outline, Point
 from .parts import GLASS, ID, LEFT, RIGHT, STILL, TOWARDS, bright, disc, pick, rectangle, shadow, uniform
 
 _PANTOGRAPH = [(1.1, 0.0), (1.3, 0.0), (1.7, 0.7), (0.7, 0.7), (0.7, 0.6), (1.5, 0.6)]
@@ -37,7 +38,16 @@ def car(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Po
     thing = ID["car"]
     group = mesh.group((x, 0, z + 1.0), STREET, velocity)
 
-    def put(shape, origin, along, up, paint, texture="plain", normal=STILL, tile=(2.5, 2.5)):
+    def put(
+        shape: Outline,
+        origin: Point,
+        along: Point,
+        up: Point,
+        paint: int,
+        texture: str = "plain",
+        normal: Point = STILL,
+        tile: tuple[float, float] = (2.5, 2.5),
+    ) -> None:
         group.add(shape, origin, along, up, paint, texture, thing, tile, normal)
 
     for side, normal in ((-wide, LEFT), (wide, RIGHT)):
@@ -75,7 +85,7 @@ def car(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Po
 
 
 def truck(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: Point, rear: bool) -> None:
-    """A lorry with a box; its cab is the far end if ``rear``."""
+    """A truck with a box; its cab is the far end if ``rear``."""
     color, cab = bright(rng), bright(rng)
     length, high = uniform(rng, 5.0, 7.5), uniform(rng, 3.0, 3.7)
     paint, other = mesh.paint(color, bright(rng)), mesh.paint(color, bright(rng), 0.75)
@@ -129,17 +139,25 @@ def tram(mesh: Mesh, rng: np.random.RandomState, x: float, z: float, velocity: P
     shadow(mesh, x - 1.3, x + 1.3, z - 0.2, z + length + 0.2, velocity)
 
 
-def _face(mesh: Mesh, kind: str, x: float, z: float, velocity: Point):
+class _Put(Protocol):
+    """Adds a polygon to the near end of a vehicle."""
+
+    def __call__(
+        self, shape: Outline, paint: int, texture: str = "plain", tile: tuple[float, float] = (2.5, 2.5)
+    ) -> None: ...
+
+
+def _face(mesh: Mesh, kind: str, x: float, z: float, velocity: Point) -> _Put:
     group = mesh.group((x, 0, z - 0.5), STREET, velocity)
     half = 1.25 if kind == "bus" else 1.2
 
-    def put(shape, paint, texture="plain", tile=(2.5, 2.5)):
+    def put(shape: Outline, paint: int, texture: str = "plain", tile: tuple[float, float] = (2.5, 2.5)) -> None:
         group.add(shape, (x - half, 0.0, z), ALONG_X, UPWARDS, paint, texture, ID[kind], tile, TOWARDS)
 
     return put
 
 
-def _lamps(mesh: Mesh, put, wide: float, high: float, rear: bool) -> None:
+def _lamps(mesh: Mesh, put: _Put, wide: float, high: float, rear: bool) -> None:
     lamp, dark = mesh.paint((186, 28, 24) if rear else (232, 228, 212)), mesh.paint((24, 24, 26))
     for left in (0.08, wide - 0.43):
         put(rectangle(left, high, left + 0.35, high + 0.25), lamp)
@@ -150,7 +168,7 @@ def _box_side(
     mesh: Mesh, kind: str, x: float, half: float, near: float, far: float, low: float, high: float,
     paint: int, texture: str, velocity: Point, tile: tuple[float, float], axles: list[float],
 ) -> None:  # fmt: skip
-    """Both sides of a long vehicle, in slices that are short enough to be ordered by their middles."""
+    """Both sides of a long vehicle, in slices short enough to be ordered by their middles."""
     dark = mesh.paint((24, 24, 26), (120, 122, 126))
     slices = max(1, math.ceil((far - near) / 2.5))
     step = (far - near) / slices

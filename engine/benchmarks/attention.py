@@ -1,7 +1,7 @@
-"""``python main.py --benchmark attention``: time and memory of every attention backend beside the machine's own rate.
+"""``python main.py --benchmark attention``: time and memory of every attention backend, and a matrix product's rate.
 
-Everything is timed in turns: in each round a float32 matrix product, then each backend. So the ratios hold on a machine
-that others use too. Memory is measured in a fresh process, as the highest resident size above that before the call.
+Timings are interleaved: in each round a float32 matrix product, then each backend. So the ratios hold on a shared
+machine. Memory is measured in a fresh process, as the peak resident size above that before the call.
 """
 
 import contextlib
@@ -13,9 +13,10 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,11 @@ from models.local_attention import BACKENDS, local_attention, why_not
 
 logger = logging.getLogger(__name__)
 
-_PRODUCT = 1024  # side of the matrices whose product is the machine's own rate
-_MOST_SECONDS = 20.0  # of all rounds of one backend; where they would take longer there are fewer, one at least
+_PRODUCT = 1024  # side of the matrices whose product is the reference rate
+_MOST_SECONDS = 20.0  # of all rounds of one backend; slow ones have fewer rounds, at least one
+
+Call = tuple[Tensor, Tensor, Tensor]  # query, keys, values
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Shape(NamedTuple):
@@ -43,7 +47,7 @@ class Shape(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Useful work of a forward: a multiplication and an addition for each channel of each score and each value."""
+        """FLOP of a forward: a multiplication and an addition for each channel of each score and each value."""
         return 2 * self.b * self.h * self.w * self.t * self.n**2 * (self.c + self.d)
 
     @property
@@ -51,8 +55,8 @@ class Shape(NamedTuple):
         """Inputs plus output in float32."""
         return 4 * self.b * self.h * self.w * (self.c + self.d + self.t * (self.c + self.d))
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, keys and values with scores of a few units."""
+    def inputs(self) -> Call:
+        """Random query, keys and values, with scores of a few units."""
         make = torch.Generator().manual_seed(0)
         shapes = (self.b, self.c, self.h, self.w), (self.b, self.c, self.t, self.h, self.w)
         values = torch.randn(self.b, self.d, self.t, self.h, self.w, generator=make)
@@ -64,7 +68,7 @@ PSPNET = Shape("PSPNet-101", 1, 128, 2048, 3, 129, 257, 21)
 
 
 class Spread(NamedTuple):
-    """Seconds of one thing over all rounds."""
+    """Seconds over all rounds."""
 
     best: float
     median: float
@@ -73,9 +77,9 @@ class Spread(NamedTuple):
 
 
 def run(output_folder: Path) -> None:
-    """Prints tables; writes ``attention_benchmark.json`` and, where matplotlib is there, ``attention_scaling.png``."""
+    """Prints tables; writes ``attention_benchmark.json`` and, with matplotlib, ``attention_scaling.png``."""
     output_folder.mkdir(parents=True, exist_ok=True)
-    report = {
+    report: dict[str, Any] = {
         "machine": _machine(),
         "shapes": [_measured(ERFNET, rounds=15), _measured(PSPNET, rounds=2)],
         "scaling": _scaling(),
@@ -86,7 +90,7 @@ def run(output_folder: Path) -> None:
     print("\n".join(_text(report)))
 
 
-def _machine() -> dict:
+def _machine() -> dict[str, object]:
     return {
         "processor": platform.processor() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -97,10 +101,10 @@ def _machine() -> dict:
     }
 
 
-def _measured(shape: Shape, rounds: int) -> dict:
+def _measured(shape: Shape, rounds: int) -> dict[str, Any]:
     """Seconds, extra memory and ratios of all backends at one shape, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    call = tuple(x.to(device) for x in shape.inputs())
+    call = _moved(shape.inputs(), device)
     refused = {name: why_not(name, *call, shape.n) for name in BACKENDS if name != "auto"}
     if shape.d > 256:
         refused["reference"] = "it would keep all weights, several GB"
@@ -108,7 +112,7 @@ def _measured(shape: Shape, rounds: int) -> dict:
     product = torch.randn(_PRODUCT, _PRODUCT, device=device)
     work: dict[str, Callable[[], object]] = {"matrix product": lambda: product @ product}
     for name in names:
-        work[f"{name} forward"] = lambda name=name: _forward(call, shape, name)
+        work[f"{name} forward"] = partial(_forward, call, shape, name)
     backwards = [name for name in names if name in ("cpu", "cuda") or (shape.d <= 256 and name == "portable")]
     for name in backwards:
         work[f"{name} backward"] = _backward(call, shape, name)
@@ -130,13 +134,24 @@ def _measured(shape: Shape, rounds: int) -> dict:
     }
 
 
-def _forward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Tensor:
+def _moved(call: Call, device: torch.device) -> Call:
+    query, keys, values = (x.to(device) for x in call)
+    return query, keys, values
+
+
+def _leaves(call: Call) -> Call:
+    """The same tensors as leaves of a graph, without a copy."""
+    query, keys, values = (x.detach().requires_grad_() for x in call)
+    return query, keys, values
+
+
+def _forward(call: Call, shape: Shape, backend: str) -> Tensor:
     with torch.no_grad():
         return local_attention(*call, shape.n, backend=backend)
 
 
-def _backward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Callable[[], object]:
-    leaves = [x.detach().requires_grad_() for x in call]
+def _backward(call: Call, shape: Shape, backend: str) -> Callable[[], object]:
+    leaves = _leaves(call)
     graph: list[Tensor] = []
 
     def gradients() -> tuple[Tensor, ...]:
@@ -150,10 +165,10 @@ def _backward(call: tuple[Tensor, ...], shape: Shape, backend: str) -> Callable[
     return first
 
 
-def _in_turns(work: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Spread]:
-    """One call of each to warm up, then rounds, fewer of what is slow."""
+def _in_turns(work: dict[Key, Callable[[], object]], rounds: int, device: torch.device) -> dict[Key, Spread]:
+    """One call of each to warm up, then interleaved rounds, fewer of slow ones."""
     left = {name: int(_MOST_SECONDS / _seconds(function, device)) for name, function in work.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[Key, list[float]] = {name: [] for name in work}
     for turn in range(rounds):
         for name, function in work.items():
             if turn < max(1, left[name]):
@@ -172,7 +187,7 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, float] | None:
-    """Highest resident size above the one before, by the size of inputs plus output; None where it cannot be read."""
+    """Peak resident size above that before, relative to inputs plus output; None where it cannot be read."""
     if not sys.platform.startswith("linux"):
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -182,14 +197,13 @@ def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, 
 def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[str, float]:
     mmap_threshold = -3
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)  # so that freed memory leaves the process at once
+        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)  # so that freed memory is returned to the system at once
     small = Shape("warm up", 1, 2, 2, 1, 8, 8, 3)
-    leaves = [x.requires_grad_() for x in small.inputs()]
-    local_attention(*leaves, 3, backend=backend).sum().backward()
+    local_attention(*_leaves(small.inputs()), 3, backend=backend).sum().backward()
     call = shape.inputs()
     found = {"forward": _peak(lambda: _forward(call, shape, backend)) / shape.io_bytes}
     if with_backward:
-        leaves = [x.requires_grad_() for x in call]
+        leaves = _leaves(call)
         out = local_attention(*leaves, shape.n, backend=backend)
         grad = torch.ones_like(out)
         found["backward"] = _peak(lambda: torch.autograd.grad(out, leaves, grad)) / shape.io_bytes
@@ -197,8 +211,8 @@ def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[
 
 
 def _peak(function: Callable[[], object]) -> int:
-    """Bytes that a call adds to the resident size at its highest, with what it returns."""
-    Path("/proc/self/clear_refs").write_text("5")  # sets the highest size back to the current one
+    """Bytes that a call adds to the resident size at its peak, results included."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = _status_bytes("VmRSS")
     function()
     return _status_bytes("VmHWM") - before
@@ -209,8 +223,8 @@ def _status_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def _scaling() -> dict[str, dict]:
-    """Seconds of ``auto`` over T, over h * w and over n * n, and the least-squares line through each."""
+def _scaling() -> dict[str, dict[str, Any]]:
+    """Seconds of ``auto`` over T, over h * w and over n * n, with the least-squares line of each."""
     few = ERFNET._replace(t=1)
     series = {
         "T": [(t, ERFNET._replace(t=t)) for t in (1, 2, 3, 4, 6, 8)],
@@ -220,21 +234,22 @@ def _scaling() -> dict[str, dict]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for name, points in series.items():
-        calls = {x: (tuple(i.to(device) for i in shape.inputs()), shape) for x, shape in points}
-        work = {x: lambda call=call, shape=shape: _forward(call, shape, "auto") for x, (call, shape) in calls.items()}
+        work: dict[int, Callable[[], object]] = {
+            x: partial(_forward, _moved(shape.inputs(), device), shape, "auto") for x, shape in points
+        }
         seconds = _in_turns(work, 9, device)
         found[name] = _line([float(x) for x in seconds], [spread.best for spread in seconds.values()])
     return found
 
 
-def _line(x: list[float], y: list[float]) -> dict:
+def _line(x: list[float], y: list[float]) -> dict[str, Any]:
     slope, intercept = statistics.linear_regression(x, y)
     return {"x": x, "seconds": y, "slope": slope, "intercept": intercept, "r2": statistics.correlation(x, y) ** 2}
 
 
-def _training_steps() -> dict[str, dict]:
+def _training_steps() -> dict[str, dict[str, Any]]:
     """A training step of LMANet-ERFNet on a clip of 512x1024 with the portable and with the fastest attention."""
-    from models import LMANetConfig, build_lmanet  # the whole network is needed here only
+    from models import LMANetConfig, build_lmanet  # needed here only
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clip = torch.rand(1, 4, 3, 512, 1024, generator=torch.Generator().manual_seed(0)).to(device)
@@ -256,9 +271,9 @@ def _training_steps() -> dict[str, dict]:
     return {name: spread._asdict() for name, spread in seconds.items()}
 
 
-def _draw(scaling: dict[str, dict], path: Path) -> None:
+def _draw(scaling: dict[str, dict[str, Any]], path: Path) -> None:
     try:
-        from matplotlib.figure import Figure  # no window system is needed for this
+        from matplotlib.figure import Figure  # needs no window system
     except ImportError:
         logger.info("matplotlib is not installed, so there is no %s", path.name)
         return
@@ -271,7 +286,7 @@ def _draw(scaling: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _text(report: dict) -> list[str]:
+def _text(report: dict[str, Any]) -> list[str]:
     lines = ["machine: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items())]
     for found in report["shapes"]:
         sizes = " ".join(f"{key}={value}" for key, value in list(found["shape"].items())[1:])

@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
-from engine.streaming.outputs import CODEC, VideoOutput
+from engine.streaming.outputs.video import VideoOutput
 from engine.streaming.sources import VideoFile
 from engine.streaming.stream import Stream
+from engine.streaming.video_writer import CODEC
 from models.inference.segmenter import VideoSegmenter
+from utils.class_set import ClassSet
 
 FRAMES, FPS = 24, 17
 WHAT = (
@@ -21,7 +23,7 @@ WHAT = (
 )
 
 
-def run(segmenter: VideoSegmenter, rounds: int) -> dict:
+def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
     """Streams a drawn street of the working size ``rounds`` times; frames per second as ``stream.json`` counts them."""
     paces = []
     with tempfile.TemporaryDirectory() as name:
@@ -29,7 +31,8 @@ def run(segmenter: VideoSegmenter, rounds: int) -> dict:
         street = write_street(folder / "street.mp4", segmenter.work_size)
         for _ in tqdm(range(rounds), "pipeline", disable=None, leave=False):
             segmenter.reset()
-            stream = Stream(segmenter, VideoFile(street), [VideoOutput(folder, "overlay", 0.5, FPS)])
+            outputs = [VideoOutput(folder, "overlay", 0.5, FPS, classes)]
+            stream = Stream(segmenter, VideoFile(street), outputs, classes)
             stream.run()
             paces.append(stream.record.pace())
     names = ("frames_per_second", "network_alone", "share_of_network_alone")

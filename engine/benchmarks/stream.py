@@ -9,13 +9,15 @@ import logging
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from engine.benchmarks import pipeline as benchmark_pipeline
-from models.config import LMANetConfig
+from engine.options.settings import NetworkSettings, StreamSettings
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
 from models.inference.segmenter import VideoSegmenter
@@ -41,19 +43,17 @@ Call = Callable[[], object]
 
 
 def run(
-    config: LMANetConfig,
-    size: tuple[int, int],
+    network: NetworkSettings,
+    settings: StreamSettings,
     device: torch.device,
     folder: Path,
-    compiled: bool,
-    int8: bool = False,
     rounds: int | None = None,
 ) -> dict:
-    """Measures, prints a table, writes ``benchmark_stream.json`` and gives its content.
+    """Measures, prints a table, writes ``benchmark_stream.json`` and returns its content.
 
-    ``int8`` is calibrated on random frames: of it only the time is measured.
+    8-bit integers are calibrated on random frames: of them only the time is measured.
     """
-    rounds = rounds or ROUNDS
+    rounds, config, size = rounds or ROUNDS, network.config, network.work_size
     torch.manual_seed(0)
     model = build_lmanet(config).eval().to(device)
     single = build_lmanet(replace(config, baseline=True)).eval().to(device)
@@ -63,11 +63,11 @@ def run(
     with torch.inference_mode():
         calls = {LMANET: streaming(fast_copy(model), frame, config.memory_size, stages)}
         calls[SINGLE], calls[PLAIN] = streaming(fast_copy(single), frame), lambda: single.step(frame)
-        if compiled:
+        if settings.compile:
             log.info("compiling, with warm-up: this takes minutes")
             calls[LMANET + COMPILED] = streaming(fast_copy(model, compiled=True), frame, config.memory_size)
             calls[SINGLE + COMPILED] = streaming(fast_copy(single, compiled=True), frame)
-        if int8:
+        if settings.int8 is not None:
             frames = [torch.rand(1, 3, *size) for _ in range(CALIBRATION_FRAMES)]
             for name, each, frames_kept in ((LMANET, model, config.memory_size), (SINGLE, single, 0)):
                 fast = fast_copy(each)
@@ -93,7 +93,9 @@ def run(
         "milliseconds": {name: spread(values) for name, values in seconds.items()},
         "stages": {name: spread(values) for name, values in stages.per_frame(rounds).items()},
         "ratios": ratios(seconds),
-        "pipeline": benchmark_pipeline.run(VideoSegmenter(model, device=device, work_size=size), PIPELINE_ROUNDS),
+        "pipeline": benchmark_pipeline.run(
+            VideoSegmenter(model, device=device, work_size=size), network.classes, PIPELINE_ROUNDS
+        ),
     }
     write_text(folder / REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(table(report))
@@ -111,19 +113,22 @@ def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: 
 
 
 class StageTimes:
-    """Adds up what the parts of a network take, by wrapping their calls."""
+    """Adds up the seconds that the parts of a network take, by hooks around their calls."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.seconds: dict[str, list[float]] = {name: [] for name in STAGES}
+        self._start = 0.0
 
     def attach(self, model: LMANet) -> None:
+        """Times the parts of ``model`` from now on."""
         if model.config.baseline:
             return
-        parts = {"encoder": model.encoder, "fusion": model.fusion, "decoder": model.decoder}
-        for stage, part in [*parts.items(), ("heads", model.query_head), ("heads", model.memory_head)]:
-            part.forward = self._timed(stage, part.forward)
-        model.read, model.push = self._timed("attention", model.read), self._timed("push", model.push)
+        parts = {"encoder": model.encoder, "attention": model.read, "fusion": model.fusion, "decoder": model.decoder}
+        heads = [("heads", model.query_head), ("heads", model.memory_head)]
+        for stage, part in [*parts.items(), *heads, ("push", model.push)]:
+            part.register_forward_pre_hook(self._starting)
+            part.register_forward_hook(partial(self._ended, stage))
 
     def clear(self) -> None:
         for values in self.seconds.values():
@@ -138,14 +143,11 @@ class StageTimes:
                 found[stage] = [sum(values[i : i + calls]) for i in range(0, len(values), calls)]
         return found
 
-    def _timed(self, stage: str, call: Callable) -> Callable:
-        def timed(*arguments: object) -> object:
-            start = synchronized_seconds(self.device)
-            result = call(*arguments)
-            self.seconds[stage].append(synchronized_seconds(self.device) - start)
-            return result
+    def _starting(self, part: nn.Module, arguments: tuple) -> None:
+        self._start = synchronized_seconds(self.device)  # no part is inside another
 
-        return timed
+    def _ended(self, stage: str, part: nn.Module, arguments: tuple, output: object) -> None:
+        self.seconds[stage].append(synchronized_seconds(self.device) - self._start)
 
 
 def onnx_runtime(single: LMANet, frame: torch.Tensor) -> Call | None:

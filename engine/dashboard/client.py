@@ -1,10 +1,10 @@
-"""A client of the visdom server that a run never waits for: it says what windows are to hold, a thread brings it there.
+"""A non-blocking client of the visdom server: a run sets the contents of windows, a thread sends them.
 
-Windows are kept here as they are to be. So nothing is lost where the server is absent, starts late or is started anew:
-once it answers, what it lacks is sent. A window that changes faster than it can be sent is sent as it is last; so what
-waits is bounded by the number of windows, and of pictures in a history.
+The client keeps the contents of all windows. So nothing is lost where the server is absent, starts late or restarts:
+once it answers, what it lacks is sent. Of a window that changes faster than it can be sent only the last state is sent;
+the queue is bounded by the number of windows, and of pictures in a history.
 
-The thread spends at most 2 % of its time computing, and speaks with this machine alone, past all proxies.
+The thread spends at most 2 % of its time computing, and connects to the loopback interface alone, past all proxies.
 """
 
 import http.client
@@ -18,44 +18,49 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import websocket
 
 from utils.files import write_text
+from utils.visdom_settings import HOST, LONGEST_HISTORY
+
+# Own code although visdom has a client: that one posts in the caller's thread and without a time limit, so that a
+# server that hangs stops the run; and what it could not send is lost.
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 RETRY_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0
 PAUSE_SECONDS = 0.3
 LONGEST_PAUSE_SECONDS = 30.0
 # Seconds to rest for each second of computing.
 REST = 50
-LONGEST_HISTORY = 300
-# What writing the windows may take at most, on a machine that is busy with other things.
+# Pixels of a pane's bar with its line, on the server's page.
+BAR = 15
+# Limit of writing the windows at the end, on a busy machine.
 DISK_SECONDS = 10.0
-# The server's page puts names into scripts and addresses as they are.
+# The server's page does not escape names in scripts and addresses.
 UNSAFE_IN_NAMES = re.compile(r"[\x00-\x1f\\/'\"<>&%+#?]")
 LONGEST_NAME_BYTES = 200
 
-# What visdom's own client would send for a window: "data", "layout" and "opts".
-Message = dict
+# As visdom's own client sends it for a window: "data", "layout" and "opts".
+Message = dict[str, Any]
 Render = Callable[[], Message]
-# Called with the place of a click in a picture, down and right in pixels of the picture itself.
+# Called with the row and column of a click in a picture, in its pixels.
 OnClick = Callable[[float, float], None]
 
 
 def environment_name(name: str) -> str:
-    """A name that visdom's page and a file system can take: as it is, but for a few signs and for what is too long."""
+    """The name with characters replaced that visdom's page or a file system do not take, and shortened."""
     safe = UNSAFE_IN_NAMES.sub("_", name)
     return safe.encode("utf-8", "replace")[:LONGEST_NAME_BYTES].decode("utf-8", "ignore") or "run"
 
 
 @dataclass(eq=False)
 class _Window:
-    """What a window is to hold: one message, or the messages of a history; and how many of them the server has."""
+    """Contents of a window: one message, or the messages of a history; and how many of them the server has."""
 
     environment: str
     name: str
@@ -63,16 +68,17 @@ class _Window:
     sent: int = 0
 
     def message(self, position: int, renders: list[Render | Message]) -> Message:
-        """The message at a position of ``renders``, which is made once and kept."""
-        if not isinstance(renders[position], dict):
-            renders[position] = renders[position]()
-        return {**renders[position], "win": self.name, "eid": self.environment}
+        """The message at a position of ``renders``, where it is kept once rendered."""
+        message = renders[position]
+        if not isinstance(message, dict):
+            renders[position] = message = message()
+        return {**message, "win": self.name, "eid": self.environment}
 
 
 class Dashboard:
-    """Windows of a run in visdom environments. Every call returns at once, and none fails for the server's sake.
+    """Windows of a run in visdom environments. No call blocks, and none fails because of the server.
 
-    ``environments`` are all that the run has; what a server still holds under their names is closed first.
+    ``environments`` are all of the run; windows that the server still holds under their names are closed first.
     """
 
     def __init__(self, port: int, environments: Sequence[str], retry_seconds: float = RETRY_SECONDS):
@@ -94,7 +100,7 @@ class Dashboard:
         return self._connected
 
     def show(self, environment: str, window: str, render: Render) -> None:
-        """Puts a message into a window, in place of what it holds. ``render`` is called by the thread."""
+        """Replaces the contents of a window. ``render`` is called by the thread."""
         with self._lock:
             shown = self._window(environment, window)
             shown.renders, shown.sent = [render], 0
@@ -108,21 +114,21 @@ class Dashboard:
                 shown.renders, shown.sent = shown.renders[1:], max(0, shown.sent - 1)
 
     def on_click(self, environment: str, window: str, answer: OnClick) -> None:
-        """Has clicks into a picture answered, by a thread of its own."""
+        """Registers a callback for clicks on a picture, called by a thread of its own."""
         with self._lock:
             self._clicks[environment, window] = answer
 
     def save(self, folder: Path) -> None:
-        """Writes every environment to ``FOLDER/ENVIRONMENT.json`` soon, in the form that visdom itself saves them."""
+        """Writes every environment to ``FOLDER/ENVIRONMENT.json`` soon, in visdom's own format."""
         with self._lock:
             self._save_to = folder
 
     def wake(self) -> None:
-        """Sends what is new without the usual pause: someone is waiting for it."""
+        """Sends changes without the usual pause, for a user who waits."""
         self._wake.set()
 
     def close(self, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Brings what is missing to disk, and for at most ``seconds`` to the server, if one answers."""
+        """Flushes changes to disk, and for at most ``seconds`` to the server, if one answers."""
         self._give_up_at = time.monotonic() + seconds
         self._next_try = 0.0
         self._closing.set()
@@ -139,7 +145,7 @@ class Dashboard:
             self._wake.clear()
             try:
                 self._write_files()
-                # At the end a server that has been there gets one more chance: it may have been started again.
+                # At the end a server that was connected before is tried once more: it may have restarted.
                 if self._connected or ((self._greeted or not closing) and self._connect()):
                     self._send_missing()
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -147,7 +153,7 @@ class Dashboard:
                 if closing and was_connected:
                     self._next_try = 0.0
                     continue
-            except Exception:  # whatever goes wrong in a picture must not end a training
+            except Exception:  # an error in a picture must not end a training
                 log.warning("the dashboard could not show something; the run goes on", exc_info=True)
             if closing:
                 return
@@ -166,7 +172,7 @@ class Dashboard:
             for window in self._windows.values():
                 window.sent = 0
         if not self._greeted:
-            # An earlier run of the same name may have left windows that this one does not have.
+            # Windows of an earlier run of the same name, which this one may not have.
             for environment in set(self.environments) & set(present):
                 self._posted("close", {"win": None, "eid": environment})
             addresses = (f"http://localhost:{self.port}/env/{quote(name)}" for name in self.environments)
@@ -203,7 +209,7 @@ class Dashboard:
                 try:
                     message = window.message(position, renders)
                 finally:
-                    # Before it is sent, so that what cannot be drawn is not tried for ever.
+                    # Before it is sent, so that a window that cannot be rendered is not retried for ever.
                     with self._lock:
                         if window.renders is renders:
                             window.sent = position + 1
@@ -215,11 +221,11 @@ class Dashboard:
             windows = [(window, window.renders) for window in self._windows.values()]
         if folder is None:
             return
-        environments: dict[str, dict] = {}
+        environments: dict[str, dict[str, Any]] = {}
         for window, renders in windows:
             messages = [window.message(position, renders) for position in range(len(renders))]
             jsons = environments.setdefault(window.environment, {})
-            jsons[window.name] = {**_as_the_server_keeps_it(messages), "i": len(jsons)}
+            jsons[window.name] = {**_stored_window(messages), "i": len(jsons)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for environment, jsons in environments.items():
@@ -229,7 +235,7 @@ class Dashboard:
         if self._connected:
             self._posted("save", {"data": list(environments)})
 
-    def _posted(self, endpoint: str, message: dict) -> str:
+    def _posted(self, endpoint: str, message: Message) -> str:
         """The server's answer; raises ``OSError`` or ``HTTPException`` where there is none."""
         left = max(0.1, min(TIMEOUT_SECONDS, self._give_up_at - time.monotonic()))
         connection = http.client.HTTPConnection(HOST, self.port, timeout=left)
@@ -240,9 +246,9 @@ class Dashboard:
             connection.close()
 
     def _listen(self) -> None:
-        """Answers clicks until the server goes, which is seen here first."""
+        """Handles clicks until the server ends the connection."""
         try:
-            # Connected here: left to itself, the library goes through the proxy that the environment names.
+            # Connected here, since the library would use the proxy of the environment.
             direct = socket.create_connection((HOST, self.port), TIMEOUT_SECONDS)
             events = websocket.create_connection(f"ws://{HOST}:{self.port}/vis_socket", socket=direct)
             events.settimeout(None)
@@ -256,21 +262,35 @@ class Dashboard:
         if threading.current_thread() is self._listener and not self._closing.is_set():
             self._connected = False
 
-    def _answer(self, event: dict) -> None:
+    def _answer(self, event: dict[str, Any]) -> None:
         place = event.get("image_coord")
         with self._lock:
-            answer = self._clicks.get((event.get("eid"), event.get("target")))
+            answer = self._clicks.get((event.get("eid", ""), event.get("target", "")))
         if event.get("event_type") != "Click" or answer is None or not isinstance(place, dict):
             return
         try:
-            answer(float(place["y"]), float(place["x"]))
-        except Exception:  # a click must not end a training either
+            answer(*_place(event))
+        except Exception:  # nor must a click
             log.warning("the dashboard could not answer a click", exc_info=True)
         self.wake()
 
 
-def _as_the_server_keeps_it(messages: list[Message]) -> dict:
-    """A window as visdom 0.2 makes it of the messages that it gets."""
+def _place(event: dict[str, Any]) -> tuple[float, float]:
+    """Row and column of a click as the page of visdom 0.2 counts them: in a picture one pixel wider than requested.
+
+    The page of visdom 0.3, whose panes have versions, draws it 2 pixels narrower, and its middle 8 pixels higher.
+    """
+    down, right = float(event["image_coord"]["y"]), float(event["image_coord"]["x"])
+    pane = event.get("pane_data") or {}
+    if "version" not in pane:
+        return down, right
+    middle = (pane["height"] + BAR) / 2
+    scale = (pane["width"] - 1) / (pane["width"] + 1)
+    return middle + (down - (middle - 8)) / scale, right / scale
+
+
+def _stored_window(messages: list[Message]) -> dict[str, Any]:
+    """A window as the server of visdom 0.2 stores it after these messages."""
     first, opts = messages[0], messages[0]["opts"]
     kept = {
         "command": "window",
@@ -290,8 +310,8 @@ def _as_the_server_keeps_it(messages: list[Message]) -> dict:
     return {**kept, "type": "plot", "content": {"data": first["data"], "layout": first["layout"]}}
 
 
-def saved_window(folder: Path, environment: str, window: str) -> dict | None:
-    """What a window held when its environment was saved last, as visdom keeps it; ``None`` where it is not known."""
+def saved_window(folder: Path, environment: str, window: str) -> dict[str, Any] | None:
+    """A window of a saved environment, as visdom stores it; ``None`` where there is none."""
     try:
         return json.loads((folder / f"{environment}.json").read_text(encoding="utf-8"))["jsons"][window]
     except (OSError, ValueError, KeyError, TypeError):

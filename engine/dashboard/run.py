@@ -9,14 +9,17 @@ from functools import cache
 import numpy as np
 from torch import Tensor
 
-from datasets.classes import CLASS_NAMES, IGNORED, PALETTE
 from engine.dashboard import windows
 from engine.dashboard.client import Dashboard, environment_name, saved_window
 from engine.dashboard.windows import BLUE, GREEN, PURPLE, VERMILION, Curve
-from engine.evaluation.evaluate import Evaluation, class_legend, enlarged
+from engine.evaluation.evaluate import Evaluation
+from engine.evaluation.metric import registered_metrics
+from engine.reports.clip_writers import class_legend
 from engine.reports.memory_view import MemoryView, PixelPictures, telling_cells
-from engine.reports.scores import confusion_shares, iou_by_name, percent
+from engine.reports.scores import MEAN_IOU, confusion_shares, iou_by_name, percent
 from engine.run_folder import EpochRow, RunFolder
+from utils.class_set import ClassSet
+from utils.resize import resize_labels
 from utils.visualize import colorized, error_map, narrowed
 
 PICTURE_WIDTH = 560
@@ -36,20 +39,21 @@ class _Shot:
 class RunDashboard:
     """Shows a training or an evaluation. Its calls take next to no time: pictures are made by the dashboard's thread.
 
-    ``look`` gives what the last frame of the first clip reads from the memory, if there is one; ``rows`` are the epochs
-    that a resumed training has behind it.
+    ``look`` returns what the last frame of the first clip reads from the memory, if there is one; ``rows`` are the
+    epochs that a resumed training has behind it.
     """
 
     def __init__(
         self,
         port: int,
         folder: RunFolder,
+        classes: ClassSet,
         steps_plot: int,
         look: Callable[[], MemoryView | None],
         baseline: dict | None = None,
         rows: Sequence[EpochRow] = (),
     ):
-        self.steps_plot, self.look, self.baseline = steps_plot, look, baseline
+        self.classes, self.steps_plot, self.look, self.baseline = classes, steps_plot, look, baseline
         self.pictures, self.graphs = (environment_name(f"{folder.name}_{kind}") for kind in ("pictures", "graphs"))
         self.client = Dashboard(port, (self.pictures, self.graphs))
         self._saved = folder.dashboard_folder
@@ -69,8 +73,8 @@ class RunDashboard:
             size = tuple(frame.shape[-2:])
             self._shot = _Shot(
                 np.ascontiguousarray(frame.permute(1, 2, 0).numpy()),
-                enlarged(prediction, size).numpy(),
-                enlarged(label, size).numpy().copy(),
+                resize_labels(prediction, size).numpy(),
+                resize_labels(label, size).numpy().copy(),
             )
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -155,13 +159,17 @@ class RunDashboard:
 
     def _scores(self, evaluation: Evaluation, of_what: str) -> None:
         counts = evaluation.confusion.counts.cpu().clone()
-        iou = iou_by_name(CLASS_NAMES[:IGNORED], evaluation.confusion.iou())
+        names, output_names = self.classes.names, self.classes.output_names
+        iou, colors = iou_by_name(names, evaluation.confusion.iou()), dict(zip(names, self.classes.colors, strict=True))
         title, baseline = f"IoU per class: {of_what}, mean {percent(evaluation.confusion.mean_iou())} %", self.baseline
-        self.client.show(self.graphs, "IoU per class", lambda: windows.plot_of_iou(title, iou, baseline))
+        metrics = [metric for metric in registered_metrics() if metric.name != MEAN_IOU]
+        shown = [f"{metric.title} {metric.text(evaluation.value(metric))}" for metric in metrics]
+        others = ", ".join([f"confusion: {of_what}", *shown])
+        self.client.show(self.graphs, "IoU per class", lambda: windows.plot_of_iou(title, iou, colors, baseline))
         self.client.show(
             self.graphs,
             "confusion matrix",
-            lambda: windows.plot_of_confusion(f"confusion: {of_what}", confusion_shares(counts.numpy()), CLASS_NAMES),
+            lambda: windows.plot_of_confusion(others, confusion_shares(counts.numpy()), output_names),
         )
 
     def _times(self, of_what: str) -> None:
@@ -181,23 +189,27 @@ class RunDashboard:
             self._picture("frame", lambda: windows.picture("current frame", narrowed(shot.frame, PICTURE_WIDTH)))
         else:
             if self._cell is None:
-                found = telling_cells(shot.label, view.query.shape[-2:], 1)
+                found = telling_cells(shot.label, view.query.shape[-2:], 1, self.classes)
                 self._cell = found[0][1:] if found else tuple(side // 2 for side in view.query.shape[-2:])
             if first:
                 for name, frame in zip([*view.names(), "current frame"], [*view.past, view.frame], strict=True):
                     self._input(name, frame)
             self._inspect()
             self.client.on_click(self.pictures, "frame", self._clicked)
-        self._picture("target", lambda: windows.picture("target", _labels(shot.label), exact=True))
+        self._picture("target", lambda: windows.picture("target", self._colored(shot.label), exact=True))
         self.client.add(
             self.pictures,
             "prediction",
-            lambda: windows.picture("prediction", _labels(shot.prediction), caption, exact=True, history=True),
+            lambda: windows.picture("prediction", self._colored(shot.prediction), caption, exact=True, history=True),
         )
         self.client.add(
-            self.pictures, "errors", lambda: windows.picture("errors", _errors(shot), caption, exact=True, history=True)
+            self.pictures,
+            "errors",
+            lambda: windows.picture("errors", self._errors_of(shot), caption, exact=True, history=True),
         )
-        self._picture("legend", lambda: windows.picture("legend", class_legend(PICTURE_WIDTH), exact=True))
+        self._picture(
+            "legend", lambda: windows.picture("legend", class_legend(self.classes, PICTURE_WIDTH), exact=True)
+        )
 
     def _clicked(self, down: float, right: float) -> None:
         view = self._view
@@ -232,17 +244,15 @@ class RunDashboard:
 
         self.client.add(self.pictures, "inputs", render)
 
+    def _colored(self, labels: np.ndarray) -> np.ndarray:
+        return colorized(narrowed(labels, PICTURE_WIDTH, exact=True), self.classes.palette)
+
+    def _errors_of(self, shot: _Shot) -> np.ndarray:
+        prediction, label = (narrowed(labels, PICTURE_WIDTH, exact=True) for labels in (shot.prediction, shot.label))
+        return error_map(narrowed(shot.frame, PICTURE_WIDTH), prediction, label, self.classes.ignored)
+
     def _picture(self, window: str, render: Callable[[], dict]) -> None:
         self.client.show(self.pictures, window, render)
-
-
-def _labels(label: np.ndarray) -> np.ndarray:
-    return colorized(narrowed(label, PICTURE_WIDTH, exact=True), PALETTE)
-
-
-def _errors(shot: _Shot) -> np.ndarray:
-    prediction, label = (narrowed(labels, PICTURE_WIDTH, exact=True) for labels in (shot.prediction, shot.label))
-    return error_map(narrowed(shot.frame, PICTURE_WIDTH), prediction, label, IGNORED)
 
 
 def _epoch_of(content: dict) -> float:

@@ -1,20 +1,20 @@
-"""Messages for visdom: what a window holds, in Plotly's words, as the visdom server takes them.
+"""Messages for the visdom server: contents of windows, plots in Plotly's format.
 
-Free colors are those of Okabe and Ito, which the color-blind tell apart; lines differ in their dashes too.
+Colors are from the Okabe-Ito palette, which the color-blind can distinguish; lines differ in their dashes too.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.classes import CLASSES
+from utils.class_set import Color
 from utils.visualize import data_uri
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PLOT_SIZE = {"width": 520, "height": 330}
-# visdom's page sets panes in rows of 15 pixels, 9 of which are lost once, with a bar of 15 above the content.
+# visdom's page lays panes out in rows of 15 pixels, minus 9, with a bar of 15 above the content.
 ROW, LOST, BAR = 15, 9, 15
 
 
@@ -44,17 +44,19 @@ def plot_of_curves(title: str, x_title: str, y_title: str, curves: Sequence[Curv
     return _plot(title, traces, {"title": x_title}, {"title": y_title}, PLOT_SIZE)
 
 
-def plot_of_iou(title: str, iou: dict[str, float | None], baseline: dict | None = None) -> dict:
-    """A bar a class, in percent and in the class's color; a diamond for what an earlier evaluation had."""
+def plot_of_iou(
+    title: str, iou: dict[str, float | None], colors: Mapping[str, Color], baseline: dict | None = None
+) -> dict:
+    """A bar per class, in percent and in the class's color; diamonds for ``baseline``, an earlier evaluation."""
     names = list(iou)
-    colors = {c.name: "#{:02x}{:02x}{:02x}".format(*c.color) for c in CLASSES}
+    fills = ["#{:02x}{:02x}{:02x}".format(*colors[name]) for name in names]
     traces = [
         {
             "type": "bar",
             "name": "IoU",
             "x": names,
             "y": [_percent(value) for value in iou.values()],
-            "marker": {"color": [colors[name] for name in names], "line": {"color": "#222", "width": 1}},
+            "marker": {"color": fills, "line": {"color": "#222", "width": 1}},
         }
     ]
     if baseline is not None:
@@ -73,7 +75,7 @@ def plot_of_iou(title: str, iou: dict[str, float | None], baseline: dict | None 
 
 
 def plot_of_confusion(title: str, shares: np.ndarray, names: Sequence[str]) -> dict:
-    """Shares R K of each labeled class's pixels (a row, ``nan`` where there are none) by prediction, in percent."""
+    """A heat map of shares R K in percent: a row per labeled class (NaN without pixels), a column per prediction."""
     rows, columns = shares.shape
     trace = {
         "type": "heatmap",
@@ -92,22 +94,22 @@ def plot_of_confusion(title: str, shares: np.ndarray, names: Sequence[str]) -> d
 
 
 def pane_height(height: int) -> int:
-    """Height to ask of the page for a pane in which a picture of ``height`` is whole."""
+    """Height to request for a pane that shows a picture of ``height`` in full."""
     rows = -(-(height + 2 * BAR + LOST) // ROW)
     return ROW * rows - ROW - LOST
 
 
 def top_in_pane(height: int) -> float:
-    """How far below its bar the page puts the picture in such a pane: clicks are counted from the bar."""
+    """Offset of the picture below the bar of such a pane, from which the page counts clicks."""
     return (pane_height(height) + ROW - height) / 2
 
 
 def picture(title: str, image: np.ndarray, caption: str = "", exact: bool = False, history: bool = False) -> dict:
-    """An image H W 3, in a pane as large as it is; ``history`` makes a slider of all that are added."""
+    """An image H W 3, in a pane of its size; ``history`` shows all added images with a slider."""
     content = {"src": data_uri(image, exact), "caption": caption}
     height, width = image.shape[:2]
     below = 26 * history + 22 * bool(caption)
-    # The page draws it one pixel wider than that: as large as it is, so that clicks come in its own pixels.
+    # The page draws it one pixel wider than that: in its own size, so that clicks are in its pixels.
     opts = {"title": title, "width": width - 1, "height": pane_height(height + below)}
     return {"data": [{"content": content, "type": "image_history" if history else "image"}], "opts": opts}
 

@@ -1,13 +1,13 @@
-"""Scores of a segmentation, as the Cityscapes benchmark defines them."""
+"""Confusion matrix, IoU and accuracy, as the Cityscapes benchmark defines them."""
 
 import torch
 from torch import Tensor
 
 
 class ConfusionMatrix:
-    """Counts pixels by label (rows) and prediction (columns); pixels labeled ``ignored`` do not count.
+    """Pixel counts by label (rows) and prediction (columns), without pixels labeled ``ignored``.
 
-    ``num_classes`` includes the ignored class, the last one. Counts are exact and can be summed over processes.
+    ``num_classes`` includes the ignored class, the last one. Counts are exact integers, to be all-reduced as they are.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
@@ -15,7 +15,7 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Adds predicted and labeled classes, integers of the same shape. Raises ``ValueError`` for other shapes."""
+        """Adds predictions and labels, integers of the same shape. Raises ``ValueError`` for different shapes."""
         if prediction.shape != label.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
         counted = label != self.ignored
@@ -24,18 +24,20 @@ class ConfusionMatrix:
         self.counts += torch.bincount(cells, minlength=size * size).view(size, size).to(self.counts.device)
 
     def iou(self) -> Tensor:
-        """IoU of each class but the ignored one, float64 in [0, 1]; ``nan`` where a class is neither labeled nor
-        predicted. Predicting the ignored class on a labeled pixel is a miss."""
+        """IoU by class without the ignored one, float64 in [0, 1]; NaN for classes neither labeled nor predicted.
+
+        Predicting the ignored class on a labeled pixel is a false negative.
+        """
         counts = self.counts.cpu().double()
         hits = counts.diagonal()
         union = counts.sum(0) + counts.sum(1) - hits
         return (hits / union)[: self.ignored]
 
     def mean_iou(self) -> float:
-        """Mean over the classes that are labeled or predicted; ``nan`` where there is none."""
+        """Mean IoU over the classes that are labeled or predicted; NaN where there is none."""
         return self.iou().nanmean().item()
 
     def accuracy(self) -> float:
-        """Share of the counted pixels that are predicted rightly; ``nan`` where none counts."""
+        """Pixel accuracy; NaN where no pixel counts."""
         counts = self.counts.cpu().double()
         return (counts.diagonal().sum() / counts.sum()).item()

@@ -1,4 +1,4 @@
-"""How steady predictions are over time: TC, which needs no labels, and mVC, which needs one for every frame."""
+"""Temporal consistency of predictions: TC, which needs no labels, and mVC, which needs one for every frame."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,25 +16,25 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5  # Sundaram, Brox, Keutzer, E
 class TemporalConsistency:
     """TC: mean IoU of the labels of frame t + 1, warped back to frame t, with those of frame t (Liu et al., ECCV 2020).
 
-    Several predictions of one video, by name, share the flow. Pixels are counted over all pairs of frames; a class that
-    neither side holds is left out of the mean.
+    Several predictions of one video, by name, share the flow. Pixels are counted over all pairs of frames; classes that
+    occur on neither side are left out of the mean.
     """
 
     def __init__(self, names: Sequence[str], num_classes: int):
         self.pairs = 0
         self._num_classes = num_classes
         self._counts = {name: np.zeros((num_classes, num_classes), np.int64) for name in names}
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._kept, self._pixels = 0, 0
         self.reset()
 
     def reset(self) -> None:
-        """Starts another video, or another scene: the next frame has none before it."""
+        """Starts another video or scene: the next frame has no predecessor."""
         self._gray: np.ndarray | None = None
         self._labels: dict[str, np.ndarray] = {}
 
     def update(self, image: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
-        """Counts one more frame: RGB uint8 ``H W 3`` and each prediction's labels ``H W``."""
+        """Adds a frame: RGB uint8 ``H W 3`` and each prediction's labels ``H W``."""
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self._gray is not None:
             columns, rows, seen = self._matches(self._gray, gray)
@@ -45,7 +45,7 @@ class TemporalConsistency:
         self._gray, self._labels = gray, {name: each.copy() for name, each in labels.items()}
 
     def mean_iou(self, name: str) -> float | None:
-        """TC in [0, 1] of one prediction; ``None`` before there was a pair of frames."""
+        """TC in [0, 1] of one prediction; ``None`` before the first pair of frames."""
         counts = self._counts[name]
         common = np.diag(counts)
         either = counts.sum(0) + counts.sum(1) - common
@@ -61,8 +61,8 @@ class TemporalConsistency:
         }
 
     def _matches(self, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each pixel before: column and row where it is after, and whether it is seen there."""
-        forward, backward = self._flow.calc(before, after, None), self._flow.calc(after, before, None)
+        """For each pixel of ``before``: its column and row in ``after``, and whether it is visible there."""
+        forward, backward = self._optical_flow(before, after), self._optical_flow(after, before)
         height, width = before.shape
         columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         columns, rows = columns + forward[..., 0], rows + forward[..., 1]
@@ -72,6 +72,9 @@ class TemporalConsistency:
         columns, rows = np.rint(columns).astype(np.intp), np.rint(rows).astype(np.intp)
         inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
         return columns, rows, inside & (mismatch < bound)
+
+    def _optical_flow(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
+        return self._flow.calc(before, after, None)  # type: ignore[call-overload]  # its stubs lack None: a new array
 
     def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
         k = self._num_classes
@@ -88,10 +91,12 @@ class VideoConsistency:
     def __init__(self, lengths: Sequence[int], ignored: int):
         self._ignored = ignored
         self._videos: dict[int, list[float]] = {length: [] for length in lengths}
+        self._windows: dict[int, list[float]] = {}
+        self._label: np.ndarray | None = None
         self._start_video()
 
     def update(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        """Counts one more frame of the video: two maps of train ids ``H W``."""
+        """Adds a frame of the video: two maps of class indices ``H W``."""
         labeled, right = label != self._ignored, prediction == label
         if self._label is None:
             self._steady, self._right = np.zeros(label.shape, np.int32), np.zeros(label.shape, np.int32)
@@ -99,7 +104,7 @@ class VideoConsistency:
             stays = label == self._label
             self._steady *= stays
             self._right *= stays
-        # For how many frames, up to this one, the label has stayed the same, and was predicted right as well.
+        # Number of frames, up to this one, over which the label is constant, and is predicted right as well.
         self._steady = (self._steady + 1) * labeled
         self._right = (self._right + 1) * (labeled & right)
         self._label = label
@@ -109,7 +114,7 @@ class VideoConsistency:
                 windows.append(int((self._right >= length).sum()) / steady)
 
     def end_video(self) -> None:
-        """Takes the video's mean over its windows; one that is shorter than a window has none."""
+        """Adds the video's mean over its windows; a video shorter than a window has none."""
         for length, windows in self._windows.items():
             if windows:
                 self._videos[length].append(sum(windows) / len(windows))
@@ -120,5 +125,5 @@ class VideoConsistency:
         return {f"mVC{n}": sum(each) / len(each) if each else None for n, each in self._videos.items()}
 
     def _start_video(self) -> None:
-        self._label: np.ndarray | None = None
-        self._windows: dict[int, list[float]] = {length: [] for length in self._videos}
+        self._label = None
+        self._windows = {length: [] for length in self._videos}

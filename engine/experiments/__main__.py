@@ -1,15 +1,16 @@
-"""Run an experiment: train and evaluate all that its file names, with all seeds, and write tables and a figure.
+"""Run an experiment: train and evaluate all arms of its file, with all seeds, and write tables and a figure.
 
     python -m engine.experiments headline
     python -m engine.experiments window --savedir save/window --jobs 4
 
-The same command goes on where it was stopped. Jobs of one thread each give the same figures on the same machine.
+The same command resumes where it was stopped. Jobs of one thread each are reproducible on the same machine.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,28 +24,39 @@ from utils.files import writable_folder, write_bytes, write_text
 from utils.lock import FolderLock
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The command's options, by their names."""
+
+    name: str
+    savedir: str | None
+    jobs: int
+    threads: int
+    dry_run: bool
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs an experiment; gives 0, 1 where a command of it failed, 2 for wrong input, 130 after Ctrl-C."""
-    return run_command(_parser(), argv, _run, "the same command goes on")
+    """Runs an experiment; returns 0, 1 after a failed command, 2 for wrong input, 130 after Ctrl-C."""
+    return run_command(_parser(), argv, lambda found: _run(_Options(**vars(found))), "the same command resumes")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = module_parser("engine.experiments", __doc__)
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(names())}, or a .toml file like theirs")
-    parser.add_argument("--savedir", metavar="DIR", help="folder of all that is made (save/experiments/NAME)")
+    parser.add_argument("--savedir", metavar="DIR", help="output folder (save/experiments/NAME)")
     parser.add_argument(
         "--jobs",
         type=whole_number(1),
         default=os.cpu_count() or 1,
         metavar="N",
-        help="commands side by side (as many as cores)",
+        help="parallel commands (number of cores)",
     )
-    parser.add_argument("--threads", type=whole_number(1), default=1, metavar="N", help="threads of each command (1)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
+    parser.add_argument("--threads", type=whole_number(1), default=1, metavar="N", help="threads per command (1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands without running them")
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: _Options) -> None:
     log_to_stderr()
     plan = read_plan(options.name)
     folder = Path(options.savedir or f"save/experiments/{plan.name}").resolve()

@@ -1,4 +1,4 @@
-"""The figure of an experiment: the mIoU of every arm, or what each gains against the plan's axis."""
+"""The figure of an experiment: the mIoU of every arm, or gains against the plan's axis."""
 
 import io
 import statistics
@@ -17,8 +17,8 @@ LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (INK, ":"))
 
 
 def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> bytes:
-    """A dot for each seed, and means; ``at``: where on the plan's axis arms are, if it has one."""
-    with matplotlib.rc_context({**LOOKS, "axes.grid.axis": "y" if at else "x"}):
+    """A dot per seed, and means; ``at``: positions of arms on the plan's axis, if it has one."""
+    with matplotlib.rc_context(matplotlib.RcParams({**LOOKS, "axes.grid.axis": "y" if at else "x"})):
         if at:
             figure = Figure(figsize=(7.5, 4), layout="constrained")
             axes = figure.subplots()
@@ -35,7 +35,7 @@ def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -
 
 
 def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> None:
-    """What arms gain over their references, against the axis; a line for each name of one."""
+    """Gains of arms over their references, against the axis; a line per ``Arm.line``."""
     names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
     for index, name in enumerate(names):
         color, dashes = LINES[index % len(LINES)]
@@ -48,7 +48,7 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
         axes.plot([x for x in xs for _ in points[x]], [gain for x in xs for gain in points[x]], "o", color=color)
         axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=color, linewidth=2, label=name)
     axes.axhline(0, color=GRAY, linewidth=1.5)
-    axes.set_xlabel(plan.axis)
+    axes.set_xlabel(plan.axis or "")
     axes.set_ylabel("gain in mIoU, points")
     if names != [""]:
         axes.legend()
@@ -56,7 +56,7 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
 
 def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], arms: Sequence[str]) -> None:
     """mIoU from top to bottom, with the mean gain over the reference beside."""
-    references = {plan.arm(arm).reference for arm in arms}
+    references = {plan.reference_of(arm) for arm in arms}
     for row, arm in enumerate(arms):
         values = [100 * value for value in values_of(results, arm, "mIoU").values()]
         color = GRAY if arm in references else BLUE

@@ -1,9 +1,9 @@
-"""What an experiment consists of, as its TOML file says it.
+"""The plan of an experiment, read from a TOML file.
 
-    question = "Does the memory pay?"          # becomes the title
+    question = "Does the memory pay?"          # the title
     seeds = [1, 2, 3]
     options = "--dataset Synthetic"            # of every command
-    reference = "control"                      # gains are counted from this arm, seed by seed
+    reference = "control"                      # gains are relative to this arm, by seed
     axis = "side of the window"                # the figure shows gains against it, at each arm's ``at``
 
     [data]                                     # sets of clips, by name: a module that writes them, and its options
@@ -11,15 +11,15 @@
 
     [arms.lmanet]
     data = "street"
-    start = "trained_models/erfnet_street.pth" # a weight file, or another arm, whose last weights these are
-    train = "--lr-start 1e-3 --num-epochs 4"   # none: the arm is evaluated as it starts
+    start = "trained_models/erfnet_street.pth" # a weight file, or another arm, whose last weights are taken
+    train = "--lr-start 1e-3 --num-epochs 4"   # absent: the initial weights are evaluated
     evaluate = "--consistency"                 # options of the evaluation
     network = "--corr-size 5"                  # options of both
-    at = "5"                                   # on the axis; motion: what the arm's clips move by, in pixels a frame
-    line = "T = 3"                             # what the figure connects with a line
+    at = "5"                                   # on the axis; motion: median motion of its clips, in pixels per frame
+    line = "T = 3"                             # arms of the same name are connected by a line
 
-An arm with ``each = [...]`` is as many arms: ``{}`` in its name and its strings becomes one value after the other.
-``reference`` may be given for an arm, too.
+An arm with ``each = [...]`` is one arm for each value, which replaces ``{}`` in its name and its strings. An arm may
+have a ``reference`` of its own.
 """
 
 import math
@@ -39,7 +39,7 @@ MOTION = "motion"
 
 @dataclass(frozen=True)
 class Arm:
-    """One network, or one way to train or to evaluate it. Options are split into words."""
+    """One network, or one way to train or evaluate it. Options are split into words."""
 
     name: str
     data: str | None
@@ -58,7 +58,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment; arms come after those that they start from."""
+    """An experiment; arms are ordered after those that they start from."""
 
     name: str
     question: str
@@ -71,8 +71,13 @@ class Plan:
     def arm(self, name: str) -> Arm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
 
+    def reference_of(self, name: str) -> str | None:
+        """Name of the arm that gains of an arm are relative to, None where it has none."""
+        arm = self.arm(name)
+        return None if arm is None else arm.reference
+
     def depends_on_seed(self, arm: Arm) -> bool:
-        """Whether another seed gives another result: where the arm, or one that it starts from, is trained."""
+        """Whether the result depends on the seed: where the arm, or one that it starts from, is trained."""
         start = self.arm(arm.start)
         return arm.train is not None or (start is not None and self.depends_on_seed(start))
 
@@ -86,7 +91,7 @@ def names() -> list[str]:
 
 
 def read_plan(name_or_file: str) -> Plan:
-    """A plan by its name, or from a TOML file. Raises ``OptionError`` where it cannot be read or makes no sense."""
+    """A plan by its name, or from a TOML file. Raises ``OptionError`` where it cannot be read or is inconsistent."""
     path = Path(name_or_file) if name_or_file.endswith(".toml") else PLANS / f"{name_or_file}.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -122,19 +127,21 @@ def _plan(path: Path, content: dict) -> Plan:
 
 
 def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
-    def filled(key: str, default: str | None = "") -> str | None:
-        text = entry.get(key, default)
-        return text if text is None else text.replace("{}", value)
+    def filled(key: str, default: str = "") -> str:
+        return entry.get(key, default).replace("{}", value)
 
-    train, at = filled("train", None), entry.get("at")
+    def optional(key: str, default: str | None = None) -> str | None:
+        return None if entry.get(key, default) is None else filled(key, default or "")
+
+    train, at = optional("train"), entry.get("at")
     return Arm(
         name=name.replace("{}", value),
-        data=filled("data", None),
+        data=optional("data"),
         start=filled("start", "none"),
         train=None if train is None else _words(train),
         evaluate=_words(filled("evaluate")),
         network=_words(filled("network")),
-        reference=filled("reference", reference),
+        reference=optional("reference", reference),
         at=None if at is None else _at(name, str(at).replace("{}", value)),
         line=filled("line"),
     )

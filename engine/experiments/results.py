@@ -1,11 +1,11 @@
-"""What came out of an experiment: one record an arm and seed, as a table, as CSV and as a figure."""
+"""Results of an experiment: one record per arm and seed, as a table, as CSV and as a figure."""
 
 import csv
 import io
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CONSISTENCY = ("TC", "mVC8", "mVC16")
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one evaluation, in [0, 1]; what was not measured is absent."""
+    """The figures of one evaluation, in [0, 1]; those that were not measured are absent."""
 
     arm: str
     seed: int
@@ -30,7 +30,7 @@ class Result:
 
 
 def read_results(chains: Sequence[Chain]) -> list[Result]:
-    """What the evaluations of some chains wrote. Raises ``DataError`` for a report that is none."""
+    """The reports of the chains' evaluations. Raises ``DataError`` for a file that is no report."""
     return [_read(chain) for chain in chains]
 
 
@@ -52,15 +52,24 @@ def _read(chain: Chain) -> Result:
 def positions(plan: Plan, results: Sequence[Result], folder: Path) -> dict[str, float]:
     """Where on the plan's axis the arms with results are, by name; ``folder`` is the experiment's, with its data."""
     there = {result.arm for result in results}
-    arms = [arm for arm in plan.arms if arm.at is not None and arm.name in there]
-    names = {arm.data for arm in arms if arm.at == MOTION}
-    motion = {name: round(median_motion(data_folder(folder, name)), 3) for name in names}  # below: rounding of floats
-    return {arm.name: motion[arm.data] if arm.at == MOTION else arm.at for arm in arms}
+    places: dict[str, float] = {}
+    motion: dict[str, float] = {}  # by data
+    for arm in plan.arms:
+        if arm.at is None or arm.name not in there:
+            continue
+        if not isinstance(arm.at, str):
+            places[arm.name] = arm.at
+            continue
+        assert arm.at == MOTION and arm.data is not None  # as the plan was checked
+        if arm.data not in motion:
+            motion[arm.data] = round(median_motion(data_folder(folder, arm.data)), 3)  # beyond: rounding errors
+        places[arm.name] = motion[arm.data]
+    return places
 
 
 def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
-    """What an arm has over its reference in each seed that both were run with."""
-    reference = plan.arm(arm).reference
+    """Difference of an arm to its reference, by seed that both were run with."""
+    reference = plan.reference_of(arm)
     if reference is None or reference == arm:
         return {}
     mine, theirs = (values_of(results, name, measure) for name in (arm, reference))
@@ -82,25 +91,25 @@ def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapp
     lines = [f"# {plan.question}", "", circumstances, ""]
     if missing:
         lines += [f"**Not yet run:** {', '.join(dict.fromkeys(missing))}.", ""]
-    head = [*([plan.axis] if at else []), "seeds", *(f"{measure} %" for measure in measures)]
+    head = [*([plan.axis or ""] if at else []), "seeds", *(f"{measure} %" for measure in measures)]
     lines += _row(["", *head, "gain in mIoU", "in each seed"], rule=True)
     for arm in arms:
         cells = [mean_and_deviation(values_of(results, arm, measure).values()) for measure in measures]
         gained = gains(plan, results, arm, "mIoU")
         per_seed = ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())
-        over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.arm(arm).reference}" if gained else ""
+        over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.reference_of(arm)}" if gained else ""
         place = [f"{at[arm]:g}" if arm in at else "–"] if at else []
         lines += _row([arm, *place, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
     lines += ["", "Means over the seeds ± their standard deviation. IoU per class, means over the seeds, in %:", ""]
     lines += _row(["", *arms], rule=True)
     for name in results[0].iou if results else ():
-        of_arm = [[r.iou[name] for r in results if r.arm == arm and r.iou[name] is not None] for arm in arms]
+        of_arm = [[iou for r in results if r.arm == arm and (iou := r.iou[name]) is not None] for arm in arms]
         lines += _row([name, *(f"{100 * statistics.fmean(each):.1f}" if each else "–" for each in of_arm)])
     return "\n".join(lines) + "\n"
 
 
-def mean_and_deviation(values: Sequence[float], signed: bool = False) -> str:
-    """In percent, with the deviation of a sample where there is more than one value."""
+def mean_and_deviation(values: Iterable[float], signed: bool = False) -> str:
+    """Mean in percent, with the sample standard deviation where there is more than one value."""
     values = [100 * value for value in values if not math.isnan(value)]
     if not values:
         return "–"
@@ -109,7 +118,7 @@ def mean_and_deviation(values: Sequence[float], signed: bool = False) -> str:
 
 
 def csv_text(results: Sequence[Result]) -> str:
-    """A row for each figure: arm, seed, measure, value in [0, 1]."""
+    """A row per figure: arm, seed, measure, value in [0, 1]."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "measure", "value"])

@@ -1,8 +1,8 @@
-"""Runs the commands of an experiment, several side by side, and goes on where it was stopped.
+"""Runs the commands of an experiment, several in parallel, and resumes where it was stopped.
 
-Every command is one of ``main.py`` or of what writes data, in a process of its own with a fixed number of threads,
-and is written down. A step that is done leaves its command in a file beside what it made; it is not done again. What
-an experiment beside this one has made in the same way - all have a control, and most the same data - is copied.
+Every command is one of ``main.py`` or of a module that writes data, in a process of its own with a fixed number of
+threads, and is recorded. A finished step leaves its command in a file beside its results and is not repeated. Results
+of the same recipe in another experiment beside this one - all have a control, most the same data - are copied.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 DONE, LOG, RECIPE = "done.txt", "log.txt", ".recipe.json"
 CHECKPOINT = "checkpoint.pth.tar"
-STEPS_SAVE = 100  # what a stopped training has to do again at most
+STEPS_SAVE = 100  # steps that a stopped training repeats at most
 CODE = tuple(
     f"{part}/**/*{kind}" for part in ("datasets", "engine", "models", "utils") for kind in (".py", ".cpp", ".h", ".cu")
 )
@@ -45,13 +45,12 @@ TAIL = 600  # characters of a failed step's log that are shown
 class Step:
     """One command and the folder that it fills.
 
-    options: the value of every option but the folder. Where one is a path that another step of the experiment fills,
-    that step is in ``inputs``.
+    options: the value of every option but the folder. Those that are paths of other steps' results are in ``inputs``.
     """
 
     folder: Path
     command: tuple[str, ...]
-    options: dict
+    options: Mapping[str, object]
     inputs: dict[str, "Step"] = field(default_factory=dict)
 
     @property
@@ -63,13 +62,13 @@ class Step:
         return self.beside(RECIPE)
 
     def beside(self, ending: str) -> Path:
-        """A file of that ending beside the folder."""
+        """The file with that ending beside the folder."""
         return self.folder.with_name(self.folder.name + ending)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one arm with one seed, done one after the other; they may need what another chain has made."""
+    """The steps of one arm with one seed, in order; they may need the results of another chain."""
 
     arm: Arm
     seed: int
@@ -81,12 +80,12 @@ class Chain:
 
 
 def data_folder(folder: Path, name: str) -> Path:
-    """Where an experiment's data of that name are."""
+    """The folder of an experiment's data of that name."""
     return folder / "data" / name
 
 
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
-    """What writes the clips that all arms need."""
+    """Steps that write the clips of the arms."""
     steps = []
     for name, (module, *options) in plan.data.items():
         place = data_folder(folder, name)
@@ -96,7 +95,7 @@ def data_steps(plan: Plan, folder: Path) -> list[Step]:
 
 
 def chains(plan: Plan, folder: Path) -> list[Chain]:
-    """All that is to be trained and evaluated: first what waits for nothing, so that all jobs have work."""
+    """All trainings and evaluations: first those without dependencies, so that all jobs have work."""
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms if seed in plan.seeds_of(arm)]
     pairs.sort(key=lambda pair: _depth(plan, pair[0]))
     made = {str(step.folder): step for step in data_steps(plan, folder)}
@@ -104,13 +103,13 @@ def chains(plan: Plan, folder: Path) -> list[Chain]:
 
 
 def _depth(plan: Plan, arm: Arm) -> int:
-    """How many arms it builds on."""
+    """Number of arms that it depends on."""
     start = plan.arm(arm.start)
     return 0 if start is None else 1 + _depth(plan, start)
 
 
 def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, made: dict[str, Step]) -> Chain:
-    """The steps of an arm; ``made``, by the path of what they make, holds those that it needs and is given its own."""
+    """The steps of an arm; ``made`` maps paths of results to the steps that it may depend on; adds its own."""
     common = [*plan.options, *_data_options(arm, folder), *arm.network]
     steps, weights = [], _weights(plan, folder, arm.start, seed)
     if arm.train is not None:
@@ -126,8 +125,8 @@ def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, made: dict[str, Step])
 def _main_step(arm: Arm, place: Path, command: list[str], made: dict[str, Step]) -> Step:
     command = [*command, "--savedir", str(place)]
     parser = build_parser()
-    # The parser's own way is to end the program, without a word about whose options these are.
-    parser.error = partial(_refuse, arm)
+    # By default the parser exits, without naming the arm.
+    parser.error = partial(_refuse, arm)  # type: ignore[method-assign]  # for this parser alone
     values = vars(parser.parse_args(command))
     del values["savedir"]
     values["data_root"] = values["data_root"] or os.environ.get(CITYSCAPES_VARIABLE)
@@ -149,7 +148,7 @@ def _data_options(arm: Arm, folder: Path) -> list[str]:
 
 
 def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
-    """The last weights of an arm, not its best ones: those are chosen by the clips that are scored."""
+    """The last weights of an arm, not its best ones, which are selected on the clips of the evaluation."""
     arm = plan.arm(start)
     if arm is None:
         return start
@@ -159,9 +158,9 @@ def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
 
 
 class Runner:
-    """Does steps with ``jobs`` processes side by side, of ``threads`` threads each.
+    """Runs steps in ``jobs`` parallel processes of ``threads`` threads each.
 
-    library: the folder of this and of other experiments, in which steps of the same recipe may have been done.
+    library: the folder of this and of other experiments, which may hold results of the same recipe.
     """
 
     def __init__(self, jobs: int, threads: int, library: Path):
@@ -169,11 +168,11 @@ class Runner:
         self._stopped = threading.Event()
 
     def run(self, data: Iterable[Step], all_chains: Iterable[Chain]) -> None:
-        """Raises ``IncompleteError`` where a command fails; what runs beside it is let go on to its end."""
+        """Raises ``IncompleteError`` where a command fails, after those that run beside it have ended."""
         for step in data:
             self._do(step)
         pool = ThreadPoolExecutor(self.jobs)
-        # A chain is handed in after those it starts from: they run or are done when it waits for them.
+        # A chain is submitted after those it starts from: they run or are done when it waits for them.
         futures: dict[tuple[str, int], Future] = {}
         try:
             for chain in all_chains:
@@ -202,7 +201,7 @@ class Runner:
             return
         recipe, begun = self._recipe(step), _holds_files(step.folder)
         if begun and _text(step.recipe_file) != recipe:
-            recipe = None  # begun in one way and ended in another: like nothing else
+            recipe = None  # begun with another recipe: comparable to nothing
         step.folder.mkdir(parents=True, exist_ok=True)
         if recipe is None:
             step.recipe_file.unlink(missing_ok=True)
@@ -218,7 +217,7 @@ class Runner:
         write_text(done, step.text + "\n")
 
     def _execute(self, step: Step) -> None:
-        # What writes data refuses a folder in which others have written.
+        # Modules that write data refuse a folder with other files.
         path = step.beside(".log") if step.command[0] == "-m" else step.folder / LOG
         goes_on = ["--resume"] if (step.folder / CHECKPOINT).is_file() else []
         with path.open("a", encoding="utf-8") as output:
@@ -235,9 +234,9 @@ class Runner:
             raise IncompleteError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
 
     def _recipe(self, step: Step) -> str | None:
-        """All that decides what a step makes; None where one of its inputs has none. The same recipe makes the same.
+        """All that determines the results of a step; None where an input has no recipe.
 
-        Instead of files their digests are in it, and instead of inputs those of their own recipes.
+        Files are represented by their digests, inputs by the digests of their recipes.
         """
         values = {name: _content(value) for name, value in step.options.items()}
         for name, source in step.inputs.items():
@@ -248,7 +247,7 @@ class Runner:
         return json.dumps({**values, **circumstances}, indent=1, sort_keys=True) + "\n"
 
     def _twin(self, recipe: str) -> Path | None:
-        """A folder in which the same was done."""
+        """A folder with the results of the same recipe."""
         for pattern in (f"*/data/*{RECIPE}", f"*/*/seed*/*{RECIPE}"):
             for path in sorted(self.library.glob(pattern)):
                 folder = path.with_name(path.name.removesuffix(RECIPE))
@@ -269,7 +268,7 @@ def _text(path: Path) -> str | None:
 
 
 def _content(value: object) -> object:
-    """Instead of the path of a file its SHA-256, in a list too; anything else as it is."""
+    """The SHA-256 of a file for its path, in lists too; other values as they are."""
     if isinstance(value, list):
         return [_content(each) for each in value]
     if not isinstance(value, str | Path) or not (PROJECT / value).is_file():
@@ -280,7 +279,7 @@ def _content(value: object) -> object:
 
 @cache
 def _program_digest() -> str:
-    """Of all code that steps run: another program may make something else."""
+    """Digest of all code that steps run: other code may have other results."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in CODE for path in PROJECT.glob(pattern)):
         if "experiments" not in path.relative_to(PROJECT).parts:
@@ -289,7 +288,7 @@ def _program_digest() -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies what a step made, beside its place at first, but not the mark that it is done: that says where it is."""
+    """Copies the results of a step atomically, without its ``DONE`` file, which names its folder."""
     part = target.with_name(target.name + PART)
     try:
         if part.exists():
@@ -304,7 +303,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[list[Chain]], None]) -> None:
-    """Does all that is left of an experiment; ``told`` is given what there is to report, also where it is stopped."""
+    """Runs the rest of an experiment; calls ``told`` with the finished chains at the end, also after an error."""
     data, all_chains = data_steps(plan, folder), chains(plan, folder)
     steps = [*data, *(step for chain in all_chains for step in chain.steps)]
     write_text(folder / "commands.txt", "\n".join(step.text for step in steps) + "\n")

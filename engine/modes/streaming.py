@@ -1,13 +1,15 @@
 """``--stream``: a video without labels, frame by frame."""
 
-import argparse
 import logging
+from collections.abc import Mapping
 
 import torch
 
-from engine import build
+from engine.network import with_network
+from engine.options.settings import Settings
 from engine.run_folder import RunFolder
-from engine.streaming.outputs import SUMMARY, clear_previous, refuse_previous
+from engine.streaming.previous import SUMMARY, clear_previous, refuse_previous
+from engine.streaming.setup import segmenter_of, stream_of
 from engine.streaming.sources import open_source
 from engine.streaming.stream import stream_text, summarized
 from models.description import describe
@@ -17,24 +19,39 @@ from utils.signals import ended_by_sigterm
 log = logging.getLogger(__name__)
 
 
-def run_stream(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
-    refuse_previous(folder.path, options.overwrite)
-    source = open_source(options.stream)
+def run_stream(settings: Settings, source_name: str, device: torch.device, folder: RunFolder) -> None:
+    """Labels the source, prints and writes the summary. Raises ``IncompleteError`` where that cannot be written."""
+    refuse_previous(folder.path, settings.stream.overwrite)
+    source = open_source(source_name)
     log.info("%s", source.description)
-    model = build.model_with_weights(options, device)
-    segmenter = build.segmenter_of(options, model, device)
+    settings, model = with_network(settings, device)
+    segmenter = segmenter_of(settings, model, device)
     # Only now, when all that could be refused has been read.
-    clear_previous(folder.path, [each for each in (options.stream, options.int8) if each])
-    stream = build.stream_of(options, segmenter, source, folder.path)
-    folder.describe_run(options, describe(model))
+    clear_previous(folder.path, [each for each in (source_name, settings.stream.int8) if each])
+    stream = stream_of(settings.stream, settings.network.classes, segmenter, source, folder.path)
+    folder.describe_run(settings.arguments, describe(model))
     summary_written = True
     try:
         with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):
             stream.run()
     finally:
         if stream.record.frames:
-            summary = stream.summary() | build.circumstances(options, device)
+            summary = stream.summary() | circumstances(settings.arguments, device)
             print(stream_text(summary))
             summary_written = summarized(folder.path, summary)
     if not summary_written:
         raise IncompleteError(f"{SUMMARY} cannot be written to {folder.path}; all other files are complete")
+
+
+def circumstances(arguments: Mapping[str, object], device: torch.device) -> dict[str, object]:
+    """Where and how something was computed, as JSON holds it."""
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "options": {name: _plain(value) for name, value in sorted(arguments.items())},
+    }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else str(value)

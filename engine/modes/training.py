@@ -1,19 +1,23 @@
 """``--training``: builds all that a training needs, runs it, and draws what it learned."""
 
-import argparse
 import logging
 from collections.abc import Callable
 
 import torch
 
-from engine import build, processes
-from engine.evaluation.evaluate import Evaluation, all_of, evaluate
-from engine.reports.observers import clip_writer, dashboard_of
+from engine import processes
+from engine.dashboard.setup import dashboard_of
+from engine.data import clips_of, loader_of
+from engine.evaluation.evaluate import Evaluation, evaluate
+from engine.network import with_network
+from engine.options.settings import Settings
+from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.scores import percent, read_report
 from engine.run_folder import RunFolder
 from engine.training.checkpoint import resume, run_name
-from engine.training.loop import train
+from engine.training.loop import train as run_epochs
 from engine.training.saver import Saver
+from engine.training.setup import training_of, warm_start_memory
 from models.description import describe
 from utils import distributed
 from utils.errors import OptionError
@@ -21,56 +25,60 @@ from utils.errors import OptionError
 log = logging.getLogger(__name__)
 
 
-def run_training(options: argparse.Namespace, device: torch.device, folder: RunFolder) -> None:
-    baseline = read_report(options.baseline_path) if options.baseline_path else None
-    train_clips, val_clips = build.clips_of(options, "train"), build.clips_of(options, "val")
-    checkpoint = distributed.broadcast(_checkpoint_to_go_on_from(options, folder) if distributed.is_first() else None)
-    if options.amp == "float16" and device.type != "cuda":
+def run_training(settings: Settings, device: torch.device, folder: RunFolder) -> None:
+    """Trains to the last epoch, or goes on with a training that was stopped."""
+    wanted, train = settings.report, settings.train
+    baseline = read_report(wanted.baseline) if wanted.baseline else None
+    if train.amp == "float16" and device.type != "cuda":
         raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
-    model = build.model_with_weights(options, device)
-    if options.warm_start and checkpoint is None:
-        build.warm_start_memory(options, model, train_clips, device)
+    settings, model = with_network(settings, device)
+    data = settings.data
+    train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
+    found = _checkpoint_to_go_on_from(train.resume, folder) if distributed.is_first() else None
+    checkpoint = distributed.broadcast(found)
+    if train.warm_start and checkpoint is None:
+        warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)
-    training = build.training_of(options, model, device)
+    training = training_of(settings, model, device)
     if distributed.is_first():
         if checkpoint is None:
             folder.set_earlier_training_aside()
-        folder.describe_run(options, model_text)
+        folder.describe_run(settings.arguments, model_text)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
-    loader, sampler = build.loader_of(options, train_clips, device, trains=True)
-    val_loader, _ = build.loader_of(options, val_clips, device, trains=False)
+    loader, sampler = loader_of(data, train_clips, device, trains=True)
+    val_loader, _ = loader_of(data, val_clips, device, trains=False)
     log.info(
         "%d training and %d validation clips of %d frames, on %s with %d threads",
         len(train_clips),
         len(val_clips),
-        options.win_size,
+        data.window,
         device,
         torch.get_num_threads(),
     )
     size = distributed.world_size()
     log.info(
         "a step takes %d clips (%d processes x batch %d x %d), learning rate %g",
-        size * options.batch_size * options.accumulate,
+        size * data.batch_size * train.accumulate,
         size,
-        options.batch_size,
-        options.accumulate,
+        data.batch_size,
+        train.accumulate,
         training.optimizer.param_groups[0]["lr"],
     )
 
     validations: list[Evaluation] = []
 
     def validate(before_batch: Callable[[], None]) -> Evaluation:
-        writer = all_of(clip_writer(options, folder, val_clips), dashboard and dashboard.see_clip)
+        writer = all_of(clip_writer(wanted, folder, val_clips), dashboard and dashboard.see_clip)
         loss_function = training.loss_function
         validations[:] = [
-            evaluate(model, val_loader, loss_function, device, writer, options.use_orig_res, before_batch=before_batch)
+            evaluate(model, val_loader, loss_function, device, writer, wanted.original_size, before_batch=before_batch)
         ]
         return validations[0]
 
-    dashboard = dashboard_of(options, folder, model, val_clips, device, baseline, training.rows)
+    dashboard = dashboard_of(wanted, folder, model, val_clips, device, baseline, training.rows)
     try:
-        train(training, build.train_settings(options), loader, sampler, validate, Saver(folder), dashboard)
+        run_epochs(training, train, loader, sampler, validate, Saver(folder), dashboard)
     finally:
         if dashboard is not None:
             dashboard.close()
@@ -78,17 +86,18 @@ def run_training(options: argparse.Namespace, device: torch.device, folder: RunF
         if validations and training.rows and distributed.is_first():
             from engine.reports.plots import write_training_plots  # only here: matplotlib takes long to import
 
-            best_epoch = training.best_row(options.iouVal).epoch
-            write_training_plots(folder, training.rows, best_epoch, validations[0].confusion, baseline)
+            best_epoch = training.best_row(train.val_iou).epoch
+            confusion = validations[0].confusion
+            write_training_plots(folder, training.rows, best_epoch, confusion, settings.network.classes, baseline)
     if distributed.is_first():
         folder.remove_previous_checkpoint()
-        best = training.best_row(options.iouVal)
+        best = training.best_row(train.val_iou)
         print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
 
 
-def _checkpoint_to_go_on_from(options: argparse.Namespace, folder: RunFolder) -> dict | None:
+def _checkpoint_to_go_on_from(asked_for: bool, folder: RunFolder) -> dict | None:
     """The checkpoint that was asked for, or the one that this very run had written before it was started again."""
-    if options.resume:
+    if asked_for:
         return folder.read_checkpoint()
     if not processes.may_be_restarted() or not folder.has_checkpoint():
         return None

@@ -1,24 +1,99 @@
 """All checks of options that need no network, and the network that they describe. Nothing here imports torch."""
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from engine.options.stream import NO_WEIGHTS, check_stream
+from datasets.registry import VideoDataset, dataset_named
+from engine.options.settings import CROP, NO_WEIGHTS, Settings, settings_of
+from engine.options.stream import check_stream
+from engine.streaming.output import output_options
 from models.config import LMANetConfig
+from utils.class_set import ClassSet
 from utils.errors import OptionError
+from utils.sizes import format_size
 
-CROP = (713, 713)
 MOST = 1_000_000_000  # of any count: what is more is a slip of the finger
 FLOW_SIDE = 12  # of the smallest frame that OpenCV's DIS flow takes
-SYNTHETIC_ROOT = "data/synthetic"
-SYNTHETIC_SIZE = (128, 256)
+
+# Fields of LMANetConfig, and the options that they come from.
+OPTION_OF_FIELD = {
+    "backbone": "backbone",
+    "memory_size": "stm_queue_size",
+    "corr_size": "corr_size",
+    "fusion": "fusion_strategy",
+    "structure": "model_struct",
+    "memory_strategy": "memory_strategy",
+    "local": "local_correlation",
+    "learnable_constant": "learnable_constant",
+    "mask_border": "mask_border",
+    "memorize_first": "memorize_first",
+    "align_weights": "align_weights",
+    "always_decode": "always_decode",
+    "baseline": "baseline_mode",
+    "shallow_decoder": "shallow_dec",
+    "batch_norm": "backbone_nobn",
+    "attention_backend": "attention_backend",
+}
 
 
-def network_config(options: argparse.Namespace) -> LMANetConfig:
+def checked(arguments: Mapping[str, Any], typed: frozenset[str], classes: ClassSet | None = None) -> Settings:
+    """The settings of parsed options; ``classes`` are those of the data set where they are not given.
+
+    Raises a ``UserError`` for what cannot be done.
+    """
+    options = argparse.Namespace(**arguments)
+    dataset = dataset_named(options.dataset)
+    classes = classes or dataset.classes
+    config = network_config(options, classes)
+    options.fusion_strategy = config.fusion
+    options.data_root = options.data_root or dataset.default_root
+    outputs = frozenset(option.dest for option in output_options())
+    _check_numbers(options)
+    _check_mode(options)
+    _check_window(options, config)
+    _check_work_size(options, config, dataset)
+    _check_paths(options)
+    return settings_of(options, config, classes, dict(arguments), typed, outputs)
+
+
+def with_fields(
+    settings: Settings,
+    fields: Mapping[str, object],
+    classes: ClassSet | None = None,
+    work_size: tuple[int, int] | None = None,
+) -> Settings:
+    """The settings with other values of ``LMANetConfig``'s fields, of the classes and of the size of frames, as if
+    they had been typed; all that follows from them is derived anew."""
+    arguments = {**settings.untouched}
+    for field, value in fields.items():
+        arguments[OPTION_OF_FIELD[field]] = not value if field == "batch_norm" else value
+    if work_size is not None:
+        arguments["work_size"] = work_size
+    return checked(arguments, settings.typed, classes or settings.network.classes)
+
+
+def typed_fields(settings: Settings) -> dict[str, object]:
+    """The fields of ``LMANetConfig`` whose options were typed."""
+    config = settings.network.config
+    return {field: getattr(config, field) for field, option in OPTION_OF_FIELD.items() if option in settings.typed}
+
+
+def option_text(field: str, value: object, preposition: str = "") -> str:
+    """How a field's value is typed, after a preposition: ``with --corr-size 5``, ``without --mask-border``."""
+    name = OPTION_OF_FIELD[field].replace("_", "-")
+    if not isinstance(value, bool):
+        return f"{preposition}--{name} {value}"
+    if field == "local":
+        return f"{preposition}--{'' if value else 'no-'}{name}"
+    return f"{preposition}--{name}" if value != (field == "batch_norm") else f"without --{name}"
+
+
+def network_config(options: argparse.Namespace, classes: ClassSet) -> LMANetConfig:
     """The network that the options describe; raises ``OptionError`` where they do not go together."""
     return LMANetConfig(
+        num_classes=classes.num_outputs,
         backbone=options.backbone,
         memory_size=options.stm_queue_size,
         corr_size=options.corr_size,
@@ -36,17 +111,6 @@ def network_config(options: argparse.Namespace) -> LMANetConfig:
         batch_norm=not options.backbone_nobn,
         attention_backend=options.attention_backend,
     )
-
-
-def check_options(options: argparse.Namespace) -> None:
-    """Fills in what follows from other options and raises a ``UserError`` for what cannot be done."""
-    config = network_config(options)
-    options.fusion_strategy = config.fusion
-    _check_numbers(options)
-    _check_mode(options)
-    _check_window(options, config)
-    _check_work_size(options, config)
-    _check_paths(options)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -135,36 +199,26 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
         )
 
 
-def _check_work_size(options: argparse.Namespace, config: LMANetConfig) -> None:
+def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset: VideoDataset) -> None:
     if options.work_size is None:
-        options.work_size = _synthetic_size(options) if options.dataset == "Synthetic" else config.traits.work_size
+        options.work_size = dataset.work_size(options.data_root) or config.traits.work_size
     if options.consistency and max(options.work_size) < FLOW_SIDE:
         raise OptionError(
-            f"--consistency follows pixels by optical flow, which frames of {_shown(options.work_size)} are too small "
-            f"for: expected a side of {FLOW_SIDE} or more"
+            f"--consistency follows pixels by optical flow, which frames of {format_size(options.work_size)} are too "
+            f"small for: expected a side of {FLOW_SIDE} or more"
         )
     sizes = {"--work-size": options.work_size}
     if options.random_crop:
         if any(side < crop for side, crop in zip(options.work_size, CROP, strict=True)):
             raise OptionError(
-                f"--random-crop takes 713x713 of frames that are {_shown(options.work_size)}: they must be larger"
+                f"--random-crop takes 713x713 of frames that are {format_size(options.work_size)}: they must be larger"
             )
         sizes["--random-crop"] = CROP
     for option, size in sizes.items():
         allowed = [config.traits.nearest_sides(side) for side in size]
         if any(side not in sides for side, sides in zip(size, allowed, strict=True)):
-            nearest = f"{_shown(sides[0] for sides in allowed)} or {_shown(sides[-1] for sides in allowed)}"
-            raise OptionError(f"{option} {_shown(size)} does not fit --backbone {config.backbone}: try {nearest}")
-
-
-def _synthetic_size(options: argparse.Namespace) -> tuple[int, int]:
-    """The size that synthetic clips were, or will be, drawn in."""
-    options.data_root = options.data_root or SYNTHETIC_ROOT
-    try:
-        description = json.loads((Path(options.data_root) / "dataset.json").read_text())
-        return description["height"], description["width"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return SYNTHETIC_SIZE  # not drawn yet; what is wrong with the folder is said where it is opened
+            nearest = f"{format_size(sides[0] for sides in allowed)} or {format_size(sides[-1] for sides in allowed)}"
+            raise OptionError(f"{option} {format_size(size)} does not fit --backbone {config.backbone}: try {nearest}")
 
 
 def _check_paths(options: argparse.Namespace) -> None:
@@ -185,7 +239,3 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise OptionError(
             f"--baseline-path {options.baseline_path}: holds no report.json: expected the --savedir of an evaluation"
         )
-
-
-def _shown(size: Sequence[int]) -> str:
-    return "x".join(str(side) for side in size)

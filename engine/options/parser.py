@@ -3,22 +3,22 @@
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
-from engine.options.checks import check_options
+from datasets.registry import dataset_named, dataset_names
+from engine.options.checks import checked
+from engine.options.plugins import load_plugins
+from engine.options.settings import Settings
 from engine.options.stream import BENCHMARKS, add_stream_group
-from models.config import ATTENTION_BACKENDS, BACKBONES, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from engine.training.schedule import schedule_names
+from models.backbone import backbone_names
+from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
 from utils.command import OneLineParser
 from utils.errors import UserError
+from utils.sizes import parse_size
 
-DATASETS = ("Cityscapes", "Synthetic")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CONTROLS = ("repeated-frame", "other-clip", "other-labels")
-LR_STRATEGIES = (
-    *(f"plateau_{factor}" for factor in ("03", "05", "07", "08", "09")),
-    "pow_07",
-    "pow_09",
-    "pow_09_b",
-)
 DEFAULT_WEIGHTS = "trained_models/erfnet_pretrained.pth"
 
 EXAMPLES = """\
@@ -33,15 +33,38 @@ examples:
 """
 
 
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The checked options; ends the program with one line and status 2 where they are wrong or contradict another."""
-    parser = build_parser()
-    options = parser.parse_args(argv)
+def parse_options(argv: Sequence[str] | None = None) -> Settings:
+    """The settings of a command line; plugins that it names are loaded first.
+
+    Ends the program with one line and status 2 where options are wrong or contradict each other.
+    """
     try:
-        check_options(options)
+        load_plugins(_plugins_in(argv))
+        parser = build_parser()
+        options = parser.parse_args(argv)
+        return checked(vars(options), typed_options(parser, argv))
     except UserError as error:
-        parser.error(str(error))
-    return options
+        build_parser().error(str(error))
+
+
+def typed_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
+    """Names of the options that are on the command line, whatever their values."""
+    defaults = {action: action.default for action in parser._actions}
+    try:
+        for action in defaults:
+            action.default = argparse.SUPPRESS
+        return frozenset(vars(parser.parse_args(argv)))
+    finally:
+        for action, default in defaults.items():
+            action.default = default
+
+
+def _plugins_in(argv: Sequence[str] | None) -> list[str]:
+    """The plugins of a command line, before the parser is built that knows what they register."""
+    parser = OneLineParser(prog="main.py", add_help=False, allow_abbrev=False)
+    _add_plugin(parser)
+    plugins: list[str] = parser.parse_known_args(argv)[0].plugin
+    return plugins
 
 
 def build_parser() -> OneLineParser:
@@ -75,6 +98,29 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     def _get_help_string(self, action: argparse.Action) -> str:
         silent = action.default in (None, "", False, argparse.SUPPRESS) or action.nargs == 0
         return action.help if silent else super()._get_help_string(action)
+
+
+class _VersionAction(argparse.Action):
+    """Prints versions and what the machine has, and exits; only then is torch imported."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from engine.version import version_text
+
+        print(version_text())
+        parser.exit()
+
+
+def _add_plugin(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file of yours that registers a data set, backbone, metric, output or schedule; may be repeated",
+    )
 
 
 def _add_mode(parser: argparse.ArgumentParser) -> None:
@@ -122,12 +168,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seed", type=int, default=0, help="of weights that start fresh, of order and augmentation")
     group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
+    _add_plugin(group)
+    group.add_argument("--version", action=_VersionAction, help="print what a report of a fault needs, and exit")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--dataset", default="Cityscapes", choices=DATASETS, help="Synthetic: street clips drawn on first use"
+        "--dataset",
+        default=dataset_names()[0],
+        choices=dataset_names(),
+        metavar="NAME",
+        help="; ".join(f"{name}: {dataset_named(name).summary}" for name in dataset_names()),
     )
     group.add_argument(
         "--data-root",
@@ -144,7 +196,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache", metavar="DIR", help="keep decoded, resized frames here, so that later epochs are fast"
     )
-    group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips a step and process")
+    group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips per process per step")
     group.add_argument("--num-workers", type=int, default=4, metavar="N", help="processes that read the data")
     group.add_argument(
         "--retries",
@@ -166,7 +218,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--model", default="lmanet.py", metavar="FILE", help="the network's file in models/")
-    group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {', '.join(BACKBONES)}")
+    group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {', '.join(backbone_names())}")
     group.add_argument(
         "--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weights to start from; none: all start fresh"
     )
@@ -216,7 +268,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lr-strategy",
         default="pow_09",
-        choices=LR_STRATEGIES,
+        choices=schedule_names(),
         metavar="NAME",
         help="plateau_03 ... _09: times 0.3 ... 0.9 when the training loss stalls; pow_07, pow_09: polynomial decay to "
         "--num-epochs; pow_09_b: over 50 epochs, then constant",
@@ -293,7 +345,7 @@ def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HxW, for example 512x1024")
-    return int(height), int(width)
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

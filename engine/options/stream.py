@@ -2,12 +2,13 @@
 
 import argparse
 
+from engine.options.option import add_to
+from engine.options.settings import NO_WEIGHTS
+from engine.streaming.output import output_options, registered_outputs
 from utils.errors import OptionError
 
-NO_WEIGHTS = "none"
-VIDEO_KINDS = ("overlay", "labels", "both")
 BENCHMARKS = ("attention", "stream")
-LABEL_KINDS = ("trainIds", "labelIds")
+STREAM_DEFAULTS = {"every": 1, "no_cut_detection": False, "overwrite": False}
 
 
 def add_stream_group(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +17,7 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-cut-detection", action="store_true", help="keep the memory where another scene seems to begin"
     )
-    group.add_argument(
-        "--save-video", choices=VIDEO_KINDS, metavar="KIND", help="an MP4: overlay, labels, or both side by side"
-    )
-    group.add_argument("--alpha", type=float, default=0.5, metavar="A", help="share of the colors in the overlay")
-    group.add_argument(
-        "--save-labels", choices=LABEL_KINDS, metavar="IDS", help="a PNG for each frame, in trainIds or labelIds"
-    )
-    group.add_argument(
-        "--save-probabilities", action="store_true", help="a NumPy file for each frame: float16, K h w, 21 MB each"
-    )
+    add_to(group, output_options())
     group.add_argument(
         "--consistency",
         action="store_true",
@@ -48,8 +40,8 @@ def check_stream(options: argparse.Namespace) -> None:
         _check_int8(options)
     if options.every < 1:
         raise OptionError(f"--every is {options.every}: expected 1 or more")
-    if not 0 <= options.alpha <= 1:
-        raise OptionError(f"--alpha is {options.alpha}: expected a share from 0 to 1, for example 0.5")
+    for output in registered_outputs():
+        output.check_options(vars(options))
     if options.every > 1 and (options.memorize_first or options.baseline_mode):
         other = "--memorize-first" if options.memorize_first else "--baseline-mode"
         raise OptionError(f"--every {options.every} does not go with {other}: leave one of them out")
@@ -62,13 +54,12 @@ def check_stream(options: argparse.Namespace) -> None:
         return
     if options.consistency and not options.eval_mode:
         raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
-    stream_only = "every no_cut_detection save_video alpha save_labels save_probabilities overwrite"
     if options.compile and not options.benchmark:
         raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
     if options.benchmark and options.baseline_mode:
         raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
-    for name in stream_only.split():
-        if getattr(options, name) not in (None, False, 1 if name == "every" else 0.5):
+    for name, default in {**STREAM_DEFAULTS, **{option.dest: option.default for option in output_options()}}.items():
+        if getattr(options, name) != default:
             raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")
 
 

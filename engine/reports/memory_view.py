@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.loading import network_input
 from models.attention_weights import PixelAttention, global_weights, local_weights
 from models.config import LMANetConfig
 from models.lmanet import LMANet
-from models.memory import Memory
+from models.memory import FrameMemory
+from models.normalize import network_input
+from utils.class_set import ClassSet
+from utils.resize import resize_labels
 from utils.visualize import enlarged_to, heat_overlay, heat_scale, marked, narrowed, stacked
 
 # Height of what is shown of a memory frame, in sides of the window.
 SURROUNDINGS = 1.3
-# Things that move and things that are thin gain most from a memory: these are looked at first.
-TELLING_CLASSES = (11, 13, 12, 18, 17, 14, 15, 16, 7, 6, 5, 4, 3, 9, 1, 2, 8, 0, 10)
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,18 @@ def memory_view(model: LMANet, frames: Tensor, device: torch.device) -> MemoryVi
     )
 
 
-def telling_cells(prediction: np.ndarray, size: tuple[int, int], count: int) -> list[tuple[int, int, int]]:
-    """Class, row and column of up to ``count`` feature pixels that are worth a look: one of a class, moving and thin
-    things first, each the pixel of its class nearest to the middle of all of them. ``prediction`` is H W train ids."""
-    height, width = size
-    rows = (np.arange(height) + 0.5) * prediction.shape[0] / height
-    columns = (np.arange(width) + 0.5) * prediction.shape[1] / width
-    small = prediction[rows.astype(int)][:, columns.astype(int)]  # h w
-    present = [train_id for train_id in TELLING_CLASSES if (small == train_id).sum() >= 2]
-    return [(train_id, *_middle(small == train_id)) for train_id in present[:count]]
+def telling_cells(
+    prediction: np.ndarray, size: tuple[int, int], count: int, classes: ClassSet
+) -> list[tuple[int, int, int]]:
+    """Class, row and column of up to ``count`` feature pixels that are worth a look: one of a class, in the order of
+    ``classes.shown_first``, each the pixel of its class nearest to the middle of all of them.
+
+    ``prediction`` is H W class indices, ``size`` height and width of the features.
+    """
+    small = resize_labels(prediction, size)  # h w
+    in_order = map(classes.names.index, classes.shown_first)
+    present = [index for index in in_order if (small == index).sum() >= 2]
+    return [(index, *_middle(small == index)) for index in present[:count]]
 
 
 def _middle(mask: np.ndarray) -> tuple[int, int]:
@@ -168,19 +171,18 @@ def _middle(mask: np.ndarray) -> tuple[int, int]:
     return int(places[nearest][0]), int(places[nearest][1])
 
 
-def _last_read(model: LMANet, clip: Tensor) -> tuple[Tensor, Memory]:
-    """Query key and memory of the last read of a clip: what the network itself hands to the attention."""
-    reads: list[tuple[Tensor, Memory]] = []
+def _last_read(model: LMANet, clip: Tensor) -> tuple[Tensor, FrameMemory]:
+    """Query key ``B C h w`` and memory of the last read of a clip, as the network itself passes them."""
+    reads: list[tuple[Tensor, FrameMemory]] = []
 
-    def noted(key: Tensor, memory: Memory) -> Tensor:
-        reads[:] = [(key, memory)]
-        return type(model).read(model, key, memory)
+    def note(read: nn.Module, arguments: tuple) -> None:
+        reads[:] = [arguments[:2]]
 
-    model.read = noted  # on this object alone, for this one clip
+    hook = model.read.register_forward_pre_hook(note)
     try:
         model(clip, selected=True)
     finally:
-        del model.read
+        hook.remove()
     return reads[0]
 
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from datasets.cityscapes import Clip
-from datasets.classes import NUM_CLASSES
+from datasets.clips import Clip
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.evaluate import enlarged
 from utils import distributed
+from utils.resize import resize_labels
 
 
 @dataclass(frozen=True)
 class PickedClip:
-    """A clip with its mean IoU, its last frame H W 3 and its prediction and label H W as train ids."""
+    """A clip with its mean IoU, its last frame H W 3 and its prediction and label H W as class indices."""
 
     number: int
     name: str
@@ -27,16 +26,20 @@ class PickedClip:
 
 @dataclass
 class BestAndWorst:
-    """Scores every clip by its own mean IoU, and keeps the pictures of the ``count`` best and worst."""
+    """Scores every clip by its own mean IoU, and keeps the pictures of the ``count`` best and worst.
+
+    ``num_classes`` includes the ignored class, as in ``ConfusionMatrix``.
+    """
 
     clips: list[Clip]
+    num_classes: int
     count: int = 3
     scores: dict[str, float] = field(default_factory=dict)
     best: list[PickedClip] = field(default_factory=list)
     worst: list[PickedClip] = field(default_factory=list)
 
     def __call__(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
-        confusion = ConfusionMatrix(NUM_CLASSES)
+        confusion = ConfusionMatrix(self.num_classes)
         confusion.update(prediction, label)
         score = confusion.mean_iou()
         if not np.isfinite(score):
@@ -44,9 +47,9 @@ class BestAndWorst:
         name, size = self.clips[number].name, tuple(frame.shape[-2:])
         self.scores[name] = score
         picture = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-        clip = PickedClip(
-            number, name, score, picture, enlarged(prediction, size).numpy(), enlarged(label, size).numpy().copy()
-        )
+        # The label is a copy, so that no memory shared with a process of the loader is kept.
+        predicted, labeled = resize_labels(prediction, size).numpy(), resize_labels(label, size).numpy().copy()
+        clip = PickedClip(number, name, score, picture, predicted, labeled)
         self.best = sorted([*self.best, clip], key=lambda kept: -kept.mean_iou)[: self.count]
         self.worst = sorted([*self.worst, clip], key=lambda kept: kept.mean_iou)[: self.count]
 

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from datasets.classes import CLASS_NAMES, PALETTE
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.reports.scores import confusion_shares, iou_by_name
 from engine.run_folder import EpochRow, RunFolder
+from utils.class_set import ClassSet
 from utils.files import write_bytes
 
 BLUE, VERMILION, GREEN, INK, GRAY = "#0072B2", "#D55E00", "#009E73", "#222222", "#8a8a8a"
@@ -42,16 +42,20 @@ WRITTEN_FROM = 0.01
 
 
 def write_training_plots(
-    folder: RunFolder, rows: Sequence[EpochRow], best_epoch: int, confusion: ConfusionMatrix, baseline: dict | None
+    folder: RunFolder,
+    rows: Sequence[EpochRow],
+    best_epoch: int,
+    confusion: ConfusionMatrix,
+    classes: ClassSet,
+    baseline: dict | None,
 ) -> None:
     """Writes ``curves.png`` of all epochs, ``iou.png`` and ``confusion.png`` of the last one's validation."""
-    names = CLASS_NAMES[: confusion.ignored]
     title = f"validation of epoch {rows[-1].epoch}"
-    iou, mean = iou_by_name(names, confusion.iou()), confusion.mean_iou()
+    iou, mean = iou_by_name(classes.names, confusion.iou()), confusion.mean_iou()
     write_bytes(folder.curves_file, curves_png(rows, best_epoch))
-    write_bytes(folder.iou_file, iou_png(iou, mean, PALETTE, f"IoU per class, {title}", baseline))
+    write_bytes(folder.iou_file, iou_png(iou, mean, classes.colors, f"IoU per class, {title}", baseline))
     counts = confusion.counts.cpu().numpy()
-    write_bytes(folder.confusion_file, confusion_png(counts, CLASS_NAMES, f"Confusion matrix, {title}"))
+    write_bytes(folder.confusion_file, confusion_png(counts, classes.output_names, f"Confusion matrix, {title}"))
 
 
 def curves_png(rows: Sequence[EpochRow], best_epoch: int) -> bytes:

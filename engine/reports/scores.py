@@ -2,16 +2,18 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.metric import Metric, registered_metrics, shown_metrics
 from utils.errors import OptionError
 from utils.terminal import shaded
 
+MEAN_IOU = "mean_iou"
 # Percentage points of gain or loss that get the deepest color.
 DEEPEST_GAIN = 0.1
 
@@ -27,11 +29,16 @@ def iou_by_name(names: Sequence[str], iou: Tensor) -> dict[str, float | None]:
 
 
 def iou_table(
-    names: Sequence[str], confusion: ConfusionMatrix, baseline: dict | None = None, colored: bool = False
+    names: Sequence[str],
+    confusion: ConfusionMatrix,
+    baseline: dict | None = None,
+    colored: bool = False,
+    metric_counts: Mapping[str, Tensor] | None = None,
 ) -> str:
-    """IoU per class and its mean in percent; with an earlier report also its figures and the gain.
+    """IoU per class and its mean in percent, then all other metrics; with an earlier report also its figures and the
+    gain.
 
-    ``colored`` puts terminal colors to the figures, by their value.
+    ``colored`` puts terminal colors to the figures, by their value; ``metric_counts`` are those of an evaluation.
     """
     rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
     before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
@@ -46,17 +53,28 @@ def iou_table(
             cells.append(f"{percent(before.get(name)):>10}")
             cells.append(_shaded(f"{'' if gain is None else f'{100 * gain:+.2f}':>8}", depth, colored))
         lines.append(f"{name:<14}{''.join(cells)}")
-    lines.append(f"pixel accuracy {percent(confusion.accuracy())} %")
+    values = _values(confusion, metric_counts)
+    lines += [f"{metric.title} {metric.text(value)}" for metric, value in values if metric.name != MEAN_IOU]
     return "\n".join(lines)
 
 
-def scores(names: Sequence[str], confusion: ConfusionMatrix) -> dict:
-    """Mean IoU, pixel accuracy and IoU per class, as JSON holds them."""
-    return {
-        "mean_iou": _or_none(confusion.mean_iou()),
-        "accuracy": _or_none(confusion.accuracy()),
-        "iou": iou_by_name(names, confusion.iou()),
-    }
+def scores(
+    names: Sequence[str], confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | None = None
+) -> dict[str, object]:
+    """All metrics and the IoU per class, as JSON holds them."""
+    values = {metric.name: _or_none(value) for metric, value in _values(confusion, metric_counts)}
+    return {**values, "iou": iou_by_name(names, confusion.iou())}
+
+
+def _values(confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | None) -> list[tuple[Metric, float]]:
+    """Every metric with its value; ``metric_counts=None``: those that the confusion matrix alone is enough for."""
+    counts = metric_counts or {}
+    found = []
+    for metric in registered_metrics():
+        needs_counts = type(metric).counts is not Metric.counts
+        if not needs_counts or metric.name in counts:
+            found.append((metric, metric.value(confusion, counts.get(metric.name))))
+    return found
 
 
 def confusion_shares(counts: np.ndarray) -> np.ndarray:
@@ -71,7 +89,8 @@ def read_report(folder: str | Path) -> dict:
     path = Path(folder) / "report.json"
     try:
         report = json.loads(path.read_text())
-        return {"iou": dict(report["iou"]), "mean_iou": report["mean_iou"]}
+        values = {metric.name: value for metric, value in shown_metrics(report)}
+        return {**values, "iou": dict(report["iou"]), MEAN_IOU: report[MEAN_IOU]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionError(
             f"--baseline-path {folder}: its report.json cannot be read: expected the --savedir of an evaluation"

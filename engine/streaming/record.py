@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.classes import CLASS_NAMES, NUM_CLASSES
 from engine.streaming.threads import REMEMBERED
+from utils.class_set import ClassSet
 from utils.timing import resident_mebibytes
 
 SETTLED_AFTER = 10  # frames: until then queues fill, memory is allocated, code is compiled
@@ -30,21 +30,22 @@ class Sample(NamedTuple):
 class StreamRecord:
     """Counts frames by their labels and the time that the network took for each."""
 
-    def __init__(self):
+    def __init__(self, classes: ClassSet):
+        self.classes = classes
         self.frames, self.seconds = 0, 0.0
         self.cuts: list[int] = []
         self.samples: list[Sample] = []
         self.stopped_by: str | None = None
         self.network_ms: deque[float] = deque(maxlen=REMEMBERED)
         self.network_alone_ms: list[float] = []
-        self._pixels = np.zeros(NUM_CLASSES, np.int64)
+        self._pixels = np.zeros(classes.num_outputs, np.int64)
         self._sample_every = 1
         self._settled_at = self._last_at = 0.0
 
     def add(self, labels: np.ndarray, network_ms: float) -> None:
         """Counts a frame by its labels at the working size."""
         self.network_ms.append(network_ms)
-        self._pixels += np.bincount(labels.ravel(), minlength=NUM_CLASSES)
+        self._pixels += np.bincount(labels.ravel(), minlength=len(self._pixels))
         if self.frames % self._sample_every == 0:
             self._sample(network_ms)
         self._last_at = time.perf_counter()
@@ -77,7 +78,9 @@ class StreamRecord:
     def class_shares(self) -> dict[str, float]:
         """Class name -> share of all pixels, for classes that were seen."""
         total = max(1, int(self._pixels.sum()))
-        return {name: round(int(n) / total, 6) for name, n in zip(CLASS_NAMES, self._pixels, strict=True) if n}
+        return {
+            name: round(int(n) / total, 6) for name, n in zip(self.classes.output_names, self._pixels, strict=True) if n
+        }
 
     def _sample(self, network_ms: float) -> None:
         resident = resident_mebibytes()

@@ -1,6 +1,6 @@
-"""Where the frames of a stream come from: a video file, a folder, a pattern of file names, or a camera.
+"""Sources of frames: a video file, a folder, a pattern of file names, or a camera.
 
-Video files are decoded by PyAV: unlike OpenCV it tells a file that ends from one that breaks off.
+Video files are decoded by PyAV: unlike OpenCV it distinguishes the end of a file from a truncated one.
 """
 
 import glob
@@ -19,16 +19,16 @@ from datasets.images import read_picture
 from utils.errors import DataError, IncompleteError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-DEFAULT_FPS = 17.0  # Cityscapes' own rate, for frames in single files
-MOST_FPS = 1000.0  # what a camera claims beyond is no rate
-MOST_CAMERAS = 1000  # larger numbers are no camera's, and OpenCV takes none that do not fit into 32 bits
-# A file may honestly be a little shorter than its header says: by this share, and by no more than so many seconds.
+DEFAULT_FPS = 17.0  # Cityscapes' rate, for frames in single files
+MOST_FPS = 1000.0  # cameras that report more report nonsense
+MOST_CAMERAS = 1000  # larger numbers are no cameras, and OpenCV takes none beyond 32 bits
+# An intact file may be a little shorter than its header says: by this share, and by at most these seconds.
 MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
-LONGEST_STEP = 125  # frames from one that is taken to the next: those between are decoded too
+LONGEST_STEP = 125  # frames from one that is taken to the next: the skipped ones are decoded too
 
 
 class SourceFrame(NamedTuple):
-    """A frame, RGB uint8 ``H W 3``, a name that no other frame of the source has, and when it is to be shown."""
+    """A frame, RGB uint8 ``H W 3``, its name, unique in the source, and its presentation time."""
 
     name: str
     image: np.ndarray
@@ -36,17 +36,23 @@ class SourceFrame(NamedTuple):
 
 
 class FrameSource(Protocol):
-    """Frames in their order. Iterating raises ``IncompleteError`` where the source breaks off in the middle."""
+    """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated."""
 
-    description: str
-    fps: float
-    count: int | None  # how many frames to expect, where it is known
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def fps(self) -> float: ...
+
+    @property
+    def count(self) -> int | None:
+        """Expected number of frames; None where it is unknown."""
 
     def __iter__(self) -> Iterator[SourceFrame]: ...
 
 
 def open_source(source: str, option: str = "--stream") -> FrameSource:
-    """The source that a word of the command line names; raises ``DataError`` where it holds nothing."""
+    """The source that a command-line argument names; raises ``DataError`` where it holds no frames."""
     path = Path(source)
     if source.isdecimal() and not path.exists():
         return Camera(int(source), option)
@@ -69,7 +75,7 @@ def open_source(source: str, option: str = "--stream") -> FrameSource:
 
 
 def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
-    """Up to ``count`` frames, evenly spread over a source, or over the first minutes of a long video.
+    """Up to ``count`` frames, evenly spaced over a source, or over the first minutes of a long video.
 
     Raises ``DataError`` for a camera, and where no frame can be read.
     """
@@ -83,13 +89,13 @@ def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
     try:
         frames.extend(frame.image for frame in islice(source, 0, step * count, step))
     except IncompleteError:
-        if not frames:  # what was decoded will do
+        if not frames:  # else those will do
             raise
     return frames
 
 
 class ImageFiles:
-    """Frames in files of their own, in the order in which people count: 9 before 10."""
+    """Frames in single files, in natural order: 9 before 10."""
 
     def __init__(self, source: str, files: list[Path], problem: str):
         if not files:
@@ -111,7 +117,7 @@ class ImageFiles:
 
 
 class VideoFile:
-    """The first video stream of a file, whatever FFmpeg can read."""
+    """The first video stream of a file that FFmpeg can read."""
 
     def __init__(self, path: Path, option: str = "--stream"):
         self.path, self.option = path, option
@@ -138,9 +144,9 @@ class VideoFile:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                for packet in container.demux():  # of the sound too: the file is as long as its longest stream
+                for packet in container.demux():  # of audio too: the duration is that of the longest stream
                     reached = max(reached, _end_of(packet))
-                    for frame in packet.decode() if packet.stream is stream else ():
+                    for frame in stream.decode(packet) if packet.stream is stream else ():
                         if frame.is_corrupt:
                             raise av.error.InvalidDataError(0, "damaged data")
                         yield self._source_frame(frame, decoded)
@@ -156,21 +162,21 @@ class VideoFile:
 
     def _source_frame(self, frame: av.VideoFrame, number: int) -> SourceFrame:
         image = frame.to_ndarray(format="rgb24")
-        quarters = round(frame.rotation / 90)  # as telephones note how they were held, counterclockwise
+        quarters = round(frame.rotation / 90)  # the display matrix of phone videos, counterclockwise
         upright = np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
         seconds = number / self.fps if frame.time is None else frame.time
         return SourceFrame(f"{self.path.stem}_{number:06d}", upright, seconds)
 
     def _ends_early(self, decoded: int, reached: float) -> bool:
-        """Whether the file ends before the time that its header tells; not where one of the two is unknown."""
+        """Whether the file ends before the duration in its header; False where one of the two is unknown."""
         if not self._seconds or not reached:
             return False
-        one_frame = reached / decoded  # the length of the last one is not always known
+        one_frame = reached / decoded  # the duration of the last one is not always known
         return reached + one_frame < self._seconds - min(MISSING_SHARE * self._seconds, MISSING_SECONDS)
 
 
 class Camera:
-    """A camera of this machine, by its number, until Ctrl-C."""
+    """A camera of this machine, by number, until Ctrl-C."""
 
     def __init__(self, number: int, option: str = "--stream"):
         self.number, self.count = number, None
@@ -180,7 +186,7 @@ class Camera:
         previous = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(
             cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # a camera that is not there is said once, by the error below
+        )  # an absent camera is reported once, by the error below
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
@@ -206,8 +212,10 @@ class Camera:
 
 
 def _numbered(pattern: Path) -> list[Path]:
-    """The files that a printf pattern such as ``frame_%06d.png`` names, whatever number they start at."""
-    before, width, after = re.fullmatch(r"(.*)%0?(\d*)d(.*)", pattern.name).groups()
+    """Files that match a printf pattern such as ``frame_%06d.png``, whatever number they start at."""
+    parts = re.fullmatch(r"(.*)%0?(\d*)d(.*)", pattern.name, re.DOTALL)
+    assert parts is not None  # as open_source has looked for the placeholder
+    before, width, after = parts.groups()
     digits = rf"\d{{{int(width or 1)},}}"
     matches = re.compile(re.escape(before) + digits + re.escape(after))
     if not pattern.parent.is_dir():
@@ -216,11 +224,11 @@ def _numbered(pattern: Path) -> list[Path]:
 
 
 def _visible_files(paths: Iterable[Path]) -> list[Path]:
-    """Without folders and without what systems hide beside files, such as the ``._frame.png`` of macOS."""
+    """The paths without folders and hidden files, such as the ``._frame.png`` of macOS."""
     return [path for path in paths if path.is_file() and not path.name.startswith(".")]
 
 
-def _counting_order(file: Path) -> list:
+def _counting_order(file: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
 
 
@@ -229,7 +237,7 @@ def _frames_by_duration(container: av.container.InputContainer, fps: float) -> i
 
 
 def _end_of(packet: av.Packet) -> float:
-    """When the last of a packet has been shown, in seconds; 0 where it does not say."""
+    """End of a packet's presentation, in seconds; 0 where it has no timestamp."""
     return 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 

@@ -15,19 +15,22 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.evaluation.consistency import consistency_text, predictions_of
+from engine.evaluation.consistency import consistency_text, labels_to_compare
 from engine.evaluation.temporal_consistency import TemporalConsistency
 from engine.reports.plots import stream_png
 from engine.reports.scores import percent
-from engine.streaming.outputs import PLOT, SUMMARY, LabeledFrame, Output
+from engine.streaming.output import LabeledFrame, Output
+from engine.streaming.previous import PLOT, SUMMARY
 from engine.streaming.record import Sample, StreamRecord
 from engine.streaming.scene_cuts import SceneCuts
 from engine.streaming.sources import FrameSource, SourceFrame
 from engine.streaming.threads import REMEMBERED, Background, Prefetched
-from models.inference.segmenter import VideoSegmenter
+from models.inference.segmenter import Prediction, VideoSegmenter
+from utils.class_set import ClassSet
 from utils.errors import IncompleteError, StoppedError
 from utils.files import write_bytes, write_text
 from utils.signals import NotedSignals
+from utils.sizes import format_size
 from utils.timing import synchronized_seconds
 
 log = logging.getLogger(__name__)
@@ -53,13 +56,14 @@ class Stream:
         segmenter: VideoSegmenter,
         source: FrameSource,
         outputs: Sequence[Output],
+        classes: ClassSet,
         detect_cuts: bool = True,
         consistency: TemporalConsistency | None = None,
-        wants_probabilities: bool = False,
     ):
         self.segmenter, self.source, self.outputs = segmenter, source, outputs
-        self.consistency, self.wants_probabilities = consistency, wants_probabilities
-        self.record = StreamRecord()
+        self.consistency = consistency
+        self.wants_probabilities = any(output.needs_probabilities for output in outputs)
+        self.record = StreamRecord(classes)
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
         self._reader = Prefetched(source, self._prepared)
@@ -123,33 +127,32 @@ class Stream:
         self._size = self._size or size
         if size != self._size:
             raise IncompleteError(
-                f"{frame.name} is {size[1]}x{size[0]} and the frames before it {self._size[1]}x{self._size[0]}: all "
-                "must have one size; those before it are kept"
+                f"{frame.name} is {format_size(size[::-1])} and the frames before it {format_size(self._size[::-1])} "
+                "(width x height): all must have one size; those before it are kept"
             )
         begins_scene = self._cuts is not None and self._cuts.begins_scene(frame.image)
-        return Prepared(frame, self.segmenter.prepared(frame.image), begins_scene)
+        return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene)
 
     def _advance(self, prepared: Prepared) -> None:
-        segmenter = self.segmenter
         if prepared.begins_scene:
-            segmenter.reset()
+            self.segmenter.reset()
             self.record.cuts.append(self.record.frames)
-        logits, labels, milliseconds = self._timed_step(prepared.image)
-        self.record.add(labels, milliseconds)
-        probabilities = logits[0].softmax(0).half().cpu().numpy() if self.wants_probabilities else None
+        prediction, milliseconds = self._timed_step(prepared.image)
+        self.record.add(prediction.labels, milliseconds)
+        probabilities = prediction.probabilities.half().cpu().numpy() if self.wants_probabilities else None
         name, image, seconds = prepared.source
-        frame = LabeledFrame(name, image, segmenter.at_size(labels, image.shape[:2]), seconds, probabilities)
+        frame = LabeledFrame(name, image, prediction.labels_at(image.shape[:2]), seconds, probabilities)
         for writer in self._writers:
             writer.put(frame)
         if self._comparer is not None:
-            self._comparer.put((prepared, predictions_of(segmenter, prepared.image, labels)))
+            self._comparer.put((prepared, labels_to_compare(self.segmenter, prepared.image, prediction)))
 
-    def _timed_step(self, image: Tensor) -> tuple[Tensor, np.ndarray, float]:
-        """Logits and labels of the next frame, and the milliseconds that they took."""
+    def _timed_step(self, image: Tensor) -> tuple[Prediction, float]:
+        """The prediction of the next frame, prepared ``1 3 H W``, and the milliseconds until its labels were there."""
         start = synchronized_seconds(self.segmenter.device)
-        logits = self.segmenter.logits(image)
-        labels = self.segmenter.labels(logits)
-        return logits, labels, 1000 * (synchronized_seconds(self.segmenter.device) - start)
+        prediction = self.segmenter.step(image)
+        _ = prediction.labels  # computed here, so that they are timed
+        return prediction, 1000 * (synchronized_seconds(self.segmenter.device) - start)
 
     def _time_network_alone(self, image: Tensor) -> None:
         """Steps of the network with nothing beside it, which the stream's pace is to be compared with."""
@@ -227,7 +230,7 @@ def summarized(folder: Path, summary: dict) -> bool:
 
 
 def stream_text(summary: dict) -> str:
-    """What a stream gave, in a few lines."""
+    """The summary of a stream in a few lines."""
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in summary["milliseconds"].items())
     lines = [
         f"{summary['frames']} frames, {summary['frames_per_second']} a second on {summary['device']} "

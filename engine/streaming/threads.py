@@ -1,6 +1,6 @@
-"""Work that goes on side by side: bounded queues between threads, so that the slowest sets the pace.
+"""Pipelines of threads with bounded queues between them, so that the slowest stage sets the pace.
 
-An error of a thread comes out where its results are used, and a thread never outlives the one that started it.
+An error of a thread is raised where its results are used, and a thread never outlives the one that started it.
 """
 
 import threading
@@ -13,18 +13,18 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-DEPTH = 3  # items that wait between two threads: enough to even out, few enough to stay small
-REMEMBERED = 1000  # durations of which medians are taken, so that an endless stream needs no more memory
-PATIENCE = 0.1  # seconds between two looks at whether the other side is still there
+DEPTH = 3  # items in a queue: enough to smooth the pace, few enough for the memory
+REMEMBERED = 1000  # durations that are kept for medians, so that memory is bounded in an endless stream
+PATIENCE = 0.1  # seconds between two checks of whether the other side still runs
 _END = object()
 
 
 class Prefetched(Iterable[Made], Generic[Item, Made]):
-    """What ``make`` gives for each item, made ahead by one thread; ``milliseconds`` tells how long each took."""
+    """``make(item)`` of each item, computed ahead by one thread; ``milliseconds`` holds the duration of each."""
 
     def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
-        self.while_waiting: Callable[[], None] = lambda: None  # called now and then; may raise
+        self.while_waiting: Callable[[], None] = lambda: None  # called every ``PATIENCE`` seconds; may raise
         self._items, self._make = items, make
         self._queue: Queue = Queue(depth)
         self._stopped = threading.Event()
@@ -46,7 +46,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 self.while_waiting()
 
     def stop(self) -> None:
-        """Ends the thread; what it has made and nobody took is dropped."""
+        """Ends the thread; results that were not taken are dropped."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -63,7 +63,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
                 if not _put(self._queue, made, self._stopped):
                     break
-        except BaseException as error:  # comes out in __iter__
+        except BaseException as error:  # raised in __iter__
             self._error = error
         finally:
             close = getattr(items, "close", None)
@@ -73,7 +73,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
 
 
 class Background(Generic[Item]):
-    """Calls ``work`` for each item that is put in, in order, in a thread of its own."""
+    """Calls ``work`` for each item that is put, in order, in a thread of its own."""
 
     def __init__(self, work: Callable[[Item], None], name: str, depth: int = DEPTH):
         self.name = name
@@ -90,12 +90,12 @@ class Background(Generic[Item]):
         return self._failed.is_set()
 
     def put(self, item: Item) -> None:
-        """Hands over an item, as soon as there is room; raises the error that an earlier one ended in."""
+        """Enqueues an item, as soon as there is room; raises the error of an earlier one."""
         if not _put(self._queue, item, self._failed):
             self._raise()
 
     def finish(self) -> None:
-        """Waits until all is done; raises the error that it ended in."""
+        """Waits for all items; raises the error of the work, if any."""
         _put(self._queue, _END, self._failed)
         self._thread.join()
         self._raise()
@@ -111,14 +111,14 @@ class Background(Generic[Item]):
                 start = time.perf_counter()
                 self._work(item)
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
-        except BaseException as error:  # comes out in put or finish
+        except BaseException as error:  # raised in put or finish
             self._error = error
             self._failed.set()
 
 
-def _put(queue: Queue, item: object, given_up: threading.Event) -> bool:
-    """Puts an item in as soon as there is room; false where the other side has given up."""
-    while not given_up.is_set():
+def _put(queue: Queue, item: object, ended: threading.Event) -> bool:
+    """Enqueues an item as soon as there is room; False where the other side has ended."""
+    while not ended.is_set():
         try:
             queue.put(item, timeout=PATIENCE)
             return True

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from datasets.classes import NUM_CLASSES
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.run_folder import EpochRow
 from engine.training.gradients import Learner
 from models.lmanet import LMANet
-from models.weights import files as weights
+from models.weights.export import options_of, published_state_dict
+from models.weights.load import load_weights
+from models.weights.saved_options import network_fields, options_in
 from utils import distributed
+from utils.class_set import ClassSet
 from utils.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -33,9 +36,9 @@ MOST_EPOCHS = 1_000_000
 class Progress:
     """How far an epoch has come: clips that all processes together have trained on, and the loss of each step."""
 
+    confusion: ConfusionMatrix
     clips: int = 0
     losses: list[float] = dataclasses.field(default_factory=list)
-    confusion: ConfusionMatrix = dataclasses.field(default_factory=lambda: ConfusionMatrix(NUM_CLASSES))
 
     @property
     def steps(self) -> int:
@@ -53,8 +56,16 @@ class Training:
     device: torch.device
     scaler: torch.amp.GradScaler
     learner: Learner
+    classes: ClassSet
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    progress: Progress = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_epoch()
+
+    def start_epoch(self, clips: int = 0, losses: Sequence[float] = ()) -> None:
+        """Sets the progress to the beginning of an epoch, or to where one has come."""
+        self.progress = Progress(ConfusionMatrix(self.classes.num_outputs), clips, list(losses))
 
     def best_row(self, by_iou: bool) -> EpochRow:
         """The epoch of the highest validation IoU, or of the lowest validation loss; the first of equals."""
@@ -70,13 +81,12 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
     content = {
         "epoch": len(training.rows),
         "arch": str(training.model),
-        "state_dict": weights.published_state_dict(training.model),
+        "state_dict": published_state_dict(training.model),
         "best_acc": training.best_row(by_iou).val_iou if training.rows else 0.0,
         "optimizer": training.optimizer.state_dict(),
         "format_version": CHECKPOINT_FORMAT,
         "schedule": training.schedule.state_dict(),
         "scaler": training.scaler.state_dict(),
-        "network": network_fields(training.model),
         "rows": [dataclasses.astuple(row) for row in training.rows],
         "progress": {
             "clips": progress.clips,
@@ -86,6 +96,7 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
         "random_states": distributed.all_gather(random_states(training.device)),
         "world_size": distributed.world_size(),
         "run": run_name(),
+        **options_of(training.model).content(),
     }
     return _copied(content)
 
@@ -93,13 +104,6 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
 def run_name() -> str:
     """What torchrun calls this run, the same after a restart; empty without it."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
-
-
-def network_fields(model: LMANet) -> dict[str, object]:
-    """The configuration's fields that decide what the weights mean."""
-    fields = dataclasses.asdict(model.config)
-    del fields["attention_backend"]
-    return fields
 
 
 def resume(training: Training, content: dict, source: object) -> None:
@@ -115,7 +119,7 @@ def resume(training: Training, content: dict, source: object) -> None:
 
 
 def _resume(training: Training, content: dict, source: object) -> None:
-    mine, theirs = network_fields(training.model), content.get("network")
+    mine, theirs = network_fields(training.model.config), content.get("network")
     differing = [
         f"{name} is {theirs.get(name)}, asked for {mine[name]}"
         for name in (mine if theirs is not None else ())
@@ -125,7 +129,13 @@ def _resume(training: Training, content: dict, source: object) -> None:
         raise CheckpointError(
             f"{source}: is of another network: {'; '.join(differing)}; give the same options to --resume"
         )
-    weights.load_weights(training.model, content["state_dict"])
+    saved = options_in(content, str(source))
+    if saved and saved.classes and saved.classes.names != training.classes.names:
+        raise CheckpointError(
+            f"{source}: is for {len(saved.classes.names)} classes, the data set has {len(training.classes.names)} of "
+            "other names; give the same --dataset to --resume"
+        )
+    load_weights(training.model, content["state_dict"])
     _resume_optimizer(training.optimizer, content["optimizer"], source)
     missing = [key for key in EXTRA_KEYS if key not in content]
     if missing:
@@ -212,7 +222,7 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
 def _resume_progress(training: Training, progress: dict | None) -> None:
     if progress is None:
         return
-    training.progress = Progress(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
+    training.start_epoch(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
     if training.progress.clips < 0 or (training.progress.clips > 0) != (training.progress.steps > 0):
         raise ValueError(f"{training.progress.clips} clips in {training.progress.steps} steps")
     # The counts are those of all processes: one of them keeps them.

@@ -1,4 +1,4 @@
-"""Two ways to the gradients of a step over the clips of all processes: clip by clip on the CPU, else in batches."""
+"""Gradients of a step over the clips of all processes: clip by clip on the CPU, else in batches."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -8,58 +8,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from datasets.cityscapes import Sample
+from datasets.clip_dataset import Sample
 from datasets.sampling import FOR_DROPOUT, seeded_generator
 from engine.training.lockstep import Lockstep, prepare
 from utils import distributed
 
-# The index of a sample that stands in for the clips that a process lacks.
+# Index of padding, for clips that a process lacks.
 STANDS_IN = -1
 
 
 class Part(NamedTuple):
-    """What came out for some clips: their share of the loss, their last frame's prediction and label ``B H W``."""
+    """Results for some clips: their share of the loss, prediction and label of their last frame ``B H W``."""
 
     loss: Tensor
     prediction: Tensor | None
     label: Tensor
 
 
-# Called with a network and a sample of one or more clips.
+# Called with a network and a batch of one or more clips.
 PartOf = Callable[[nn.Module, Sample], Part]
 
 
 class Learner(Protocol):
-    """Leaves the gradient of a step's loss, summed over all parts of all processes, in the parameters."""
+    """Computes the gradient of a step's loss, summed over all parts of all processes, into ``parameter.grad``."""
 
     def gradients(self, samples: Sequence[Sample], part_of: PartOf, epoch: int) -> list[Part]:
-        """The parts of this process's samples, whose losses are detached."""
+        """The parts of this process's batches, with detached losses."""
         ...
 
 
 class BatchLearner:
-    """Whole batches go through the network, or what spreads it over several processes; gradients are exchanged while
-    they are computed."""
+    """Runs whole batches through the network, which may be a ``DistributedDataParallel``: it overlaps the all-reduce
+    with the backward."""
 
     def __init__(self, network: nn.Module, scaler: torch.amp.GradScaler):
         self.network, self.scaler = network, scaler
 
     def gradients(self, samples: Sequence[Sample], part_of: PartOf, epoch: int) -> list[Part]:
-        parts = []
-        spread = isinstance(self.network, DistributedDataParallel)
+        parts, network = [], self.network
         for number, sample in enumerate(samples, start=1):
-            # Exchanged once, with those of the last batch.
-            with self.network.no_sync() if spread and number < len(samples) else nullcontext():
-                part = part_of(self.network, sample)
-                # The processes' gradients are averaged.
+            # Gradients are all-reduced once, with those of the last batch.
+            last = number == len(samples)
+            with network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext():
+                part = part_of(network, sample)
+                # The all-reduce averages over the processes.
                 self.scaler.scale(part.loss * distributed.world_size()).backward()
             parts.append(part._replace(loss=part.loss.detach()))
         return parts
 
 
 class ClipLearner:
-    """Each clip goes through the model alone, and all meet in its batch norms; gradients are summed in double. The
-    weights then become the same for any number of processes that share the clips of a step."""
+    """Runs each clip through the model alone, synchronized in its batch norms; gradients are summed in float64. The
+    trained weights are then the same for any number of processes that split the clips of a step."""
 
     def __init__(self, model: nn.Module, batch_size: int, seed: int):
         prepare(model)
@@ -78,7 +78,7 @@ class ClipLearner:
             return part._replace(loss=part.loss.detach()), found
 
         for sample, clips_of_all in zip(samples, clips, strict=True):
-            indices = sample.index.tolist()
+            indices = clip_indices(sample).tolist()
             generators = [
                 None if index == STANDS_IN else seeded_generator(self.seed, epoch, index, FOR_DROPOUT)
                 for index in indices
@@ -99,18 +99,25 @@ class ClipLearner:
             parameter.grad = each.view(parameter.shape).to(parameter.dtype)
 
 
+def clip_indices(sample: Sample) -> Tensor:
+    """Indices ``B`` of a batch's clips, which the loader has collated."""
+    return torch.as_tensor(sample.index)
+
+
 def counted(sample: Sample) -> int:
-    """How many clips of a sample are not stand-ins."""
-    return int((sample.index != STANDS_IN).sum())
+    """Number of clips in a batch that are not padding."""
+    return int((clip_indices(sample) != STANDS_IN).sum())
 
 
 def single_clips(sample: Sample) -> list[Sample]:
-    return [Sample(*fields) for fields in zip(*(field.split(1) for field in sample), strict=True)]
+    """The clips of a batch as batches of one."""
+    return [Sample(*fields) for fields in zip(*(torch.as_tensor(field).split(1) for field in sample), strict=True)]
 
 
 def _add(sums: list[Tensor | None], found: Sequence[Tensor | None], counts: bool) -> None:
-    """Adds a clip's gradients to the sums; zeros where it does not count."""
+    """Adds a clip's gradients to the sums; zeros for padding."""
     for number, each in enumerate(found):
         if each is not None:
             own = each.double() if counts else torch.zeros_like(each, dtype=torch.float64)
-            sums[number] = own if sums[number] is None else sums[number].add_(own)
+            total = sums[number]
+            sums[number] = own if total is None else total.add_(own)

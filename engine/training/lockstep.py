@@ -1,15 +1,15 @@
-"""Clips that go through a network side by side, each alone in a thread of its own, and meet in its batch norms.
+"""Clips run through a network in parallel, one thread each, synchronized in its batch norms.
 
-What is computed of a clip then has the same bits whichever clips are beside it and whichever process it is in, and so
-have the sums over all of them. That matters since Adam makes whole steps of what rounding leaves of gradients that
-nearly cancel. For the CPU, which is as fast with one clip a core as with all cores on each clip.
+The results of a clip then have the same bits whichever clips run beside it and in whichever process, and so have the
+sums over all of them. That matters since Adam takes full-size steps along the rounding errors of gradients that nearly
+cancel. For the CPU, which is as fast with one clip per core as with all cores on each clip.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from utils import distributed
 
+# Own code although torch has SyncBatchNorm: between processes that one refuses tensors of the CPU, and the weight
+# gradient of clips as one batch has other bits than the sum over the clips one by one.
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,9 +28,9 @@ _here = threading.local()
 
 
 class Lockstep:
-    """Runs up to ``places`` clips at once, each with its share of this process's threads.
+    """Runs up to ``places`` clips at once, each with an equal share of this process's threads.
 
-    The share is the same for any number of processes, as long as they share the processors and the clips of a step.
+    The share is the same for any number of processes, as long as they split the processors and the clips of a step.
     """
 
     def __init__(self, places: int):
@@ -42,10 +45,10 @@ class Lockstep:
         generators: Sequence[torch.Generator | None],
         clips_of_all: int,
     ) -> Iterator[Result]:
-        """What ``work`` gives for each item, in their order, out of all the clips that the processes have together.
+        """The results of ``work`` for each item, in order; ``clips_of_all`` counts the clips of all processes.
 
-        Dropout draws from an item's generator; one without a generator stands in for a clip that this process lacks:
-        it meets the others, and does not count.
+        Dropout draws from an item's generator; an item without a generator is padding for a clip that this process
+        lacks: it takes part in the synchronization with zeros.
         """
         meeting = _Meeting(self.places, len(items), clips_of_all)
         seats = [_Seat(meeting, place, generator) for place, generator in enumerate(generators)]
@@ -61,7 +64,7 @@ class Lockstep:
 
 
 def _own_error(future: Future) -> BaseException | None:
-    """What went wrong in a clip's thread, but for that another one did not come to the meeting."""
+    """The error of a clip's thread; None where it only waited for one that failed."""
     error = future.exception()
     return None if isinstance(error, threading.BrokenBarrierError) else error
 
@@ -78,18 +81,17 @@ def _seated(work: Callable[[Item], Result], item: Item, seat: "_Seat") -> Result
 
 
 class _Meeting:
-    """Where the clips of a step wait for each other, and what they bring is put together once for all of them."""
+    """A barrier of the clips of a step, at which their rows are combined once for all of them."""
 
     def __init__(self, places: int, parties: int, clips: int):
         self.clips = clips
         self._own: list[Tensor | None] = [None] * places
         self._combine: Callable[[Tensor], object] | None = None
-        self._combined: object = None
+        self._combined: Any = None  # of the type that the current ``combine`` returns
         self._barrier = threading.Barrier(parties, action=self._exchange)
 
     def combined(self, place: int, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
-        """What ``combine`` makes of the rows of all clips of all processes ``N K``, which are in one order, with zeros
-        for places that are free."""
+        """``combine`` of the rows of all clips of all processes ``N K``, in fixed order, with zeros for free places."""
         self._own[place], self._combine = row, combine
         self._barrier.wait()
         return self._combined
@@ -98,6 +100,7 @@ class _Meeting:
         self._barrier.abort()
 
     def _exchange(self) -> None:
+        assert self._combine is not None
         free = torch.zeros_like(next(row for row in self._own if row is not None))
         own = torch.stack([free if row is None else row for row in self._own])
         self._combined = self._combine(distributed.all_gather_interleaved(own))
@@ -112,26 +115,26 @@ class _Seat:
     generator: torch.Generator | None
 
     def combined(self, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
-        """What ``combine`` makes of this clip's row of numbers ``K`` and those of all others ``N K``, in double."""
+        """``combine`` of the rows ``N K`` of all clips, this one's being ``row``, ``K``; in float64."""
         row = row.double()
         return self.meeting.combined(self.place, torch.zeros_like(row) if self.generator is None else row, combine)
 
 
 def prepare(model: nn.Module) -> None:
-    """Lets the batch norms of a model see all clips of a lockstep, and each clip draw its own dropout; names and
-    tensors stay. Norms that say ``applied = False`` compute nothing and are left alone."""
+    """Replaces batch norms by ones over all clips of a lockstep, and dropouts by ones with a generator per clip, in
+    place; names and tensors stay. Norms with ``applied = False`` compute nothing and are left as they are."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d) and getattr(child, "applied", True):
                 norm = ClipNorm(child.num_features, child.eps, child.momentum)
                 norm.training, norm._parameters, norm._buffers = child.training, child._parameters, child._buffers
                 setattr(parent, name, norm)
-            elif type(child) in (nn.Dropout, nn.Dropout2d):
-                setattr(parent, name, ClipDropout(child.p, by_channel=type(child) is nn.Dropout2d))
+            elif isinstance(child, nn.Dropout | nn.Dropout2d):
+                setattr(parent, name, ClipDropout(child.p, by_channel=isinstance(child, nn.Dropout2d)))
 
 
 class ClipDropout(nn.Module):
-    """Dropout whose random numbers are a clip's own."""
+    """Dropout with a random generator per clip."""
 
     def __init__(self, p: float, by_channel: bool):
         super().__init__()
@@ -148,21 +151,23 @@ class ClipDropout(nn.Module):
 
 
 class ClipNorm(nn.BatchNorm2d):
-    """Batch norm over all clips of a lockstep; in evaluation a plain one."""
+    """Batch norm over all clips of a lockstep; a plain one in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:  # B C h w
         if not self.training:
             return super().forward(x)
         seat = _here.seat
         if seat.meeting.clips * x.shape[2] * x.shape[3] == 1:
-            # The variance of a single value says nothing.
+            # A single value has no variance.
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         wide = x if x.dtype == self.weight.dtype else x.float()
         return _NormOverAll.apply(wide, self.weight, self.bias, self, seat).to(x.dtype)
 
     def of_all(self, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Mean and variance over all clips and the number of values, of each clip's mean, variance and number; the
-        running statistics follow."""
+        """Mean, variance and number of values over all clips, from each clip's, in ``rows``; updates the running
+        statistics."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         channels = self.num_features
         means, variances, counts = rows.split([channels, channels, 1], dim=1)  # N C, N C, N 1
         total = counts.sum().item()
@@ -178,8 +183,8 @@ class _NormOverAll(Function):
     """Batch norm over all clips (Ioffe and Szegedy, 2015), means and variances combined as Chan et al. (1983)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, norm: ClipNorm, seat: _Seat) -> Tensor:
-        # PyTorch's own norm is its fastest way to a mean and a variance.
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: ClipNorm, seat: _Seat) -> Tensor:
+        # PyTorch's batch norm is its fastest way to a mean and a variance.
         _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, norm.eps)
         var = (inverse.double() ** -2 - norm.eps).clamp_(min=0)
         count = var.new_tensor([x.numel() // norm.num_features])
@@ -189,15 +194,15 @@ class _NormOverAll(Function):
         return F.batch_norm(x, mean, var, weight, bias, eps=norm.eps)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight, mean, var = ctx.saved_tensors
-        # Of this clip alone: the sums of grad times the normed x, and of grad.
+        # Of this clip alone: the sums of grad times the normalized x, and of grad.
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, None, mean, var, None, None, False, ctx.eps, [False, True, True]
         )
 
         def factors(rows: Tensor) -> list[Tensor]:
-            # weight * inverse * (grad - by_one - normed * by_normed), as one sum of products for each value.
+            # weight * inverse * (grad - by_one - normed * by_normed), as a linear combination of grad, x and 1.
             by_normed, by_one = (rows.sum(0) / ctx.total).chunk(2)
             inverse = (var.double() + ctx.eps).rsqrt()
             of_grad = weight.double() * inverse

@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -15,37 +14,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
-from datasets.cityscapes import CityscapesClips, Sample
-from datasets.classes import IGNORED
+from datasets.clip_dataset import ClipDataset, Sample
 from datasets.sampling import EpochSampler
 from engine.evaluation.evaluate import Evaluation
-from engine.loading import Timed, network_input
+from engine.loading import Timed
+from engine.options.settings import TrainSettings
 from engine.reports.scores import percent
 from engine.run_folder import EpochRow
-from engine.training.checkpoint import Progress, Training, checkpoint_content, random_states, restore_random_states
+from engine.training.checkpoint import Training, checkpoint_content, random_states, restore_random_states
 from engine.training.gradients import STANDS_IN, Part, counted
 from engine.training.saver import Saver, StopRequest
 from models.lmanet import LMANet
+from models.normalize import network_input
 from utils import distributed
 from utils.errors import StoppedError, TrainingError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long to train and what to do on the way; see the options of the same names."""
-
-    num_epochs: int
-    steps_loss: int
-    epochs_save: int
-    steps_save: int
-    accumulate: int
-    autocast: torch.dtype | None
-    train_iou: bool
-    val_iou: bool
-    encoder_eval_mode: bool
-    decoder_eval_mode: bool
 
 
 class Watch(Protocol):
@@ -112,7 +96,7 @@ def _run_epoch(
     train_iou = progress.confusion.mean_iou() if settings.train_iou else 0.0
     val_iou = validation.confusion.mean_iou() if settings.val_iou else 0.0
     training.rows.append(EpochRow(epoch, train_loss, validation.loss, train_iou, val_iou, learning_rate))
-    training.progress = Progress()
+    training.start_epoch()
     advance_schedule(training.schedule, train_loss)
     with saver.counted():
         saver.save_epoch(
@@ -210,7 +194,8 @@ def _part(
     """What comes out for the clips of a sample, whose loss is their share of all clips'."""
     device, config = training.device, training.model.config
     clip, label = network_input(sample.frames, config.traits, device), sample.label.to(device, non_blocking=True)
-    with torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None):
+    dtype = getattr(torch, settings.amp) if settings.amp else None
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
         logits = network(clip, selected=True)
     main_logits = logits[0] if isinstance(logits, tuple) else logits
     prediction = main_logits[:, -1].argmax(1) if settings.train_iou else None
@@ -250,7 +235,7 @@ def _validated(
         raise
 
 
-def _pad_batches(batches: Iterable[Sample], count: int, clips: CityscapesClips) -> Iterator[Sample]:
+def _pad_batches(batches: Iterable[Sample], count: int, clips: ClipDataset) -> Iterator[Sample]:
     """The batches of this process, and where others have one more, a clip without labels in its place."""
     missing = count
     for sample in batches:
@@ -258,7 +243,10 @@ def _pad_batches(batches: Iterable[Sample], count: int, clips: CityscapesClips) 
         yield sample
     if missing:
         sample = default_collate([clips[0]])
-        label, index = torch.full_like(sample.label, IGNORED), torch.full_like(sample.index, STANDS_IN)
+        label, index = (
+            torch.full_like(sample.label, clips.dataset.classes.ignored),
+            torch.full_like(sample.index, STANDS_IN),
+        )
         yield from itertools.repeat(sample._replace(label=label, index=index), missing)
 
 

@@ -1,34 +1,33 @@
-"""Checkpoints written while training goes on, and the wish to stop."""
+"""Checkpoints written in the background of the training, and requests to stop it."""
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
 
 import torch
 
 from engine.run_folder import EpochRow, RunFolder
 from utils import distributed
 from utils.errors import TrainingError
+from utils.signals import NotedSigterm
 
 log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Writes the files of a training in the background, one set at a time; does nothing but in the first process.
+    """Writes the files of a training in a background thread, one set at a time, on rank 0 only.
 
-    A set that cannot be written is said and tried again with the next one; the files that were there stay.
-    ``spent_seconds`` counts what the training itself has spent on it, as far as it happens ``counted``.
+    A set that cannot be written is logged and superseded by the next one; existing files stay. ``spent_seconds`` is the
+    time that the training thread has spent inside of ``counted``.
     """
 
     def __init__(self, folder: RunFolder):
         self.folder, self.spent_seconds = folder, 0.0
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
-        self._best: tuple[EpochRow, dict] | None = None  # the best epoch, until it is on disk
+        self._best: tuple[EpochRow, dict] | None = None  # the best epoch until it is written
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -41,7 +40,7 @@ class Saver:
         self._submit(lambda: self._write(content, [], None))
 
     def save_epoch(self, content: dict, rows: list[EpochRow], best: EpochRow, keep_weights: bool) -> None:
-        """Log, checkpoint and, where the last epoch is the best so far, the files of the best one."""
+        """Log, checkpoint and, where the last epoch is the best so far, its files."""
         self.wait()
         if best is rows[-1]:
             self._best = best, content
@@ -50,7 +49,7 @@ class Saver:
         self._submit(lambda: self._write(content, written_rows, kept))
 
     def finish(self) -> None:
-        """Waits for the last set. Raises ``TrainingError`` where it could not be written."""
+        """Waits for the last set. Raises ``TrainingError`` if it could not be written."""
         self.wait()
         if self._error is not None:
             raise TrainingError(
@@ -82,37 +81,21 @@ class Saver:
             )
 
     def _write(self, content: dict, rows: list[EpochRow], keep_weights_of: int | None) -> None:
-        # The checkpoint comes last: what a process that is killed in between has not written, it will write again.
+        # The checkpoint comes last: a process killed in between resumes before this set and writes all of it again.
         if self._best is not None:
             row, best_content = self._best
             self.folder.save_best(row, best_content)
             self._best = None
         if keep_weights_of is not None:
-            self.folder.save_epoch_weights(keep_weights_of, content["state_dict"])
+            self.folder.save_epoch_weights(keep_weights_of, content)
         if rows:
             self.folder.write_log(rows)
         self.folder.save_checkpoint(content)
 
 
-class StopRequest:
-    """Notes SIGTERM instead of ending at once; all processes learn of it together."""
-
-    def __init__(self) -> None:
-        self.noted = False
-        self._before: object = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+class StopRequest(NotedSigterm):
+    """Defers SIGTERM to the next ``of_any``, in which all processes agree to stop."""
 
     def of_any(self) -> bool:
-        """Whether any of the processes was asked to stop; to be called by all at once."""
+        """Whether any process received SIGTERM; a collective: all processes must call it."""
         return bool(distributed.all_reduce_sum(torch.tensor(float(self.noted))) > 0)
-
-    def _note(self, *_: object) -> None:
-        self.noted = True

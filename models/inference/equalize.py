@@ -1,8 +1,8 @@
-"""Channels of an ONNX graph brought to like ranges, so that one scale of 8 bits serves a whole tensor.
+"""Cross-channel equalization of an ONNX graph: like ranges, so that one 8-bit scale fits a whole tensor.
 
-Between two convolutions a channel may be divided by any positive number if the weights that read it are multiplied by
-the same: ReLU, max-pooling, sums and concatenations let it through (Nagel et al., *Data-Free Quantization Through
-Weight Equalization and Bias Correction*, 2019, section 4.1). The graph computes what it did before. Factors weigh the
+Between two convolutions a channel may be divided by any positive factor if the weights that read it are multiplied by
+the same: ReLU, max-pooling, sums and concatenations preserve it (Nagel et al., *Data-Free Quantization Through Weight
+Equalization and Bias Correction*, 2019, section 4.1). The graph computes the same function. Factors balance the
 activations' range against the weights' (Xiao et al., *SmoothQuant*, 2023, equation 4).
 """
 
@@ -15,16 +15,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 PASSES_THROUGH = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Identity")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-# How much of the unlikeness goes from the activations into the weights, whose scales are one a channel already.
+# Share of the imbalance that moves from the activations into the weights, which have a scale per channel already.
 MIGRATION = 0.75
 FACTORS = (0.03, 30.0)
 LEAST_RANGE = 1e-3  # of a channel that is almost always 0
 
 
 def equalize(model: ModelProto, inputs: Iterable[np.ndarray]) -> None:
-    """Rescales the channels inside ``model``, in place, by what they hold when its one input is given ``inputs``.
+    """Rescales the channels inside ``model``, in place, by their ranges over ``inputs`` of its one input.
 
-    Channels that reach an input or an output of the graph, or an operation that is not known here, stay as they are.
+    Channels that reach an input or an output of the graph, or an operation that is unknown here, keep their scale.
     """
     graph = _Graph(model)
     factors = graph.factors(_channel_ranges(model, graph.convolution_inputs(), inputs))
@@ -34,7 +34,7 @@ def equalize(model: ModelProto, inputs: Iterable[np.ndarray]) -> None:
 
 
 class _Graph:
-    """All channels of all tensors, numbered, and which of them must be scaled alike."""
+    """All channels of all tensors, numbered, and which of them must share a factor."""
 
     def __init__(self, model: ModelProto):
         graph = onnx.shape_inference.infer_shapes(model).graph
@@ -60,7 +60,7 @@ class _Graph:
         return list(dict.fromkeys(node.input[0] for node in self.nodes if node.op_type in CONVOLUTIONS))
 
     def factors(self, ranges: dict[str, np.ndarray]) -> np.ndarray:
-        """What each channel is divided by."""
+        """The divisor of each channel."""
         activations, weights = np.zeros(self.count), np.zeros(self.count)
         for name, largest in ranges.items():
             np.maximum.at(activations, self.group[self._of(name)], largest)
@@ -84,24 +84,24 @@ class _Graph:
         return factors.clip(*FACTORS)[self.group]
 
     def rescale(self, node: NodeProto, factors: np.ndarray) -> None:
-        """Multiplies what a convolution or a batch norm reads by the factors, and divides what it gives."""
+        """Multiplies a convolution's or batch norm's weights by the input's factors, divides by the output's."""
         if not self._knows(node):
             return
-        read, given = factors[self._of(node.input[0])], factors[self._of(node.output[0])]
+        read, written = factors[self._of(node.input[0])], factors[self._of(node.output[0])]
         if node.op_type == "BatchNormalization":
             weight, bias, mean = (self._array(name) for name in node.input[1:4])
-            self._store(node.input[1], weight * read / given)
-            self._store(node.input[2], bias / given)
+            self._store(node.input[1], weight * read / written)
+            self._store(node.input[2], bias / written)
             self._store(node.input[3], mean / read)
             return
         column, row = ((1, -1, 1, 1), (-1, 1, 1, 1)) if node.op_type == "Conv" else ((-1, 1, 1, 1), (1, -1, 1, 1))
         weight = self._array(node.input[1])
-        self._store(node.input[1], weight * read.reshape(column) / given.reshape(row))
+        self._store(node.input[1], weight * read.reshape(column) / written.reshape(row))
         if len(node.input) > 2:
-            self._store(node.input[2], self._array(node.input[2]) / given)
+            self._store(node.input[2], self._array(node.input[2]) / written)
 
     def _groups(self) -> np.ndarray:
-        """For each channel the least number of those that must have its factor."""
+        """For each channel the smallest number of those that share its factor."""
         pairs = []
         for node in self.nodes:
             if node.op_type not in PASSES_THROUGH or self._is_opaque(node):
@@ -117,15 +117,15 @@ class _Graph:
         return group
 
     def _is_opaque(self, node: NodeProto) -> bool:
-        """Whether nothing may change around this node."""
+        """Whether the inputs and outputs of this node must keep their scale."""
         if node.op_type in PASSES_THROUGH:
             sizes = [len(self._of(name)) for name in node.input]
-            given = len(self._of(node.output[0]))
-            return given == 0 or (sum(sizes) != given if node.op_type == "Concat" else set(sizes) != {given})
+            count = len(self._of(node.output[0]))
+            return count == 0 or (sum(sizes) != count if node.op_type == "Concat" else set(sizes) != {count})
         return not self._knows(node)
 
     def _knows(self, node: NodeProto) -> bool:
-        """Whether this is a convolution or a batch norm whose numbers are its own, in the file, for all channels."""
+        """Whether this is an ungrouped convolution or a batch norm with stored weights that no other node reads."""
         if node.op_type not in (*CONVOLUTIONS, "BatchNormalization"):
             return False
         grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)

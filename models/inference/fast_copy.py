@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.fusion import GatedFusion, PreparedInput
 from models.lmanet import LMANet
-from models.memory import KeyValueHead, pushed_in_place
+from models.memory import KeyValueHead, PushInPlace
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     parts = [fast.encoder, fast.decoder]
     if not fast.config.baseline:
-        fast.push = pushed_in_place
+        fast.push = PushInPlace(fast.config.memory_size)
         parts += [fast.fusion, *([fast.memory_decoder] if hasattr(fast, "memory_decoder") else [])]
     for part in parts:
         fold_batch_norms(part)

@@ -1,8 +1,8 @@
 """Encoder and decoder in 8-bit integers, run by ONNX Runtime, for the CPU.
 
-Static quantization: what a tensor's 8 bits stand for follows from calibration frames. Activations are unsigned and
-weights signed, with a scale for each channel: the fastest pair on processors with VNNI. Heads, attention and fusion
-stay float32, and so do the encoder's first layers: little work, but most of the loss.
+Static quantization: scales follow from calibration frames. Activations are unsigned and weights signed, with a scale
+per channel: the fastest combination on processors with VNNI. Heads, attention and fusion stay float32, and so do the
+encoder's first layers: little work, but most of the loss of accuracy.
 """
 
 import importlib.util
@@ -29,32 +29,32 @@ log = logging.getLogger(__name__)
 
 PACKAGES = (*NEEDED, "onnxruntime")
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "Concat"]
-FINE = 4  # convolutions that read more than 1/4 of the frame's height stay float32 in the encoder
-EQUALISED_BY = 4  # inputs are enough to bring channels to like ranges
+FINE = 4  # convolutions whose input has more than 1/4 of the frame's height stay float32 in the encoder
+EQUALIZED_BY = 4  # inputs are enough for equalization
 
 
 @torch.inference_mode()
 def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
-    """Puts 8-bit encoder and decoder into a ``fast_copy``, in place.
+    """Replaces encoder and decoder of a ``fast_copy`` by 8-bit ones, in place.
 
-    ``frames``, each ``1 3 H W`` as the network wants it, are what it is calibrated on, as a video with a memory; only
-    frames of that size can be given to it afterwards. Raises ``OptionError`` where there are none, or no ONNX Runtime.
+    ``frames``, each ``1 3 H W`` and normalized, are the calibration set, taken as a video with a memory; afterwards the
+    network takes frames of that size only. Raises ``OptionError`` without frames or without ONNX Runtime.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(f"int8 is computed by {' and '.join(PACKAGES)}: pip install {' '.join(missing)}")
     if not frames:
         raise OptionError("int8 has no frames to be calibrated on: expected one or more, for example 16")
-    start, size = time.perf_counter(), tuple(frames[0].shape[-2:])
+    start, (height, width) = time.perf_counter(), frames[0].shape[-2:]
     features = _decoder_inputs(fast, frames)
-    encoder = _quantized(fast.encoder, [frame.numpy() for frame in frames], kept_from=size[0] // FINE)
-    decoder = _quantized(_AtSize(fast.decoder, size), features)
+    encoder = _quantized(fast.encoder, [frame.numpy() for frame in frames], kept_from=height // FINE)
+    decoder = _quantized(_AtSize(fast.decoder, (height, width)), features)
     fast.encoder, fast.decoder = RuntimePart(encoder), RuntimePart(decoder)
     log.info("encoder and decoder in int8, from %d frames, in %.1f s", len(frames), time.perf_counter() - start)
 
 
 class RuntimePart(nn.Module):
-    """An ONNX graph of one input and one output in the place of a module; both have fixed shapes."""
+    """An ONNX graph of one input and one output as a module; both have fixed shapes."""
 
     def __init__(self, content: bytes):
         super().__init__()
@@ -74,7 +74,7 @@ class RuntimePart(nn.Module):
 
 
 class _AtSize(nn.Module):
-    """A decoder that gives logits of one size."""
+    """A decoder with logits of a fixed size."""
 
     def __init__(self, decoder: nn.Module, size: tuple[int, int]):
         super().__init__()
@@ -85,7 +85,7 @@ class _AtSize(nn.Module):
 
 
 class _Calibration:
-    """Inputs of a graph, one after the other, as ONNX Runtime's quantization asks for them."""
+    """Calibration data reader of ONNX Runtime's quantization."""
 
     def __init__(self, name: str, inputs: Sequence[np.ndarray]):
         self._feeds: Iterator[dict[str, np.ndarray]] = ({name: each} for each in inputs)
@@ -95,10 +95,10 @@ class _Calibration:
 
 
 def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[np.ndarray]:
-    """What the decoder is given for each frame: the encoder's features alone, and as the memory changes them."""
+    """Inputs of the decoder for each frame: the encoder's features alone, and fused with the memory's read."""
     seen: list[np.ndarray] = []
 
-    def keep(decoder: nn.Module, arguments: tuple) -> None:
+    def keep(decoder: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         seen.append(arguments[0].contiguous().numpy().copy())
 
     hook, memory = fast.decoder.register_forward_pre_hook(keep), None
@@ -113,7 +113,7 @@ def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[np.ndarray]:
 
 
 def _quantized(part: nn.Module, inputs: Sequence[np.ndarray], kept_from: int | None = None) -> bytes:
-    """The ONNX graph of a part in 8 bits; what reads more rows than ``kept_from`` at its begin stays float32."""
+    """The quantized ONNX graph of a part; first layers with inputs of more than ``kept_from`` rows stay float32."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -125,7 +125,7 @@ def _quantized(part: nn.Module, inputs: Sequence[np.ndarray], kept_from: int | N
         file = Path(folder) / "part.onnx"
         quant_pre_process(onnx.load_from_string(content), file, skip_symbolic_shape=True)
         graph = onnx.load(file)
-        equalize(graph, inputs[:: max(1, len(inputs) // EQUALISED_BY)])
+        equalize(graph, inputs[:: max(1, len(inputs) // EQUALIZED_BY)])
         quantize_static(
             graph,
             file,
@@ -143,7 +143,7 @@ def _quantized(part: nn.Module, inputs: Sequence[np.ndarray], kept_from: int | N
 
 
 def _fine_nodes(model: "onnx.ModelProto", rows: int) -> list[str]:
-    """Names of the nodes at the graph's begin: convolutions of more than so many rows, and what reads them alone."""
+    """Names of the first nodes: convolutions of more than ``rows`` input rows, and nodes that read them alone."""
     from onnx import shape_inference
 
     graph = shape_inference.infer_shapes(model).graph
@@ -164,6 +164,6 @@ def _height(value: "onnx.ValueInfoProto") -> int:
 
 
 def _saturates() -> bool:
-    """Whether sums of two 8-bit products overflow 16 bits here: on x86 without VNNI, whose weights get 7 bits."""
+    """Whether sums of two 8-bit products saturate 16 bits here: on x86 without VNNI, where weights get 7 bits."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return platform.machine().lower() in ("x86_64", "amd64") and not (found.get("avx512_vnni") or found.get("avx_vnni"))

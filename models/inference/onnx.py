@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from models.inference.fast_copy import fast_copy
-from models.lmanet import LMANet, inside_of_the_frame
-from models.local_attention.portable import portable_attention_of
+from models.lmanet import LMANet
+from models.memory import PaddedMemory, PushPadded
+from models.memory_read import PaddedRead
 from utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,29 +35,12 @@ class StreamingStep(nn.Module):
     def __init__(self, model: LMANet):
         super().__init__()
         self.model = fast_copy(model)
+        self.model.read, self.model.push = PaddedRead(model.config), PushPadded()
 
     def forward(self, frame: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> tuple[Tensor, ...]:
-        model, config = self.model, self.model.config
-        features, around = model.encoder(frame).tensor_split([config.traits.features], dim=1)
-        query_key, query_value = model.query_head(features)
-        key, value = model.memory_head(features)
-        new_keys = torch.cat([keys[:, :, 1:], key.unsqueeze(2)], dim=2)
-        new_values = torch.cat([values[:, :, 1:], value.unsqueeze(2)], dim=2)
-        new_filled = (filled + 1).clamp(max=config.memory_size)
-        if config.memorize_first:
-            keys, values, filled = new_keys, new_values, new_filled
-        # With nothing there the read is of no use, but must be a number: one frame of zeros counts as present.
-        first = config.memory_size - filled.clamp(min=1)
-        present = torch.arange(config.memory_size, device=frame.device) >= first
-        sink = model.attention_constant if config.learnable_constant else None
-
-        def attend(values: Tensor) -> Tensor:
-            return portable_attention_of(present, query_key, keys, values, config.corr_size, sink)
-
-        read = inside_of_the_frame(attend, values) if config.mask_border else attend(values)
-        fused = torch.where(filled > 0, model.fusion(query_value, read), features)
-        logits = model.decoder(torch.cat([fused, around], dim=1), tuple(frame.shape[-2:]))
-        return logits, new_keys, new_values, new_filled
+        logits, memory = self.model.step(frame, PaddedMemory(keys, values, filled))
+        assert isinstance(memory, PaddedMemory)
+        return logits, *memory
 
 
 class SingleFrame(nn.Module):
@@ -67,7 +51,7 @@ class SingleFrame(nn.Module):
         self.model = fast_copy(model)
 
     def forward(self, frame: Tensor) -> Tensor:
-        return self.model.decoder(self.model.encoder(frame), tuple(frame.shape[-2:]))
+        return self.model.single_frame(frame)
 
 
 def export_step(model: LMANet, size: tuple[int, int]) -> bytes:

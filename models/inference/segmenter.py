@@ -2,19 +2,47 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.config import LMANetConfig
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
 from models.lmanet import LMANet, build_lmanet
-from models.weights.files import load_weights
+from models.memory import FrameMemory
+from models.normalize import network_input
+from models.weights.load import load_weights, read_weights
 from utils.errors import OptionError, WeightsError
+from utils.resize import resize_frames, resize_labels
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network predicts for one frame; all but the ``logits`` ``1 K H W`` is computed when it is asked for.
+
+    ``H W`` is the working size, or the features' with the shallow decoder.
+    """
+
+    logits: Tensor
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Train ids, uint8 ``H W``."""
+        return self.logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+    def labels_at(self, size: tuple[int, int]) -> np.ndarray:
+        """Train ids, uint8, at another height and width, such as those of the frame."""
+        return resize_labels(self.labels, size)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Of each class, ``K H W``, on the network's device."""
+        return self.logits[0].softmax(0)
 
 
 class VideoSegmenter:
@@ -33,7 +61,7 @@ class VideoSegmenter:
     def __init__(
         self,
         weights: str | Path | Mapping[str, Tensor] | LMANet,
-        backbone: str = "erf",
+        backbone: str | None = None,
         device: str | torch.device = "cpu",
         work_size: tuple[int, int] | None = None,
         every: int = 1,
@@ -42,13 +70,16 @@ class VideoSegmenter:
         int8_frames: Iterable[np.ndarray] | None = None,
         **network: object,
     ):
-        model = weights if isinstance(weights, LMANet) else loaded_network(weights, backbone, **network)
+        if backbone is not None:
+            network["backbone"] = backbone
+        model = weights if isinstance(weights, LMANet) else loaded_network(weights, **network)
         refuse_untrained_memory(model)
         if every < 1:
             raise OptionError(f"every is {every}: expected 1 frame or more, for example 1")
         self.device, self.every = torch.device(device), every
         self.traits = model.config.traits
-        self.work_size = tuple(work_size or self.traits.work_size)
+        self.work_size = tuple(work_size or model.work_size or self.traits.work_size)
+        self.classes = model.classes
         if int8_frames is not None and (compiled or amp or self.device.type != "cpu"):
             other = "compiled" if compiled else "amp" if amp else f"device {self.device}"
             raise OptionError(
@@ -57,72 +88,54 @@ class VideoSegmenter:
         self.model = fast_copy(model.to(self.device), compiled)
         self.amp = amp
         if int8_frames is not None:
-            quantize(self.model, [self._normalized(self.prepared(frame)).contiguous() for frame in int8_frames])
+            quantize(self.model, [self._normalized(self.prepare(frame)).contiguous() for frame in int8_frames])
         self.reset()
 
     def reset(self) -> None:
         """Forgets all frames, as at the start of another video."""
-        self._memory, self._position = None, 0
+        self._memory: FrameMemory | None = None
+        self._position = 0
 
     def push(self, frame: np.ndarray) -> np.ndarray:
-        """The labels of the next frame: RGB, uint8 ``H W 3`` in, train ids, uint8 ``H W`` out.
+        """The labels of the next frame: RGB, uint8 ``H W 3`` -> train ids, uint8 ``H W``.
 
-        Frames may have any size; labels come back in the frame's. Raises ``ValueError`` for another kind of array.
+        Frames may have any size; labels have the frame's. Raises ``ValueError`` for another kind of array.
         """
-        logits = self.logits(self.prepared(frame))
-        return self.at_size(self.labels(logits), frame.shape[:2])
+        return self.step(self.prepare(frame)).labels_at(frame.shape[:2])
 
-    def prepared(self, frame: np.ndarray) -> Tensor:
-        """A frame, uint8 ``H W 3``, resized to the working size as Pillow's BILINEAR filter does: uint8 ``1 3 H W``."""
+    def prepare(self, frame: np.ndarray) -> Tensor:
+        """A frame, uint8 ``H W 3``, resized to the working size as Pillow's BILINEAR filter does: uint8 ``1 3 H W``.
+
+        The memory takes no part: another thread may prepare frames ahead. Raises ``ValueError`` for another kind of
+        array.
+        """
         is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
         if not is_array or frame.shape[2] != 3 or not frame.size:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise ValueError(f"frame is {found}: expected an array of RGB, uint8 of shape H W 3")
         # Tensors are neither mirrored views nor read-only; nothing is copied where the frame is a plain array.
         image = torch.from_numpy(np.require(frame, requirements=("C", "W"))).permute(2, 0, 1)[None]
-        if image.shape[-2:] == self.work_size:
-            return image
-        return F.interpolate(image, size=self.work_size, mode="bilinear", antialias=True)
+        return resize_frames(image, self.work_size)
 
     @torch.inference_mode()
-    def logits(self, image: Tensor) -> Tensor:
-        """Logits ``1 K H W`` of the next prepared frame, which enters the memory if its turn has come."""
-        with self._precision():
-            remember = self._position % self.every == 0
-            logits, self._memory = self.model.step(self._normalized(image), self._memory, remember)
-        self._position += 1
-        return logits
+    def step(self, image: Tensor, use_memory: bool = True) -> Prediction:
+        """What the network predicts for the next frame, which enters the memory if its turn has come (``every``).
 
-    @torch.inference_mode()
-    def single_frame_logits(self, image: Tensor) -> Tensor:
-        """Logits ``1 K H W`` of a prepared frame by encoder and decoder alone; the memory is neither read nor filled.
-
-        Where these two were frozen in the training, this is the single-frame network that it started from.
+        ``image`` is a prepared frame, uint8 ``1 3 H W`` at the working size. Without ``use_memory`` encoder and decoder
+        predict alone, and the memory is neither read nor filled: where these two were frozen in the training, this is
+        the single-frame network that it started from.
         """
         with self._precision():
-            return self.model.decoder(self.model.encoder(self._normalized(image)), self.work_size)
-
-    def labels(self, logits: Tensor) -> np.ndarray:
-        """Train ids, uint8 ``H W`` at the logits' size."""
-        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-
-    def at_size(self, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Labels brought to another height and width: each pixel's is the one that its center falls on."""
-        if labels.shape == tuple(size):
-            return labels
-        rows, columns = (
-            (2 * np.arange(wanted) + 1) * given // (2 * wanted)  # in whole numbers, so that nothing is rounded
-            for wanted, given in zip(size, labels.shape, strict=True)
-        )
-        return labels.take(columns, axis=1).take(rows, axis=0)  # the smaller of the two steps first
+            frame = self._normalized(image)
+            if not use_memory:
+                return Prediction(self.model.single_frame(frame))
+            remember = self._position % self.every == 0
+            logits, self._memory = self.model.step(frame, self._memory, remember)
+        self._position += 1
+        return Prediction(logits)
 
     def _normalized(self, image: Tensor) -> Tensor:
-        """As the network wants it: float32 in [0, 1], or by the backbone's mean and deviation."""
-        image = image.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last).div_(255)
-        if self.traits.mean is not None:
-            mean, std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (self.traits.mean, self.traits.std))
-            image = image.sub_(mean).div_(std)
-        return image
+        return network_input(image, self.traits, self.device, torch.channels_last)
 
     def _precision(self) -> AbstractContextManager:
         if not self.amp:
@@ -130,11 +143,31 @@ class VideoSegmenter:
         return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
 
 
-def loaded_network(weights: str | Path | Mapping[str, Tensor], backbone: str = "erf", **network: object) -> LMANet:
-    """A network with the weights of a file or a state dict; further names are those of ``LMANetConfig``."""
-    model = build_lmanet(LMANetConfig(backbone=backbone, **network))
-    load_weights(model, weights)
+def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object) -> LMANet:
+    """A network with the weights of a file or a state dict.
+
+    ``network`` are fields of ``LMANetConfig``. Those that are not given are the file's where it tells them, else the
+    defaults; the number of classes is that of the file's classifier. Raises ``WeightsError`` for given ones that
+    contradict the file.
+    """
+    file = read_weights(weights)
+    fields = {"backbone": "erf", **network}
+    options = file.options
+    if options is not None:
+        fields |= options.inherited(network, trains=False, contradiction=partial(_contradiction, file.label))
+    if "num_classes" not in fields:
+        classes = options.classes.num_outputs if options and options.classes else None
+        shallow = bool(fields.get("shallow_decoder"))
+        fields["num_classes"] = classes or file.num_classes(str(fields["backbone"]), shallow)
+    if fields["num_classes"] is None:
+        raise WeightsError(f"{file.label}: holds no classifier of --backbone {fields['backbone']}: give num_classes")
+    model = build_lmanet(LMANetConfig(**fields), options and options.classes, options and options.work_size)
+    load_weights(model, file, other_classes=False)
     return model
+
+
+def _contradiction(label: str, field: str, given: object, found: object) -> str:
+    return f"{field}={given!r} contradicts {label}, whose network has {field}={found!r}: leave it out"
 
 
 def has_untrained_memory(model: LMANet) -> bool:

@@ -1,7 +1,7 @@
-"""Windowed cross-frame attention: one public function over backends that can each say why they cannot serve a call.
+"""Windowed cross-frame attention: one public function over backends, each of which reports why it cannot run a call.
 
-``reference`` judges, ``portable`` runs everywhere and can be exported, ``cpu`` and ``cuda`` are fused. ``auto`` takes
-the fastest that can serve.
+``reference`` is the definition, ``portable`` runs everywhere and can be exported, ``cpu`` and ``cuda`` are fused
+kernels. ``auto`` takes the fastest that can run the call.
 """
 
 import logging
@@ -37,16 +37,16 @@ class _Backend(NamedTuple):
     why_not: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], str | None]
 
 
-def _serves_all(*_: object) -> None:
+def _always(*_: object) -> None:
     return None
 
 
-# From the fastest to the slowest: the order in which "auto" asks. The reference is never picked before portable.
+# From the fastest to the slowest: the order in which "auto" tries. The reference is never picked before portable.
 _REGISTRY: dict[str, _Backend] = {
     "cuda": _Backend(fused, why_not_cuda),
     "cpu": _Backend(fused_in_float, why_not_cpu),
-    "portable": _Backend(portable_attention, _serves_all),
-    "reference": _Backend(reference_attention, _serves_all),
+    "portable": _Backend(portable_attention, _always),
+    "reference": _Backend(reference_attention, _always),
 }
 BACKENDS = ("auto", *_REGISTRY)
 
@@ -56,16 +56,16 @@ _logged: set[tuple[str, str]] = set()
 def local_attention(
     query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None, backend: str = "auto"
 ) -> Tensor:
-    """What every query reads from the ``window x window`` neighbors around it in each of the T frames.
+    """Attention of every query to the ``window x window`` neighborhood around it in each of the T frames.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, sink None or one element -> ``B D h w``, all floating
-    point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are plain dot
-    products, softmax runs over all ``T n n`` of a query jointly; neighbors outside of the frame take part with score 0
-    and value 0, the sink is one more score without a value. Gradients flow to all four, once (not twice). NaN comes out
-    as NaN where a window holds it, and maybe at queries close by. Source: Paul et al. 2021, section 3.2.
+    point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are unscaled
+    dot products, with one softmax over all ``T n n`` of a query; neighbors outside of the frame have score 0 and value
+    0, the sink is one more score without a value. Differentiable in all four, first order only. NaN propagates to
+    queries whose window holds it, and maybe to queries close by. Source: Paul et al. 2021, section 3.2.
 
-    Raises TypeError or ValueError for tensors that do not go together or an even window, BackendError (a ValueError and
-    an OptionError) for a backend that does not exist or cannot serve this call.
+    Raises TypeError or ValueError for tensors that do not match or an even window, BackendError (a ValueError and an
+    OptionError) for a backend that does not exist or cannot run this call.
     """
     check_window(window)
     if isinstance(query, Tensor) and isinstance(keys, Tensor) and isinstance(values, Tensor):
@@ -79,7 +79,7 @@ def local_attention(
 def why_not(
     backend: str, query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None
 ) -> str | None:
-    """Why a backend cannot serve a call, as a phrase; None if it can. Raises BackendError for an unknown name."""
+    """Why a backend cannot run a call, as a phrase; None if it can. Raises BackendError for an unknown name."""
     if backend == "auto":
         return None
     if backend not in _REGISTRY:
@@ -96,7 +96,7 @@ def _picked(backend: str, query: Tensor, keys: Tensor, values: Tensor, window: i
             raise BackendError(f"attention backend {backend!r} cannot serve this call: {reason}; these can: {able}")
         return backend
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return "portable"  # the only one whose graph holds nothing but PyTorch's own operators
+        return "portable"  # the only one whose graph holds PyTorch's own operators alone
     name = next(name for name in _REGISTRY if why_not(name, *call) is None)
     if not torch.compiler.is_compiling():
         _log_once(name, query.device.type)

@@ -1,4 +1,4 @@
-"""What a call of the attention must look like, and one-line errors for those that do not."""
+"""Checks of the attention's arguments, with one-line errors."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,11 +9,11 @@ from utils.errors import OptionError
 
 
 class BackendError(OptionError, ValueError):
-    """A backend that was asked for by name does not exist or cannot serve the call."""
+    """A backend that was named does not exist or cannot run the call."""
 
 
 def check_inputs(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None) -> None:
-    """Raises TypeError or ValueError unless ``B C h w``, ``B C T h w``, ``B D T h w`` (and a sink) go together."""
+    """Raises TypeError or ValueError unless ``B C h w``, ``B C T h w``, ``B D T h w`` (and a sink) match."""
     named = {"query": query, "keys": keys, "values": values}
     for name, tensor in named.items():
         _check_tensor(name, tensor)
@@ -35,7 +35,7 @@ def check_window(window: int) -> None:
 
 
 def shape_text(tensor: Tensor) -> str:
-    """The sizes of a tensor as people write them: ``1 16 64 128``."""
+    """The sizes of a tensor as text: ``1 16 64 128``."""
     return " ".join(str(size) for size in tensor.shape)
 
 
@@ -89,15 +89,15 @@ def _check_sink(sink: Tensor, query: Tensor) -> None:
 
 
 def promoted_under_autocast(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Under autocast, brings tensors of different floating types to the widest of them, as its own ``cat`` does."""
+    """Under autocast, casts tensors of different floating types to the widest of them, as autocast does for ``cat``."""
     tensors = (query, keys, values)
     if not torch.is_autocast_enabled(query.device.type) or len({tensor.dtype for tensor in tensors}) == 1:
         return tensors
     widest = torch.promote_types(torch.promote_types(query.dtype, keys.dtype), values.dtype)
-    return tuple(tensor.to(widest) for tensor in tensors)
+    return query.to(widest), keys.to(widest), values.to(widest)
 
 
 def without_autocast(query: Tensor) -> AbstractContextManager:
-    """Keeps autocast from casting inside; nothing where it is off, so that an exported graph is plain."""
+    """Context without autocast; a null context where it is off, so that an exported graph has no trace of it."""
     device = query.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

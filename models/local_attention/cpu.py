@@ -1,4 +1,4 @@
-"""The ``cpu`` backend: calls of the fused C++, float32. The same bits for any number of threads."""
+"""The ``cpu`` backend: calls of the fused C++ kernels, float32. Results do not depend on the number of threads."""
 
 import ctypes
 import os
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from models.local_attention.cpu_build import built
 
-_OWNER = os.getpid()  # a forked process must not touch the thread pool that it inherited
+_OWNER = os.getpid()  # a forked process must not use the thread pool that it inherited
 
 
 def why_not_cpu(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> str | None:
-    """Why the call cannot be served, as a phrase; None if it can. Compiles the library when first asked."""
+    """Why the call cannot be run, as a phrase; None if it can. Compiles the library at the first call."""
     if query.device.type != "cpu":
         return f"it needs tensors on the CPU, found {query.device}"
     if query.dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -28,7 +28,7 @@ def _build_problem() -> str | None:
 def forward(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
 
-    Values may be channels-last (``torch.channels_last_3d``), as a fast network makes them: then the output is too.
+    Values may be channels-last (``torch.channels_last_3d``), as a ``fast_copy`` makes them: then the output is too.
     """
     b, _, h, w = query.shape
     out, lse = empty_output(query, values), query.new_empty((b, h, w))
@@ -46,7 +46,7 @@ def empty_output(query: Tensor, values: Tensor) -> Tensor:
 
 
 def is_channels_last(values: Tensor) -> bool:
-    """Whether values ``B D T h w`` lie in the order ``B T h w D``, and not in their own as well."""
+    """Whether values ``B D T h w`` have the memory order ``B T h w D``, and are not contiguous as well."""
     return values.is_contiguous(memory_format=torch.channels_last_3d) and not values.is_contiguous()
 
 
@@ -61,7 +61,7 @@ def backward(
     window: int,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Gradients of query, keys, values and sink; an empty tensor for each that is not wanted."""
+    """Gradients of query, keys, values and sink; an empty tensor for each that is not ``wanted``."""
     shapes = query.shape, keys.shape, values.shape, (1,)
     gradients = [query.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
     outputs = [x if want else None for x, want in zip(gradients, wanted, strict=True)]
@@ -76,14 +76,14 @@ def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False) -> ct
 
 
 def _call(name: str, sizes: ctypes.Array, *tensors: Tensor | None) -> None:
-    """Calls the library; ctypes lets go of the interpreter's lock meanwhile."""
+    """Calls the library; ctypes releases the GIL meanwhile."""
     pointers = [None if x is None else ctypes.c_void_p(x.data_ptr()) for x in tensors]
     if getattr(built().library, name)(sizes, _gomp_parallel(), *pointers):
         raise MemoryError("the attention's working memory could not be allocated")
 
 
 def _gomp_parallel() -> ctypes.c_void_p | None:
-    """The entry of the OpenMP runtime that PyTorch loaded, so that both share one pool of threads."""
+    """Entry point of the OpenMP runtime that PyTorch loaded, so that both share one thread pool."""
     if os.getpid() != _OWNER:
         return None
     try:

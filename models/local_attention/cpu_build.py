@@ -1,4 +1,4 @@
-"""Compiles the C++ of the ``cpu`` backend once a user, source, compiler and processor, and loads it."""
+"""Compiles the C++ of the ``cpu`` backend, once per user, source, compiler and processor, and loads it."""
 
 import ctypes
 import functools
@@ -20,7 +20,7 @@ _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread"
 
 
 class Built(NamedTuple):
-    """The loaded library, or why there is none."""
+    """The loaded library, or the reason why there is none."""
 
     library: ctypes.CDLL | None
     problem: str | None
@@ -28,7 +28,7 @@ class Built(NamedTuple):
 
 @functools.cache
 def built() -> Built:
-    """The library, compiled now if the cache has none; never raises, and logs a failure once."""
+    """The library, compiled if it is not cached; never raises, and logs a failure once."""
     try:
         return Built(_loaded(), None)
     except (_NotBuilt, OSError, subprocess.SubprocessError) as error:
@@ -76,7 +76,7 @@ def _cache_folder() -> Path:
 
 @functools.cache
 def _temporary_folder() -> Path:
-    """Where the home folder cannot be written: built anew by every process, in a folder nobody else may write."""
+    """Private to this process, which then compiles anew: for home folders that cannot be written to."""
     return Path(tempfile.mkdtemp(prefix="lmanet-"))
 
 
@@ -87,7 +87,7 @@ def _key(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on: a home folder may be shared by machines of several kinds."""
+    """What ``-march=native`` depends on: machines of several kinds may share a home folder."""
     about = Path("/proc/cpuinfo")
     if not about.is_file():
         return f"{platform.machine()} {platform.processor()} {platform.release()}"
@@ -97,7 +97,7 @@ def _processor() -> str:
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether the file ends in the digest of what stands before: loading half a library kills the process."""
+    """Whether the file ends in the digest of the rest: loading half a library crashes the process."""
     if not library.is_file():
         return False
     data = library.read_bytes()
@@ -105,7 +105,7 @@ def _is_whole(library: Path) -> bool:
 
 
 def _compile(command: list[str], library: Path) -> None:
-    """Into a file of its own that is then renamed, so that processes that start together never see half a library."""
+    """Compiles into a temporary file and renames it, so that concurrent processes never see half a library."""
     handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
     os.close(handle)
     try:
@@ -116,7 +116,7 @@ def _compile(command: list[str], library: Path) -> None:
             errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or [""]
             raise _NotBuilt(f"{command[0]} failed with status {done.returncode}: {errors[0]}")
         data = Path(name).read_bytes()
-        Path(name).write_bytes(data + hashlib.sha256(data).digest())  # behind what the loader reads
+        Path(name).write_bytes(data + hashlib.sha256(data).digest())  # after the bytes that the loader reads
         os.replace(name, library)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -3,9 +3,10 @@
 import functools
 import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +17,19 @@ _FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _COLS, _THREADS, _GROUP = 32, 256, 64  # kCols, kThreads and kGroup of the source
 _LARGEST_GRID = 65535  # blocks along y and z
 
+Dims = tuple[int, int, int]
+Kernel = Callable[[Dims, Dims, tuple[object, ...]], None]  # grid, block, arguments
+
 
 class ShapeClass(NamedTuple):
-    """What a kernel is compiled for: number format, query rows of a tile, passes over groups of 64 channels."""
+    """Compile-time parameters of a kernel: number format, query rows of a tile, passes over groups of 64 channels."""
 
     element_format: int
     rows: int
     passes: int
 
     def options(self) -> tuple[str, ...]:
-        """Options of the compiler; every CUDA since 11 knows them."""
+        """Compiler options, supported since CUDA 11."""
         return (
             "--std=c++14",
             f"-DELEMENT_FORMAT={self.element_format}",
@@ -34,12 +38,12 @@ class ShapeClass(NamedTuple):
         )
 
 
-# Every class that a call may lead to, for the checks that compile all of them.
+# All classes that occur, for the checks that compile them.
 SHAPE_CLASSES = [ShapeClass(f, rows, passes) for f in (0, 1, 2) for rows, passes in ((4, 1), (2, 1), (4, 2), (4, 4))]
 
 
 def why_not_cuda(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> str | None:
-    """Why the call cannot be served, as a phrase; None if it can. Compiles a first kernel when first asked."""
+    """Why the call cannot be run, as a phrase; None if it can. Compiles a kernel at the first call."""
     if query.device.type != "cuda":
         return f"it needs tensors on a GPU, found {query.device}"
     if torch.version.hip:
@@ -55,7 +59,7 @@ def why_not_cuda(query: Tensor, keys: Tensor, values: Tensor, window: int, sink:
 @torch.compiler.assume_constant_result
 @functools.cache
 def _device_problem(device: int) -> str | None:
-    """Whether CuPy is there and compiles for the device; any failure of it is a reason, not an error."""
+    """Why CuPy cannot compile for the device, None if it can; any failure of it is a reason, not an error."""
     try:
         cupy = _cupy()
     except ImportError as error:
@@ -95,7 +99,7 @@ def backward(
     window: int,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Gradients of query, keys, values and sink; an empty tensor for each that is not wanted."""
+    """Gradients of query, keys, values and sink; an empty tensor for each that is not ``wanted``."""
     b, _, h, w = query.shape
     d, t = values.shape[1:3]
     delta = torch.empty_like(lse)
@@ -116,7 +120,7 @@ def backward(
         gradient("attention_query_gradient", query, b, wanted[0], most_passes=2),
         gradient("attention_key_gradient", keys, b * t, wanted[1]),
         gradient("attention_value_gradient", values, b * t, wanted[2]),
-        _sink_gradient(sink, lse, delta) if wanted[3] else lse.new_empty(0),
+        _sink_gradient(sink, lse, delta) if sink is not None and wanted[3] else lse.new_empty(0),
     ]
 
 
@@ -134,7 +138,7 @@ def _passes(channels: int) -> int:
 
 
 def _shape_class(query: Tensor, images: int, channels: int) -> ShapeClass:
-    """Small tiles where tiles of four rows would leave multiprocessors without work."""
+    """The shape class, with small tiles where tiles of four rows would leave multiprocessors idle."""
     passes = _passes(channels)
     shape = ShapeClass(_FORMATS[query.dtype], 4, passes)
     if passes == 1 and math.prod(_grid(query, images, channels, shape)) < _multiprocessors(query.device):
@@ -146,7 +150,7 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _grid(query: Tensor, images: int, channels: int, shape: ShapeClass) -> tuple[int, int, int]:
+def _grid(query: Tensor, images: int, channels: int, shape: ShapeClass) -> Dims:
     h, w = query.shape[2:]
     return -(-w // _COLS), -(-h // shape.rows), images * _blocks(channels, shape.passes)
 
@@ -157,15 +161,15 @@ def _sizes(query: Tensor, values: Tensor, window: int) -> tuple[int, ...]:
 
 
 def _launch(
-    name: str, shape: ShapeClass, grid: tuple[int, int, int], tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...]
+    name: str, shape: ShapeClass, grid: Dims, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...]
 ) -> None:
-    """On the device of the tensors and PyTorch's stream of this moment; the caller holds the tensors until it returns.
+    """Launches on the tensors' device and PyTorch's current stream; the caller holds the tensors until it returns.
 
-    Tensors that are freed afterwards are reused by PyTorch on the same stream only, so behind the kernel.
+    PyTorch reuses memory that is freed afterwards on the same stream only, so after the kernel.
     """
     if 0 in grid:
         return  # an empty batch
-    device = tensors[0].device
+    device = next(x.device for x in tensors if x is not None)
     cupy = _cupy()
     pointers = [np.uint64(0 if x is None else x.data_ptr()) for x in tensors]
     arguments = (*pointers, *(np.int32(size) for size in sizes))
@@ -179,11 +183,11 @@ def _cupy() -> ModuleType:
 
 
 @functools.cache
-def _kernel(device: int, name: str, shape: ShapeClass):
-    """A kernel of the current device; CuPy keeps the compiled code in its own cache on disk."""
+def _kernel(device: int, name: str, shape: ShapeClass) -> Kernel:
+    """A kernel of the current device; CuPy caches the compiled code on disk."""
     return _module(device, shape).get_function(name)
 
 
 @functools.cache
-def _module(device: int, shape: ShapeClass):
+def _module(device: int, shape: ShapeClass) -> Any:  # cupy.RawModule, untyped
     return _cupy().RawModule(code=_SOURCE.read_text(), options=shape.options())

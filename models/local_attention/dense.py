@@ -8,10 +8,10 @@ from models.local_attention.checks import check_inputs, promoted_under_autocast,
 
 
 def global_attention(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None = None) -> Tensor:
-    """What every query reads from all ``T h w`` positions, scores divided by ``sqrt(C)``; the sink is one more score.
+    """Attention of every query to all ``T h w`` positions, scores divided by ``sqrt(C)``; the sink is one more score.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, sink None or one element (not divided) -> ``B D h w``.
-    Raises TypeError or ValueError for tensors that do not go together.
+    Raises TypeError or ValueError for tensors that do not match.
     """
     if isinstance(query, Tensor) and isinstance(keys, Tensor) and isinstance(values, Tensor):
         query, keys, values = promoted_under_autocast(query, keys, values)
@@ -28,9 +28,9 @@ def global_attention(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor |
 
 
 def _with_sink(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A channel that is 1 in every query, 0 in every key and ``sink sqrt(C)`` in one more key, whose value is 0.
+    """Adds a channel that is 1 in every query, 0 in every key and ``sink sqrt(C)`` in one more key, whose value is 0.
 
-    So the sink needs no mask of ``hw x Thw``, which would cost the fused kernels their memory advantage.
+    So the sink needs no mask ``hw x Thw``, which would cost the fused kernels their memory advantage.
     """
     scale = q.shape[-1] ** 0.5
     q = torch.cat([q, torch.ones_like(q[..., :1])], -1)

@@ -1,7 +1,7 @@
-"""The fused attention as a PyTorch operator: fake implementation and gradients once, kernels by device."""
+"""The fused attention as a PyTorch operator: one fake implementation and one autograd formula, kernels by device."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from models.local_attention import cpu, cuda
 class Kernels(NamedTuple):
     """``forward(query, keys, values, sink, window) -> out, lse`` and ``backward``, as the two operators below.
 
-    ``reads_channels_last``: whether the forward takes values ``B D T h w`` that lie in the order ``B T h w D``.
+    ``reads_channels_last``: whether the forward takes values ``B D T h w`` in the memory order ``B T h w D``.
     """
 
     forward: Callable[..., tuple[Tensor, Tensor]]
@@ -24,7 +24,7 @@ KERNELS = {"cpu": Kernels(cpu.forward, cpu.backward, True), "cuda": Kernels(cuda
 
 
 def fused_in_float(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
-    """The operator on float32 copies of half-precision tensors, for kernels that know float32 only."""
+    """The operator on float32 copies of half-precision tensors, for float32-only kernels."""
     return fused(query.float(), keys.float(), values.float(), window, sink).to(query.dtype)
 
 
@@ -38,20 +38,21 @@ def fused(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor
 def windowed_read(
     query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int
 ) -> tuple[Tensor, Tensor]:
-    """What the queries read ``B D h w``, and the logarithm (base 2, float32) of every sum of weights ``B h w``."""
-    query, keys, sink = (None if x is None else x.contiguous() for x in (query, keys, sink))
-    return KERNELS[query.device.type].forward(query, keys, _in_a_known_order(values), sink, window)
+    """The output ``B D h w``, and the base-2 log-sum-exp of the scores, float32 ``B h w``."""
+    sink = None if sink is None else sink.contiguous()
+    kernels = KERNELS[query.device.type]
+    return kernels.forward(query.contiguous(), keys.contiguous(), _in_a_known_order(values), sink, window)
 
 
 @windowed_read.register_fake
-def _(query, keys, values, sink, window):
+def _(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
     b, _, h, w = query.shape
     out = cpu.empty_output(query, _in_a_known_order(values))
     return out, query.new_empty((b, h, w), dtype=torch.float32)
 
 
 def _in_a_known_order(values: Tensor) -> Tensor:
-    """Contiguous, or channels-last where the kernels read that: ``out`` is then too, and a fast network copies less."""
+    """Contiguous, or channels-last where the kernels read that: ``out`` is then too, which saves the decoder a copy."""
     kernels = KERNELS.get(values.device.type)  # none for meta tensors
     as_it_lies = kernels is not None and kernels.reads_channels_last and cpu.is_channels_last(values)
     return values if as_it_lies else values.contiguous()
@@ -69,24 +70,37 @@ def windowed_read_backward(
     window: int,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Gradients of query, keys, values and sink; an empty tensor for each that is not wanted."""
+    """Gradients of query, keys, values and sink; an empty tensor for each that is not ``wanted``."""
     inputs = (None if x is None else x.contiguous() for x in (grad, query, keys, values, sink, out, lse))
     return KERNELS[query.device.type].backward(*inputs, window, wanted)
 
 
 @windowed_read_backward.register_fake
-def _(grad, query, keys, values, sink, out, lse, window, wanted):
+def _(
+    grad: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sink: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    window: int,
+    wanted: list[bool],
+) -> list[Tensor]:
     like = query, keys, values, lse.new_empty(1) if sink is None else sink
     return [x.new_empty(x.shape if want else (0,)) for x, want in zip(like, wanted, strict=True)]
 
 
-def _save(ctx, inputs, output):
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, int]
+
+
+def _save(ctx: Any, inputs: Inputs, output: tuple[Tensor, Tensor]) -> None:  # ctx holds what is assigned to it
     query, keys, values, sink, ctx.window = inputs
     ctx.save_for_backward(query, keys, values, sink, *output)
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx, grad, _):
+def _gradients(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return None, None, None, None, None
     wanted = list(ctx.needs_input_grad[:4])

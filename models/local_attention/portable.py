@@ -1,11 +1,12 @@
 """The attention in plain PyTorch: tiles of queries against their halo windows. Any device, any size, exportable.
 
-Tiles of one row of tiles go through ``scaled_dot_product_attention`` in groups; a group and its neighborhood is all
-that is held at a time, in the backward too, which computes the weights again instead of keeping them.
+Tiles of one row go through ``scaled_dot_product_attention`` in groups; only a group and its neighborhood are in memory
+at a time, in the backward too, which recomputes the weights.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ _TILE = (8, 16)
 
 
 class _Tiling(NamedTuple):
-    """The tiles of one call: ``th tw`` a tile, ``ry rx`` its halo, ``rows cols`` how many, ``group`` at once."""
+    """The tiles of one call: size ``th tw``, halo ``ry rx``, number ``rows cols``, and ``group`` of them at once."""
 
     h: int
     w: int
@@ -32,8 +33,8 @@ class _Tiling(NamedTuple):
     def windows(self) -> tuple[int, int]:
         return self.th + 2 * self.ry, self.tw + 2 * self.rx
 
-    def groups(self):
-        """(tile row, first tile column, last tile column + 1) of every group."""
+    def groups(self) -> Iterator[tuple[int, int, int]]:
+        """Tile row, first tile column, last tile column + 1 of every group."""
         for row in range(self.rows):
             for first in range(0, self.cols, self.group):
                 yield row, first, min(first + self.group, self.cols)
@@ -52,7 +53,7 @@ def portable_attention(query: Tensor, keys: Tensor, values: Tensor, window: int,
 def portable_attention_of(
     present: Tensor, query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None
 ) -> Tensor:
-    """The same over those of T frames that are ``present`` (bool ``T``, one at least); forward only, exportable."""
+    """The same over the ``present`` ones of T frames (bool ``T``, at least one); forward only, exportable."""
     tiling = _tiling(query, keys, values, window)
     extra = _extra_score(query, keys[:, :, :1], tiling, window, None)  # of one frame
     if extra is not None:
@@ -65,15 +66,18 @@ def portable_attention_of(
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, keys, values, extra, tiling):
+    def forward(
+        ctx: Any, query: Tensor, keys: Tensor, values: Tensor, extra: Tensor | None, tiling: _Tiling
+    ) -> Tensor:  # ctx holds what is assigned to it
         ctx.save_for_backward(query, keys, values, extra)
         ctx.tiling = tiling
         return _forward(query, keys, values, extra, tiling)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return *_backward(grad, *ctx.saved_tensors, ctx.tiling), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, keys, values, extra = ctx.saved_tensors
+        return *_backward(grad, query, keys, values, extra, ctx.tiling), None
 
 
 def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling:
@@ -88,7 +92,7 @@ def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling
 
 
 def _extra_score(query: Tensor, keys: Tensor, tiling: _Tiling, window: int, sink: Tensor | None) -> Tensor | None:
-    """One more score without a value: the sink, and the neighbors that are outside of the frame for every query."""
+    """One more score without a value: the sink, and the neighbors outside of the frame that every query has."""
     outside = keys.shape[2] * (window * window - (2 * tiling.ry + 1) * (2 * tiling.rx + 1))
     dtype = _compute_dtype(query)
     sink = None if sink is None else sink.reshape(1).to(dtype)
@@ -150,7 +154,7 @@ def _backward(
         queries.add(grad_query, ds @ k, row, first)
         _add_windows(grad_keys, ds.transpose(-1, -2) @ q, row, first, tiling)
         _add_windows(grad_values, p.transpose(-1, -2) @ g, row, first, tiling)
-        if extra is not None:
+        if grad_extra is not None:
             grad_extra += ds[..., -1].sum()
     return (
         grad_query[..., : tiling.h, : tiling.w].to(query.dtype),
@@ -161,7 +165,7 @@ def _backward(
 
 
 class _QueryBands:
-    """A ``B C h w`` tensor, filled up with zeros to whole tiles, read and summed a group of tiles at a time."""
+    """A tensor ``B C h w``, zero-padded to whole tiles, read and accumulated a group of tiles at a time."""
 
     def __init__(self, x: Tensor, tiling: _Tiling) -> None:
         missing = tiling.cols * tiling.tw - tiling.w, tiling.rows * tiling.th - tiling.h
@@ -195,13 +199,13 @@ def _unpadded(x: Tensor, tiling: _Tiling) -> Tensor:
 
 
 def _windows(x: Tensor, tiling: _Tiling) -> Tensor:
-    """A view ``B C T rows cols wh ww`` of the windows of all tiles; nothing is gathered yet."""
+    """A view ``B C T rows cols wh ww`` of the windows of all tiles, without a copy."""
     wh, ww = tiling.windows
     return _padded(x, tiling).unfold(3, wh, tiling.th).unfold(4, ww, tiling.tw)
 
 
 def _gathered(windows: Tensor, row: int, first: int, last: int, pad: bool) -> Tensor:
-    """``B g Twhww C`` of one group, with a row of zeros behind if the mask holds an extra score."""
+    """``B g Twhww C`` of one group, followed by a row of zeros if the mask holds an extra score."""
     group = windows[:, :, :, row, first:last].permute(0, 3, 2, 4, 5, 1)  # B g T wh ww C
     b, g, t, wh, ww, c = group.shape
     group = group.reshape(b, g, t * wh * ww, c).to(_compute_dtype(windows))
@@ -209,7 +213,7 @@ def _gathered(windows: Tensor, row: int, first: int, last: int, pad: bool) -> Te
 
 
 def _add_windows(target: Tensor, group: Tensor, row: int, first: int, tiling: _Tiling) -> None:
-    """Adds ``B g Twhww(+1) C`` to where the windows were read from; neighboring windows overlap, so one by one."""
+    """Adds ``B g Twhww(+1) C`` to the windows of ``target``; neighboring windows overlap, so one by one."""
     (wh, ww), (b, g, _, c) = tiling.windows, group.shape
     t, y = target.shape[2], row * tiling.th
     windows = group[:, :, : t * wh * ww].reshape(b, g, t, wh, ww, c).permute(1, 0, 5, 2, 3, 4)
@@ -219,9 +223,9 @@ def _add_windows(target: Tensor, group: Tensor, row: int, first: int, tiling: _T
 
 
 def _mask(query: Tensor, t: int, extra: Tensor | None, tiling: _Tiling, present: Tensor | None = None) -> Tensor:
-    """Adds to the scores of a tile ``thtw Twhww``: 0 inside of a query's window, -inf outside, ``extra`` behind.
+    """Attention mask of a tile ``thtw Twhww``: 0 inside of a query's window, -inf outside, ``extra`` as last column.
 
-    Frames that are not ``present`` (bool ``T``; none given: all are) are outside.
+    Frames that are not ``present`` (bool ``T``; None: all are) are outside.
     """
     wh, ww = tiling.windows
     device = query.device

@@ -1,4 +1,4 @@
-"""The attention as it is defined, in a few lines: the judge of the other backends. Slow, any device, any dtype."""
+"""The definition of the attention, which the other backends are tested against. Slow, any device, any dtype."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def reference_attention(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
-    """Softmax over all ``T n n`` scores of a query; padding makes neighbors outside of the frame score 0 with value 0.
+    """Softmax over all ``T n n`` scores of a query; by padding, neighbors outside of the frame have score and value 0.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w`` -> ``B D h w``. Source: Paul et al. 2021, section 3.2.
     """
@@ -17,4 +17,5 @@ def reference_attention(query: Tensor, keys: Tensor, values: Tensor, window: int
     if sink is not None:
         scores = torch.cat([scores, sink.to(scores).expand(scores.shape[0], 1, h, w)], 1)
     weights = scores.softmax(1).split(keys.shape[2], 1)  # one B T h w for each neighbor
-    return sum(torch.einsum("bthw,bdthw->bdhw", p, values[at]) for p, at in zip(weights, neighbors, strict=False))
+    reads = (torch.einsum("bthw,bdthw->bdhw", p, values[at]) for p, at in zip(weights, neighbors, strict=False))
+    return sum(reads, start=values.new_zeros(()))

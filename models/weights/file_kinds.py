@@ -1,17 +1,22 @@
-"""The kinds of weight files there are, each with its table of tensor names."""
+"""Kinds of weight files: each a table of tensor names here and in the file. No torch here."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from models.config import BACKBONES, LMANetConfig
+    from models.config import LMANetConfig
 
 # Beginnings of this program's names and of a file's; the first that fits a name counts.
 Pairs = tuple[tuple[str, str], ...]
 
 SHALLOW = "decoder.output_conv_stm_shallow."
+ENCODER: Pairs = (("encoder.", "encoder."),)
+DECODER: Pairs = (("decoder.", "decoder."),)
 
 
 class MemoryNames(NamedTuple):
@@ -74,9 +79,8 @@ class FileKind:
 
     ``encoder`` and ``decoder`` name the two halves, ``shallow`` the 1x1 decoder, ``memory`` what an LMANet has more;
     what is not named is not in such files and starts fresh. ``aside`` are beginnings of what files hold and no network
-    uses. Names begin with ``module.`` where the files are written so. ``classifier`` are beginnings of this program's
-    names that start fresh where a file has another number of classes. This program's own names are read, but nothing
-    is published under them.
+    uses. Names begin with ``module.`` where the files are written so. This program's own names are read, but nothing is
+    published under them.
     """
 
     label: str
@@ -86,21 +90,27 @@ class FileKind:
     memory: MemoryNames | None = None
     aside: tuple[str, ...] = ()
     prefix: str = "module."
-    classifier: tuple[str, ...] = ()
     is_published: bool = True
+
+    @classmethod
+    def own(cls, memory: bool) -> FileKind:
+        """A file in this program's own names, with a memory or without."""
+        label = f"{'an LMANet' if memory else 'a single-frame network'} in this program's names"
+        names = OWN_MEMORY if memory else None
+        return cls(label, ENCODER, DECODER, "decoder.classifier.", names, is_published=False)
 
     def names(self, own_names: Iterable[str], config: LMANetConfig) -> dict[str, str]:
         """This program's names -> the file's, without ``module.``, for all tensors that such a file holds."""
         pairs = self.memory.pairs(config) if self.memory else ()
-        if self.shallow:
-            pairs += (("decoder.classifier.", self.shallow),)
-        pairs += self.decoder + self.encoder
-        found = {}
-        for own in own_names:
-            pair = next((pair for pair in pairs if own.startswith(pair[0])), None)
-            if pair is not None:
-                found[own] = pair[1] + own.removeprefix(pair[0])
-        return found
+        return _translated(own_names, pairs + self._halves())
+
+    def name_in_halves(self, own: str) -> str | None:
+        """The file's name, without ``module.``, of a tensor of the encoder or the decoder."""
+        return _translated([own], self._halves()).get(own)
+
+    def _halves(self) -> Pairs:
+        shallow = (("decoder.classifier.", self.shallow),) if self.shallow else ()
+        return (*shallow, *self.decoder, *self.encoder)
 
     def other_decoder(self, config: LMANetConfig) -> tuple[str, ...]:
         """Beginnings of a file's decoder of the other sort: of the full one for a shallow network, and vice versa."""
@@ -114,49 +124,18 @@ class FileKind:
         return self.aside + self.other_decoder(config) + memory
 
 
-def _lmanet(label: str, encoder: Pairs, decoder: Pairs) -> FileKind:
-    return FileKind(label, encoder, decoder, SHALLOW, PUBLISHED_MEMORY)
+def _translated(own_names: Iterable[str], pairs: Pairs) -> dict[str, str]:
+    found = {}
+    for own in own_names:
+        pair = next((pair for pair in pairs if own.startswith(pair[0])), None)
+        if pair is not None:
+            found[own] = pair[1] + own.removeprefix(pair[0])
+    return found
 
 
-_ENCODER: Pairs = (("encoder.", "encoder."),)
-_DECODER: Pairs = (("decoder.", "decoder."),)
-_ERF_DECODER: Pairs = (("decoder.layers.", "decoder.layers."), ("decoder.output_conv.", "decoder.output_conv."))
-_STAGES: Pairs = tuple((f"encoder.layer{stage}.", f"layer{stage}.") for stage in (1, 2, 3, 4))
-_RESNET_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
-
-ERFNET = FileKind("ERFNet", _ENCODER, _ERF_DECODER, shallow="encoder.output_conv.", aside=("encoder.output_conv.",))
-PSPNET101 = FileKind(
-    "PSPNet-101",
-    (("encoder.layer0.", "layer0."), *_STAGES),
-    (("decoder.ppm.", "ppm."), ("decoder.cls.", "cls.")),
-    shallow=SHALLOW,
-    aside=("aux.",),
-)
-RESNET101 = FileKind(
-    "ResNet-101",
-    (*((f"encoder.layer0.{place}.", f"{name}.") for place, name in _RESNET_STEM.items()), *_STAGES),
-    aside=("fc.",),
-    prefix="",
-)
-LMANETS = {
-    "erf": _lmanet("LMANet-ERFNet", _ENCODER, _ERF_DECODER),
-    "psp101": _lmanet("LMANet-PSPNet-101", _ENCODER, (("decoder.ppm.", "ppm."), ("decoder.cls.", "decoder.cls."))),
-}
-# The first one is what a single-frame network is saved as.
-SINGLE_FRAME: dict[str, tuple[FileKind, ...]] = {"erf": (ERFNET,), "psp101": (PSPNET101, RESNET101)}
-
-OWN_SINGLE = FileKind(
-    "a single-frame network in this program's names", _ENCODER, _DECODER, "decoder.classifier.", is_published=False
-)
-OWN_LMANET = FileKind(
-    "an LMANet in this program's names", _ENCODER, _DECODER, "decoder.classifier.", OWN_MEMORY, is_published=False
-)
-
-
-def register_files(backbone: str, single_frame: FileKind) -> None:
-    """Makes the weight files of a backbone known; its LMANet's are named as all are."""
-    SINGLE_FRAME[backbone] = (single_frame,)
-    LMANETS[backbone] = _lmanet(f"LMANet on {backbone}", _ENCODER, _DECODER)
+def lmanet_kind(label: str, decoder: Pairs = DECODER) -> FileKind:
+    """The kind of an LMANet's files, under the published names; encoder and decoder keep theirs."""
+    return FileKind(label, ENCODER, decoder, SHALLOW, PUBLISHED_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -170,31 +149,3 @@ class WeightsOrigin:
     kind: FileKind
     fresh: frozenset[str]
     carried: dict[str, Tensor]
-
-
-def kinds_of(backbone: str) -> tuple[FileKind, ...]:
-    """All kinds of files that a network on this backbone can read."""
-    return *SINGLE_FRAME[backbone], OWN_SINGLE, LMANETS[backbone], OWN_LMANET
-
-
-def saved_kind(config: LMANetConfig) -> FileKind:
-    """The kind of file that a network is saved as."""
-    return SINGLE_FRAME[config.backbone][0] if config.baseline else LMANETS[config.backbone]
-
-
-def _torchvision(name: str) -> FileKind:
-    last = ("low_classifier.", "high_classifier.") if name.startswith("lraspp") else ("4.",)
-    return FileKind(
-        f"torchvision's {name}",
-        (("encoder.body.", "backbone."),),
-        (("decoder.head.", "classifier."),),
-        SHALLOW,
-        aside=("aux_classifier.",),
-        prefix="",
-        classifier=tuple(f"decoder.head.{layer}" for layer in last),
-    )
-
-
-for _name in BACKBONES:
-    if _name.startswith("torchvision/"):
-        register_files(_name, _torchvision(_name.partition("/")[2]))

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from datasets import cache as cache_module
-from datasets.cache import FrameCache
-from datasets.images import read_frame, read_label
+from datasets.images import read_frame
+from tests.cityscapes import CityscapesCache as FrameCache
+from tests.cityscapes import read_label
 from utils.errors import DataError
 
 SIZE = (8, 16)

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader
 
 from datasets import cityscapes
 from datasets.cache import FrameCache
-from datasets.cityscapes import CityscapesClips, Roots, find_clips, resolve_roots
+from datasets.cityscapes import Roots, find_clips, resolve_roots
 from datasets.sampling import EpochSampler, clean_worker_error
-from datasets.transforms import Augmentation
+from tests.cityscapes import CityscapesAugmentation as Augmentation
+from tests.cityscapes import CityscapesClips
 from utils.errors import DataError
 
 SIZE = (8, 16)
@@ -66,7 +67,7 @@ def test_window_ends_at_the_labelled_frame(tree):
     tree.frames("aachen_000000", range(30))
     label = tree.label("aachen_000000_000019")
     (clip,) = find_clips(tree.roots, "train", 4)
-    assert (clip.name, clip.city, clip.label) == ("aachen_000000_000019", "aachen", label)
+    assert (clip.name, clip.group, clip.label) == ("aachen_000000_000019", "aachen", label)
     folder = tree.root / "leftImg8bit_sequence" / "train" / "aachen"
     assert clip.frames == tuple(folder / f"aachen_000000_0000{number}_leftImg8bit.png" for number in (16, 17, 18, 19))
 

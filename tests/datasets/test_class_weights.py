@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from datasets import class_weights as module
-from datasets.class_weights import class_weights, main, pixel_counts, weights_table
-from datasets.classes import LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES
-from datasets.synthetic import StreetOptions, ensure_dataset
+from datasets.class_weights import class_weights, main
+from datasets.synthetic.disk import ensure_dataset
+from datasets.synthetic.options import StreetOptions
+from tests.cityscapes import LOSS_WEIGHTS, LOSS_WEIGHTS_SHALLOW, NUM_CLASSES, pixel_counts, weights_table
 
 
 def label_of(tree, name, rows):

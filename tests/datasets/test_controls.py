@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datasets.cityscapes import Clip
+from datasets.clips import Clip
 from datasets.controls import CONTROLS
 from engine.options import parser as options
 

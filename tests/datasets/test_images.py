@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.images import check_label_fits_frame, image_size, read_frame, read_label, resize_label
+from datasets.images import check_label_fits_frame, image_size, read_frame
+from tests.cityscapes import read_label
 from utils.errors import DataError
 
 LABEL = "a_000000_000000_gtFine_labelIds.png"
@@ -66,13 +67,6 @@ def test_real_frame_as_pillow_reads_it(shared):
     path = folder / "aachen_000002_000019_leftImg8bit.jpg"
     for size in ((512, 1024), (1025, 2049)):
         assert np.abs(read_frame(path, size).numpy() - pillow_frame(path, size)).max() <= 1
-
-
-@pytest.mark.parametrize("size", [(8, 16), (4, 4), (11, 33), (33, 11), (32, 64), (16, 32), (1, 1)])
-def test_labels_are_resized_as_pillow_does(size):
-    label = np.random.default_rng(1).integers(0, 20, (16, 32), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
-    assert np.array_equal(resize_label(torch.from_numpy(label), size), expected)
 
 
 def test_label_by_hand(saved):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from datasets import images, retry
-from datasets.images import read_frame, read_label
+from datasets.images import read_frame
 from datasets.retry import RetryPolicy
+from tests.cityscapes import read_label
 from utils.errors import DataError, UnreachableError
 
 LABEL = "a_000000_000000_gtFine_labelIds.png"

@@ -10,17 +10,19 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.classes import CLASSES
-from datasets.synthetic import StreetOptions, ensure_dataset, render_clip, write_dataset
 from datasets.synthetic import disk as on_disk
 from datasets.synthetic.__main__ import main
 from datasets.synthetic.camera import Camera, moved, render
+from datasets.synthetic.clip import render_clip
 from datasets.synthetic.corruption import _enlarged, spoiled
+from datasets.synthetic.disk import ensure_dataset, write_dataset
 from datasets.synthetic.mesh import ALONG_X, STREET, UPWARDS, Mesh
 from datasets.synthetic.motion import clip_motion, median_motion
+from datasets.synthetic.options import StreetOptions
 from datasets.synthetic.parts import ID, disc, rectangle
 from datasets.synthetic.raster import filled, fixed
 from datasets.synthetic.textures import SIZE, material
+from tests.cityscapes import CLASSES
 from utils.errors import DataError
 
 SKY = material((90, 140, 220), (90, 140, 220))
@@ -279,6 +281,11 @@ def test_what_is_there_is_not_drawn_again(tmp_path, monkeypatch):
     out = ensure_dataset(tmp_path / "streets", 1, 0, SMALL)
     monkeypatch.setattr(on_disk, "render_clip", None)
     assert ensure_dataset(out, 1, 0, SMALL) == out
+
+
+def test_what_can_be_chosen_is_known_without_what_draws():
+    check = "import sys, datasets.synthetic.options; sys.exit(bool({'numpy', 'torch', 'cv2'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_several_processes_write_the_same(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.transforms import Augmentation
+from tests.cityscapes import CityscapesAugmentation as Augmentation
 from utils.errors import OptionError
 
 

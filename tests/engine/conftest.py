@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models import LMANetConfig, build_lmanet
-from models.weights.files import published_state_dict
+from models import build_lmanet
+from models.weights.export import published_state_dict
+from tests.networks import LMANetConfig
 
 HEIGHT, WIDTH, FRAMES = 64, 128, 4
 LABEL_IDS = np.array([7, 8, 11, 21, 23, 26, 0], dtype=np.uint8)  # six classes and one that is ignored

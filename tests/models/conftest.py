@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models import LMANet, LMANetConfig, build_lmanet
+from models import LMANet, build_lmanet
+from tests.networks import LMANetConfig
 
 
 @pytest.fixture

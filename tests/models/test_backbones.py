@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import segmentation
 
-from models import BackboneTraits, LMANetConfig, build_lmanet, describe, load_weights, register_backbone
-from models.config import BACKBONES
+from models import BackboneTraits, build_lmanet, describe, load_weights, register_backbone
 from models.losses import WeightedCrossEntropy
-from models.weights.files import published_state_dict
+from models.weights.export import published_state_dict
+from tests.networks import BACKBONES, LMANetConfig
 from utils.errors import OptionError, WeightsError
 
 TORCHVISION = [name for name in BACKBONES if name.startswith("torchvision/")]
@@ -148,7 +148,8 @@ def test_unknown_names_are_listed_without_torch():
         LMANetConfig(backbone="torchvision/unet")
     with pytest.raises(OptionError, match="--backbone resnet is not known: expected one of erf, psp101, torchvision/"):
         LMANetConfig(backbone="resnet")
-    code = "import sys; from models.config import LMANetConfig; LMANetConfig(backbone='torchvision/fcn_resnet50'); "
+    config = "LMANetConfig(backbone='torchvision/fcn_resnet50', num_classes=20)"
+    code = f"import sys; from models.config import LMANetConfig; {config}; "
     assert subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"]).returncode == 0
 
 
@@ -211,7 +212,7 @@ def test_torchvision_trains_as_a_video_network(backbone, structure):
 
 
 @torch.inference_mode()
-def test_the_finer_level_goes_round_the_memory():
+def test_the_finer_level_skips_the_memory():
     """LR-ASPP: what the decoder gets beside the fused features is the current frame's fine level, as it is."""
     model = build_lmanet(LMANetConfig(backbone="torchvision/lraspp_mobilenet_v3_large", corr_size=5)).eval()
     clip, seen = torch.rand(1, 3, 3, 64, 96), []

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet, load_weights
-from models.memory import pushed
+from models import build_lmanet, load_weights
+from tests.networks import LMANetConfig
 
 BIGGEST_DIFFERENCE = 2e-4  # of the tensor's standard deviation
 EQUAL_PREDICTIONS = 0.9999
@@ -53,7 +53,7 @@ def assert_every_stage_agrees(model, clip, golden, channels: int, suffix: str):
     with torch.inference_mode():
         memory = None
         for frame in clip[:, :-1].unbind(1):
-            memory = pushed(memory, *model.memory_head(model.encoder(frame)), model.config.memory_size)
+            memory = model.push(memory, *model.memory_head(model.encoder(frame)))
         features = model.encoder(clip[:, -1])
         key, value = model.query_head(features)
         read = model.read(key, memory)

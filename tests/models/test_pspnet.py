@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models import LMANetConfig, build_lmanet
-from models.backbones.norms import BackboneNorm
-from models.backbones.pspnet import Decoder, stage
-from models.config import BACKBONES
+from models import build_lmanet
+from models.backbones.pspnet.network import Decoder, stage
+from models.norms import BackboneNorm
+from tests.networks import BACKBONES, LMANetConfig
 from utils.errors import OptionError
 
 

@@ -7,8 +7,9 @@ import time
 import pytest
 import torch
 
-from models import LMANetConfig, load_weights
+from models import load_weights
 from models.losses import WeightedCrossEntropy
+from tests.networks import LMANetConfig
 
 pytestmark = pytest.mark.slow
 

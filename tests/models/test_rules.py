@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.fusion import FUSIONS
 from models.losses import WeightedCrossEntropy
+from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
 GATED = ("sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "linear", "simple-sigmoid")

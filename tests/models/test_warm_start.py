@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.warm_start import Moments, warm_start
+from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,7 +78,7 @@ def test_where_values_are_features_they_pass_the_fusion():
     warm_start(model, clips, read_share=0.05)
     clip = clips()[0]
     with torch.inference_mode():
-        features = model.parted(model.encoder(clip[:, -1]))[0]
+        features = model.split_skip(model.encoder(clip[:, -1]))[0]
         seen = []
         model.fusion.register_forward_hook(lambda _, inputs, output: seen.append(output))
         model(clip)

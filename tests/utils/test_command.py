@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from utils.command import height_x_width, module_parser, run_command, whole_number
-from utils.errors import IncompleteError, OptionError
+from utils.errors import IncompleteError, LostPeerError, OptionError, StoppedError
 
 
 def fail_with(error: BaseException):
@@ -21,6 +21,8 @@ def fail_with(error: BaseException):
         (lambda options: None, 0, ""),
         (fail_with(IncompleteError("half of it is there")), 1, "python -m some.thing: error: half of it is there\n"),
         (fail_with(OptionError("--x is 3: expected 4")), 2, "python -m some.thing: error: --x is 3: expected 4\n"),
+        (fail_with(LostPeerError("rank 1 ended")), 75, "python -m some.thing: rank 1 ended\n"),
+        (fail_with(StoppedError("all is kept")), 143, "python -m some.thing: stopped by SIGTERM; all is kept\n"),
         (fail_with(KeyboardInterrupt()), 130, "python -m some.thing: stopped by Ctrl-C; go on\n"),
     ],
 )

@@ -1,11 +1,20 @@
 """Signals: when they act, and what was before is there again."""
 
+import multiprocessing
 import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from utils.errors import StoppedError
-from utils.signals import NotedSignals, ended_by_sigterm
+from utils.signals import (
+    NotedSignals,
+    NotedSigterm,
+    ended_by_sigterm,
+    leave_interrupts_to_parent,
+    leave_signals_to_parent,
+)
 
 
 def test_a_signal_waits_until_it_is_asked_for():
@@ -38,3 +47,35 @@ def test_a_second_signal_acts_at_once():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one was to raise")
+
+
+def test_sigterm_is_noted_and_ends_nothing():
+    before = signal.getsignal(signal.SIGTERM)
+    with NotedSigterm() as request:
+        assert not request.noted
+        signal.raise_signal(signal.SIGTERM)
+        assert request.noted
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("block", [NotedSignals, NotedSigterm, lambda: ended_by_sigterm("kept")])
+def test_other_threads_than_the_main_one_leave_signals_alone(block):
+    handlers, seen = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], []
+
+    def work() -> None:
+        with block():
+            seen.extend(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == handlers
+
+
+@pytest.mark.parametrize(
+    ("initializer", "terminated"),
+    [(leave_interrupts_to_parent, signal.SIG_DFL), (leave_signals_to_parent, signal.SIG_IGN)],
+)
+def test_workers_leave_signals_to_their_parent(initializer, terminated):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer) as pool:
+        assert list(pool.map(signal.getsignal, [signal.SIGINT, signal.SIGTERM])) == [signal.SIG_IGN, terminated]

@@ -4,12 +4,14 @@ import base64
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from utils.visualize import (
     ERROR_COLOR,
     MARK_COLOR,
     SCALE_HEIGHT,
+    blended,
     colorized,
     data_uri,
     error_map,
@@ -30,6 +32,17 @@ def test_overlay_mixes_frame_and_colors():
     label = np.zeros((40, 80), dtype=np.uint8)
     assert overlay(FRAME, label, PALETTE)[0, 0].tolist() == [114, 82, 114]
     assert colorized(label + 1, PALETTE)[3, 3].tolist() == [0, 0, 142]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_every_gray_and_color_are_blended_to_the_nearest_level(alpha):
+    frame, colors = np.meshgrid(*[np.arange(256, dtype=np.uint8)] * 2)
+    frame, colors = (np.repeat(each[..., None], 3, axis=2) for each in (frame, colors))
+    expected = ((1 - alpha) * frame + alpha * colors).round().astype(np.uint8)  # exact, as these shares are in binary
+    assert np.array_equal(blended(frame, colors, alpha), expected)
+    canvas = np.zeros((256, 300, 3), np.uint8)
+    blended(frame, colors, alpha, out=canvas[:, :256])
+    assert np.array_equal(canvas[:, :256], expected) and not canvas[:, 256:].any()
 
 
 def test_error_map_tells_wrong_right_and_unlabelled_apart():

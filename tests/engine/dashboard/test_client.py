@@ -116,6 +116,14 @@ def test_calls_return_at_once_also_where_the_server_never_answers(client_of):
         assert time.monotonic() - start < 8.0  # one request of five seconds may be under way
 
 
+def test_the_server_keeps_every_picture_of_a_history(server, client_of):
+    client = client_of(server.start().port)
+    captions = [f"epoch {number}" for number in range(1, 10)]
+    for caption in captions:
+        client.add("run", "pictures", lambda caption=caption: picture(caption))
+    assert eventually(lambda: captions_of(server.windows("run")) == captions)
+
+
 def test_a_history_is_bounded(client_of, tmp_path):
     client = client_of(free_port())
     for number in range(LONGEST_HISTORY + 7):
@@ -194,6 +202,18 @@ def test_clicks_into_a_picture_are_answered(server, client_of):
     page.close()
     assert places == [(3.0, 7.0)]
     assert eventually(lambda: loss_of(server.windows("run")) == [3, 7])
+
+
+def test_clicks_are_counted_alike_on_the_pages_of_both_visdoms(client_of):
+    """A picture of 64 x 128 in a pane of 81 x 127: visdom 0.3 draws 63 x 126 of it, 8.5 instead of 16 below the bar."""
+    places, client = [], client_of(free_port())
+    client.on_click("run", "frame", lambda *place: places.append(place))
+    click = {"event_type": "Click", "eid": "run", "target": "frame"}
+    old = {"width": 127, "height": 81}
+    client._answer({**click, "image_coord": {"x": 116, "y": 16 + 12}, "pane_data": old})
+    new = {**old, "version": 3}
+    client._answer({**click, "image_coord": {"x": 116 * 126 / 128, "y": 8.5 + 12 * 126 / 128}, "pane_data": new})
+    assert places == [(28, 116), (pytest.approx(28), pytest.approx(116))]
 
 
 @pytest.mark.parametrize(

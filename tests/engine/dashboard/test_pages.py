@@ -6,13 +6,15 @@ import pytest
 import torch
 from visdom.utils.shared_utils import get_visdom_path
 
+from datasets.cityscapes import CITYSCAPES_CLASSES
 from engine.dashboard.run import RunDashboard
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.evaluate import Evaluation
 from engine.reports.memory_view import memory_view
 from engine.run_folder import EpochRow, RunFolder
 from main import main
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
+from tests.networks import LMANetConfig
 from tests.visdom_server import VisdomServer, eventually
 from tests.webdriver import Browser, why_no_browser
 from utils.errors import UserError
@@ -56,7 +58,8 @@ def dashboard(tmp_path, server):
     torch.manual_seed(0)
     model, frames = build_lmanet(LMANetConfig(corr_size=5)), torch.randint(0, 256, (4, 3, 64, 128), dtype=torch.uint8)
     folder = RunFolder(tmp_path / "Straße 1", False)
-    shown = RunDashboard(server.port, folder, 1, lambda: memory_view(model, frames, torch.device("cpu")))
+    cpu = torch.device("cpu")
+    shown = RunDashboard(server.port, folder, CITYSCAPES_CLASSES, 1, lambda: memory_view(model, frames, cpu))
     label = torch.arange(64, dtype=torch.uint8).view(64, 1).expand(64, 128) // 16
     result = Evaluation(ConfusionMatrix(20), ConfusionMatrix(20), network_seconds=[0.01])
     result.confusion.update(label, label)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.cityscapes import Clip
-from engine.evaluation.consistency import sequences_of
+from datasets.cityscapes import videos_of as sequences_of
+from datasets.clips import Clip
 from main import main
 from tests.engine.conftest import write_snippet
 

@@ -101,8 +101,9 @@ def test_memory_strategy_random_is_the_same_for_the_same_seed(command, tmp_path)
 
 
 def test_normalisation_is_for_images_alone():
-    from engine.loading import network_input
-    from models.config import BACKBONES, BackboneTraits
+    from models.backbone import BackboneTraits
+    from models.normalize import network_input
+    from tests.networks import BACKBONES
 
     frames = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 1, 3, 1, 1)
     cpu = torch.device("cpu")

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import datasets.synthetic.__main__ as synthetic
-from datasets.synthetic import StreetOptions, write_dataset
+from datasets.synthetic.disk import write_dataset
 from datasets.synthetic.motion import median_motion
+from datasets.synthetic.options import StreetOptions
 from engine import pseudo_labels
 from engine.experiments.__main__ import main
 from engine.experiments.figure import _gains_along

@@ -4,10 +4,10 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from engine.options.checks import network_config
 from engine.options.parser import build_parser, parse_options
 from main import main
 
@@ -71,7 +71,7 @@ def test_every_published_option_has_its_default():
 
 @pytest.mark.parametrize("command", PUBLISHED_COMMANDS)
 def test_published_commands_are_understood(folder_with_weights, command):
-    options = parse_options(command.split())
+    options = SimpleNamespace(**parse_options(command.split()).arguments)
     assert options.win_size == options.stm_queue_size + 1
     assert options.fusion_strategy == ("sigmoid-do1" if options.backbone == "erf" else "sigmoid-down1")
     assert options.work_size == ((512, 1024) if options.backbone == "erf" else (1025, 2049))
@@ -83,14 +83,14 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         "--memory-strategy skip_02 --win-size 9 --no-local-correlation --learnable-constant --memorize-first "
         "--no-align-weights --always-decode --shallow-dec --backbone-nobn --attention-backend portable"
     )
-    config = network_config(parse_options(words.split()))
+    config = parse_options(words.split()).network.config
     assert config.__dict__ == {
         "backbone": "erf", "memory_size": 5, "corr_size": 7, "fusion": "linear", "structure": "aux_mem_loss",
         "memory_strategy": "skip_02", "local": False, "learnable_constant": True, "memorize_first": True,
         "align_weights": False, "always_decode": True, "baseline": False, "shallow_decoder": True, "batch_norm": False,
         "num_classes": 20, "attention_backend": "portable", "mask_border": False,
     }  # fmt: skip
-    assert network_config(parse_options(["--training", "--savedir", "s", "--mask-border"])).mask_border
+    assert parse_options(["--training", "--savedir", "s", "--mask-border"]).network.config.mask_border
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ import torch
 from PIL import Image
 
 import engine.modes.training
-from datasets.classes import CLASSES
+from datasets.cityscapes import CITYSCAPES_CLASSES
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.evaluate import class_names
 from engine.reports.memory_view import memory_view, telling_cells
-from engine.reports.picks import BestAndWorst
+from engine.reports.page import InspectedClip, ReportPage
+from engine.reports.picks import BestAndWorst, PickedClip
 from engine.reports.scores import confusion_shares, iou_table
 from main import main
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
+from tests.cityscapes import CLASSES
+from tests.networks import LMANetConfig
+from utils.class_set import ClassSet
 
 CPU = torch.device("cpu")
 
@@ -33,8 +36,8 @@ def confusion():
 
 def test_the_table_is_coloured_on_request_and_otherwise_the_same(confusion):
     baseline = {"iou": {"road": 0.5, "car": 0.9}, "mean_iou": 0.7}
-    plain = iou_table(class_names(), confusion, baseline)
-    colored = iou_table(class_names(), confusion, baseline, colored=True)
+    plain = iou_table(CITYSCAPES_CLASSES.names, confusion, baseline)
+    colored = iou_table(CITYSCAPES_CLASSES.names, confusion, baseline, colored=True)
     assert "\x1b" not in plain
     assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain
     assert "\x1b[38;5;74m   75.00\x1b[0m" in colored  # blue: high
@@ -108,7 +111,7 @@ def test_a_page_without_iou_still_says_the_loss(command, tmp_path):
 
 def test_best_and_worst_clips():
     names = [type("Clip", (), {"name": f"clip{number}"}) for number in range(5)]
-    picks = BestAndWorst(names, count=2)
+    picks = BestAndWorst(names, 20, count=2)
     frame, label = torch.zeros(3, 2, 4, dtype=torch.uint8), torch.zeros(2, 4, dtype=torch.uint8)
     for number, right in enumerate([8, 0, 4, 6, 2]):
         prediction = torch.full((8,), 1, dtype=torch.uint8)
@@ -165,15 +168,59 @@ def test_a_click_finds_its_feature_pixel():
     assert view.cell_at(1.0, 1.0) == (3, 7)
 
 
+def test_texts_from_files_are_texts_of_the_page_and_classes_are_those_it_is_told():
+    """Two classes with names as nobody would choose them; only the second one is labeled, and all is predicted so."""
+    script = "<script>alert('\"1\"')</script>"
+    classes = ClassSet(names=(f"a{script}", f"b{script}"), colors=((1, 2, 3), (250, 128, 0)))
+    view, clip = view_of()
+    ones = np.ones(clip.shape[-2:], dtype=np.uint8)
+    ones[0, 0] = classes.ignored
+    shown = PickedClip(0, f"clip{script}", 0.5, clip[-1].permute(1, 2, 0).numpy(), np.ones_like(ones), ones)
+    report = {
+        "mean_iou": 0.75,
+        "accuracy": 0.8,
+        "iou": {classes.names[0]: None, classes.names[1]: 0.75},
+        "network_seconds_per_frame": 0.01,
+        "device": f"cpu{script}",
+        "work_size": [32, 64],
+        "clips": 1,
+        "frames_per_clip": 4,
+    }
+    baseline = {"iou": {classes.names[1]: 0.5}, "mean_iou": 0.8}
+    page = ReportPage(f"run{script}", classes, report, baseline, [shown], [], InspectedClip(shown, view), b"PNG")
+    html = page.html()
+    assert "<script" not in html
+    assert "alert('" not in html
+    safe = "&lt;script&gt;alert(&#39;&#34;1&#34;&#39;)&lt;/script&gt;"
+    assert f"<title>run{safe}</title>" in html
+    assert f"<h3>clip{safe} <span>mean IoU 50.00 %</span></h3>" in html
+    assert f"<h3>b{safe}, row " in html
+    assert f'<td><i style="background:#010203"></i>a{safe}</td>\n<td class="n">nan</td>' in html
+    assert f'<td><i style="background:#fa8000"></i>b{safe}</td>\n<td class="n">75.00</td>' in html
+    assert '<td class="n">50.00</td>\n<td class="n up">+25.00</td>' in html
+    assert '<td class="n">80.00</td>\n<td class="n down">-5.00</td>' in html
+    legend = re.search(r'<ul class="legend" aria-label="classes">(.*?)</ul>', html, re.DOTALL)[1]
+    assert re.findall(r'background:(#\w+)"></i>(.)', legend) == [("#fa8000", "b"), ("#000000", "w")]
+    assert '<img class="wide" alt="confusion matrix" src="data:image/png;base64,UE5H">' in html
+
+
 def test_telling_pixels_lie_in_their_class_and_moving_things_come_first():
     prediction = np.zeros((32, 64), dtype=np.uint8)
     prediction[:16, :16] = 11  # a person: features 0..1, 0..1
     prediction[16:, 48:] = 13  # a car: 2..3, 6..7
     prediction[31, 0] = 17  # a single pixel is not looked at
-    cells = telling_cells(prediction, (4, 8), 3)
+    cells = telling_cells(prediction, (4, 8), 3, CITYSCAPES_CLASSES)
     assert [train_id for train_id, _, _ in cells] == [11, 13, 0]
     for train_id, row, column in cells:
         assert prediction[8 * row + 4, 8 * column + 4] == train_id
+
+
+def test_telling_pixels_come_in_the_order_that_the_classes_are_told_in():
+    prediction = np.zeros((4, 8), dtype=np.uint8)
+    prediction[:2, :4] = 1
+    prediction[2:, 4:] = 2  # what is ignored
+    classes = ClassSet(names=("low", "high"), colors=((0, 0, 1), (0, 0, 2)), shown_first=("high", "low"))
+    assert [index for index, _, _ in telling_cells(prediction, (4, 8), 3, classes)] == [1, 0]
 
 
 def test_picks_of_several_processes_are_those_of_one(monkeypatch):
@@ -185,7 +232,7 @@ def test_picks_of_several_processes_are_those_of_one(monkeypatch):
     clips = [SimpleNamespace(name=f"clip_{number}") for number in range(11)]
 
     def seen(numbers) -> BestAndWorst:
-        picks = BestAndWorst(clips)
+        picks = BestAndWorst(clips, 20)
         for number in numbers:
             picks(number, torch.full((3, 4, 4), number), predictions[number].byte(), labels[number].byte())
         return picks

@@ -1,15 +1,21 @@
 """What a stream writes: that it plays whatever happens, at the pace of its source, and takes nothing else away."""
 
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from datasets.classes import PALETTE
-from engine.streaming.outputs import LabeledFrame, VideoOutput, clear_previous
+from datasets.cityscapes import CITYSCAPES_CLASSES
+from engine.streaming.output import LabeledFrame
+from engine.streaming.outputs import video
+from engine.streaming.previous import clear_previous
+from tests.cityscapes import PALETTE
 from tests.engine.videos import moving_blocks, read_video
 from utils.errors import IncompleteError, OptionError
+
+VideoOutput = partial(video.VideoOutput, classes=CITYSCAPES_CLASSES)
 
 
 def labeled(image: np.ndarray, seconds: float = 0.0) -> LabeledFrame:

@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.classes import CLASS_NAMES, PALETTE
-from engine.streaming import outputs as stream_outputs
+from datasets.cityscapes import CITYSCAPES_CLASSES
+from engine.streaming.output import LabeledFrame, Output
+from engine.streaming.outputs.labels import LabelOutput
+from engine.streaming.outputs.video import VideoOutput
 from engine.streaming.sources import open_source
 from engine.streaming.stream import Stream
 from main import main
-from models import LMANetConfig, VideoSegmenter, build_lmanet
-from models.weights.files import load_weights, published_state_dict
+from models import VideoSegmenter, build_lmanet
+from models.weights.export import published_state_dict
+from models.weights.load import load_weights
+from tests.cityscapes import CLASS_NAMES, PALETTE
 from tests.engine.running import started, wait_for
 from tests.engine.videos import moving_blocks, read_video, write_folder, write_video
+from tests.networks import LMANetConfig
 
 PROJECT = Path(__file__).resolve().parents[3]
 SIZE = (32, 64)
@@ -132,10 +137,10 @@ def test_patterns_name_frames_and_numbers_are_counted(stream, tmp_path):
     ("kind", "wanted"), [("labels", PALETTE[13]), ("overlay", [0.7 * 200 + 0.3 * c for c in PALETTE[13]])]
 )
 def test_the_video_shows_the_palette_above_the_legend(tmp_path, kind, wanted):
-    output = stream_outputs.VideoOutput(tmp_path, kind, 0.3, 25.0)
+    output = VideoOutput(tmp_path, kind, 0.3, 25.0, CITYSCAPES_CLASSES)
     image, labels = np.full((64, 640, 3), 200, np.uint8), np.full((64, 640), 13, np.uint8)
     for number in range(3):
-        output.write(stream_outputs.LabeledFrame(str(number), image, labels, number / 25))
+        output.write(LabeledFrame(str(number), image, labels, number / 25))
     assert not output.path.exists()
     output.close()
     picture = read_video(output.path)[1].astype(int)
@@ -254,8 +259,8 @@ def test_a_full_disk_is_said_and_leaves_a_marked_part(stream, tmp_path, capsys, 
             raise OSError(28, "No space left on device")
         return original(self, frame)
 
-    original = stream_outputs.VideoOutput.write
-    monkeypatch.setattr(stream_outputs.VideoOutput, "write", mux)
+    original = VideoOutput.write
+    monkeypatch.setattr(VideoOutput, "write", mux)
     status, summary = stream(write_folder(tmp_path / "in", moving_blocks(9)), "--save-video", "overlay")
     assert status == 1
     assert (
@@ -289,7 +294,7 @@ def test_two_outputs_fail_on_their_own(stream, tmp_path, monkeypatch):
     def refuse(self, frame):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(stream_outputs.LabelOutput, "write", refuse)
+    monkeypatch.setattr(LabelOutput, "write", refuse)
     status, summary = stream(
         write_folder(tmp_path / "in", moving_blocks(9)), "--save-video", "overlay", "--save-labels", "trainIds"
     )
@@ -333,15 +338,20 @@ def test_a_summary_that_cannot_be_written_is_said(stream, tmp_path, capsys, monk
     assert stream(write_folder(tmp_path / "in", moving_blocks(2)), "--save-video", "overlay")[0] == 1
     assert "stream.json cannot be written to" in capsys.readouterr().err.splitlines()[-1]
     assert len(read_video(tmp_path / "run" / "overlay.mp4")) == 2
-    monkeypatch.setattr(stream_outputs.VideoOutput, "close", lambda self: full(None, None))
+    monkeypatch.setattr(VideoOutput, "close", lambda self: full(None, None))
     assert stream(tmp_path / "in", "--save-video", "overlay", "--overwrite")[0] == 1
     assert "video cannot be written: the disk is full" in capsys.readouterr().err.splitlines()[-1]
 
 
-class SlowOutput:
+class SlowOutput(Output):
     """An output that takes some time for each frame."""
 
     name = "slow"
+    options = leaves = ()
+
+    @classmethod
+    def from_options(cls, values, stream):
+        raise NotImplementedError
 
     def __init__(self, seconds: float):
         self.seconds = seconds
@@ -360,9 +370,9 @@ class SlowOutput:
 def test_the_pace_is_compared_with_that_of_the_network_alone(lmanet_file, tmp_path, monkeypatch, seconds, least, most):
     source = open_source(str(write_folder(tmp_path, moving_blocks(30, *SIZE))))
     segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
-    stream = Stream(segmenter, source, [SlowOutput(seconds)])
-    step = segmenter.logits
-    monkeypatch.setattr(segmenter, "logits", lambda image: (time.sleep(0.1), step(image))[1])
+    stream = Stream(segmenter, source, [SlowOutput(seconds)], CITYSCAPES_CLASSES)
+    step = segmenter.step
+    monkeypatch.setattr(segmenter, "step", lambda image: (time.sleep(0.1), step(image))[1])
     stream.run()
     pace = stream.summary()["pace"]
     assert 5 < pace["network_alone"] < 25

@@ -4,18 +4,18 @@ import sys
 
 import pytest
 
-from engine import build
+from engine.training import setup
 from engine.training.gradients import BatchLearner
 from main import main
 from tests.engine.running import checkpoint_of, started
 
 # Without batch norms in train mode, which PyTorch synchronizes on CUDA only, and without dropout.
 OPTIONS = "--training --num-epochs 2 --baseline-mode --train-decoder --encoder-eval-mode --decoder-eval-mode --iouTrain"
-IN_BATCHES = "tests/engine/test_learners.py"
+IN_BATCHES = "tests/engine/training/test_gradients.py"
 
 
-def in_batches(options, model, device, scaler) -> BatchLearner:
-    return BatchLearner(build.spread(options, model, device), scaler)
+def in_batches(settings, model, device, scaler) -> BatchLearner:
+    return BatchLearner(setup.spread(settings, model, device), scaler)
 
 
 @pytest.mark.slow
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     from engine import processes
 
     processes.MAIN = __file__
-    build.learner_of = in_batches
-    build.distributed.synchronize_norms = lambda model: None  # they are in evaluation mode
+    setup.learner_of = in_batches
+    setup.distributed.synchronize_norms = lambda model: None  # they are in evaluation mode
     sys.exit(main())

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.inference.fast_copy import fast_copy
+from tests.networks import LMANetConfig
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.inference.fast_copy import fast_copy, fold_batch_norms
-from models.memory import Memory, pushed, pushed_in_place
+from models.memory import Memory, Push, PushInPlace
+from tests.networks import LMANetConfig
 
 KINDS = [
     {},
@@ -88,10 +89,11 @@ def test_the_copy_shares_nothing_with_the_network():
 
 
 def test_a_memory_in_place_holds_the_last_frames_and_allocates_once():
+    push, push_in_place = Push(capacity=3), PushInPlace(capacity=3)
     memory, ring, addresses = None, None, set()
     for _ in range(7):
         key, value = torch.rand(1, 2, 3, 4), torch.rand(1, 5, 3, 4)
-        memory, ring = pushed(memory, key, value, 3), pushed_in_place(ring, key, value, 3)
+        memory, ring = push(memory, key, value), push_in_place(ring, key, value)
         assert isinstance(memory, Memory)
         addresses.add(ring.keys.data_ptr())
         for found, expected in ((ring.keys, memory.keys), (ring.values, memory.values)):

@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.cityscapes import CityscapesClips, Roots, find_clips
-from datasets.classes import NUM_CLASSES
+from datasets.cityscapes import Roots, find_clips
 from datasets.images import read_frame
-from datasets.synthetic import StreetOptions, render_clip
+from datasets.synthetic.clip import render_clip
+from datasets.synthetic.options import StreetOptions
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from models import LMANetConfig, VideoSegmenter, build_lmanet
+from models import VideoSegmenter, build_lmanet
 from models.inference import int8
 from models.inference.onnx import exported, runtime_session
+from tests.cityscapes import NUM_CLASSES, CityscapesClips
+from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
 TRAINED = Path(__file__).resolve().parents[3] / "trained_models"
@@ -48,11 +50,12 @@ def test_labels_on_a_street_are_nearly_those_of_float32(runtime, weights, networ
     coarse = VideoSegmenter(TRAINED / weights, work_size=SIZE, int8_frames=iter(calibration), **network)
     same = []
     for frame in street(3):
-        image = exact.prepared(frame)
-        expected, found = exact.logits(image), coarse.logits(image)
+        image = exact.prepare(frame)
+        expected, found = exact.step(image).logits, coarse.step(image).logits
         assert not torch.equal(expected, found)
         same.append((expected.argmax(1) == found.argmax(1)).float().mean().item())
-        alone = coarse.single_frame_logits(image).argmax(1) == exact.single_frame_logits(image).argmax(1)
+        single, exactly_single = (each.step(image, use_memory=False).logits for each in (coarse, exact))
+        alone = single.argmax(1) == exactly_single.argmax(1)
         same.append(alone.float().mean().item())
     assert min(same) > (0.93 if int8._saturates() else 0.95)  # 7 bits a weight round twice as coarsely as 8
     with pytest.raises(ValueError, match=r"input has shape \(1, 3, 32, 64\): expected \(1, 3, 64, 128\)"):
@@ -133,7 +136,7 @@ def test_loss_of_mean_iou_on_real_clips(runtime, shared, split):
         segmenter = VideoSegmenter(weights, baseline=True, int8_frames=frames)
         confusion = ConfusionMatrix(NUM_CLASSES, torch.device("cpu"))
         for sample in CityscapesClips(find_clips(roots, split, 1), (512, 1024)):
-            labels = segmenter.labels(segmenter.logits(sample.frames[-1][None]))
+            labels = segmenter.step(sample.frames[-1][None]).labels
             confusion.update(torch.from_numpy(labels), sample.label)
         scores.append(100 * float(confusion.mean_iou()))
     assert scores[1] > scores[0] - REAL_LOSS

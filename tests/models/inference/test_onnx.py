@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.inference.onnx import empty_memory, export_step
 from models.local_attention import local_attention
 from models.local_attention.portable import portable_attention_of
+from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
 SIZE = (32, 64)

@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models import LMANetConfig, VideoSegmenter, build_lmanet
-from models.weights.files import published_state_dict
+from models import VideoSegmenter, build_lmanet
+from models.weights.export import published_state_dict
+from tests.networks import LMANetConfig
 from utils.errors import OptionError, WeightsError
+from utils.resize import resize_labels
 
 SIZE = (32, 64)
 
@@ -31,9 +33,9 @@ def test_logits_are_those_of_the_network_as_the_memory_fills_and_turns_over(mode
     for frame in frames(5):
         with torch.inference_mode():
             expected, memory = model.step(torch.from_numpy(frame).permute(2, 0, 1)[None] / 255, memory)
-        found = segmenter.logits(segmenter.prepared(frame))
+        found = segmenter.step(segmenter.prepare(frame)).logits
         assert torch.allclose(found, expected, atol=1e-5)
-        single = segmenter.single_frame_logits(segmenter.prepared(frame))
+        single = segmenter.step(segmenter.prepare(frame), use_memory=False).logits
         with torch.inference_mode():
             alone, _ = model.step(torch.from_numpy(frame).permute(2, 0, 1)[None] / 255, None)
         assert torch.allclose(single, alone, atol=1e-5)
@@ -59,35 +61,35 @@ def test_frames_may_be_views_of_any_kind(model):
 
 def test_frames_are_resized_as_pillow_does(model):
     frame = frames(1, (100, 130))[0]
-    found = VideoSegmenter(model, work_size=SIZE).prepared(frame)[0].permute(1, 2, 0).numpy()
+    found = VideoSegmenter(model, work_size=SIZE).prepare(frame)[0].permute(1, 2, 0).numpy()
     expected = np.asarray(Image.fromarray(frame).resize((64, 32), Image.Resampling.BILINEAR))
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert np.mean(found == expected) > 0.99
 
 
-def test_labels_are_enlarged_pixel_for_pixel(model):
+def test_labels_are_enlarged_pixel_for_pixel():
     labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    enlarged = VideoSegmenter(model, work_size=SIZE).at_size(labels, (4, 9))
+    enlarged = resize_labels(labels, (4, 9))
     assert np.array_equal(enlarged, labels.repeat(2, 0).repeat(3, 1))
 
 
-def test_labels_are_brought_to_any_size_by_the_centres_of_pixels(model):
+def test_labels_are_brought_to_any_size_by_the_centres_of_pixels():
     labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    found = VideoSegmenter(model, work_size=SIZE).at_size(labels, (3, 5))
+    found = resize_labels(labels, (3, 5))
     # Centres at 1/3 1 5/3 of two rows, and at 0.3 0.9 1.5 2.1 2.7 of three columns.
     assert found.tolist() == [[0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
-    assert VideoSegmenter(model, work_size=SIZE).at_size(labels, (1, 1)).tolist() == [[4]]
+    assert resize_labels(labels, (1, 1)).tolist() == [[4]]
 
 
 def test_reset_forgets(model):
     segmenter, (first, second) = VideoSegmenter(model, work_size=SIZE), frames(2)
-    alone = segmenter.logits(segmenter.prepared(second)).clone()
+    alone = segmenter.step(segmenter.prepare(second)).logits.clone()
     segmenter.reset()
-    segmenter.logits(segmenter.prepared(first))
-    after_first = segmenter.logits(segmenter.prepared(second))
+    segmenter.step(segmenter.prepare(first))
+    after_first = segmenter.step(segmenter.prepare(second)).logits
     assert not torch.allclose(alone, after_first, atol=1e-4)
     segmenter.reset()
-    assert torch.equal(segmenter.logits(segmenter.prepared(second)), alone)
+    assert torch.equal(segmenter.step(segmenter.prepare(second)).logits, alone)
 
 
 def test_every_other_frame_is_memorized(model):
@@ -96,7 +98,7 @@ def test_every_other_frame_is_memorized(model):
         with torch.inference_mode():
             expected, after = model.step(torch.from_numpy(frame).permute(2, 0, 1)[None] / 255, memory)
         memory = after if position % 2 == 0 else memory
-        assert torch.allclose(segmenter.logits(segmenter.prepared(frame)), expected, atol=1e-5)
+        assert torch.allclose(segmenter.step(segmenter.prepare(frame)).logits, expected, atol=1e-5)
 
 
 def test_it_is_made_of_a_file_or_a_state_dict(model, tmp_path):
@@ -112,7 +114,7 @@ def test_it_is_made_of_a_file_or_a_state_dict(model, tmp_path):
 def test_16_bits_are_close(model):
     frame = frames(1)[0]
     exact, fast = VideoSegmenter(model, work_size=SIZE), VideoSegmenter(model, work_size=SIZE, amp=True)
-    difference = exact.logits(exact.prepared(frame)) - fast.logits(fast.prepared(frame)).float()
+    difference = exact.step(exact.prepare(frame)).logits - fast.step(fast.prepare(frame)).logits.float()
     assert 0 < difference.abs().max() < 0.05
 
 

@@ -7,8 +7,9 @@ import pickle
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet, describe, export_weights, load_weights
-from models.weights.files import published_state_dict
+from models import build_lmanet, describe, export_weights, load_weights
+from models.weights.export import published_state_dict
+from tests.networks import LMANetConfig
 from utils.errors import WeightsError
 
 FILES = {

@@ -3,14 +3,13 @@
 Modules carry the names of the published weight files, so that these load as they are.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.backbones.norms import BackboneNorm
+from models.config import LMANetConfig
+from models.norms import BackboneNorm
 
 BATCH_NORM_EPS = 1e-3
 FEW_CHANNELS = 4
@@ -132,11 +131,11 @@ class Decoder(nn.Module):
         return self.output_conv(self.layers(features))
 
 
-@dataclass(frozen=True)
 class ErfNet:
     """Makes ERFNet's two halves; with ``batch_norm=False`` its batch norms are held, but not applied."""
 
-    batch_norm: bool = True
+    def __init__(self, config: LMANetConfig):
+        self.batch_norm = config.batch_norm
 
     def make_encoder(self) -> nn.Module:
         return Encoder(self.batch_norm)

@@ -8,13 +8,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.config import SHIPPED_BACKBONES, LMANetConfig
+from models.backbone import SHALLOW_CLASSIFIER, BackboneCard, Classifier, backbone_card, shipped_backbones
+from models.config import LMANetConfig
 from models.lmanet import LMANet
-from models.weights.file_kinds import FileKind, WeightsOrigin, kinds_of, saved_kind
+from models.weights.file_kinds import FileKind, WeightsOrigin
+from models.weights.saved_options import SavedOptions, options_in
 from utils import tensor_files
 from utils.errors import WeightsError
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What was read of a file: its tensors by name without ``module.``, and what it says of its network, if anything.
+
+    ``label`` is what messages call it."""
+
+    label: str
+    tensors: Mapping[str, Tensor]
+    options: SavedOptions | None = None
+
+    def num_classes(self, backbone: str, shallow: bool = False) -> int | None:
+        """Logits of the network whose weights these are, by its classifier's shape; ``None`` where it has none."""
+        card = backbone_card(backbone)
+        for kind in card.file_kinds():
+            for classifier in _classifiers(card, shallow):
+                name = kind.name_in_halves(f"{classifier.prefix}weight")
+                if name is not None and name in self.tensors:
+                    constant = 0 if classifier is SHALLOW_CLASSIFIER else card.constant_logits
+                    return self.tensors[name].shape[classifier.class_dim] + constant
+        return None
 
 
 @dataclass(frozen=True)
@@ -26,22 +50,37 @@ class LoadReport:
     fresh: tuple[str, ...]
 
 
-def load_weights(model: LMANet, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def read_weights(source: str | Path | Mapping[str, Tensor]) -> WeightFile:
+    """Reads a weight file or a checkpoint, as data only; or takes a state dict. Raises ``WeightsError``."""
+    label = "the state dict" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else tensor_files.read(source, WeightsError)
+    return WeightFile(label, _tensors_of(content, label), options_in(content, label))
+
+
+def load_weights(
+    model: LMANet, source: str | Path | Mapping[str, Tensor] | WeightFile, other_classes: bool = True
+) -> LoadReport:
     """Copies a weight file (or its state dict) into a model, strictly; logs what was not used and what starts fresh.
 
     The file is of the kind that most of its names belong to, and must hold all that this kind holds: from a
     single-frame file only the memory starts fresh, from an encoder's all but the encoder, from a network with the other
-    sort of decoder (full or shallow) the decoder. Raises ``WeightsError`` with the names, and leaves the model
-    untouched, where a tensor is missing, has no place, another shape or numbers that are not finite.
+    sort of decoder (full or shallow) the decoder, and from a network for other classes its classifier, if
+    ``other_classes`` are allowed. Raises ``WeightsError`` with the names, and leaves the model untouched, where a
+    tensor is missing, has no place, another shape or numbers that are not finite.
     """
-    label = "the state dict" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else tensor_files.read(source, WeightsError)
-    tensors = _tensors_of(content, label)
-    state = model.state_dict()
-    kind = max(kinds_of(model.config.backbone), key=lambda kind: _placed(tensors, kind, state, model.config))
+    file = source if isinstance(source, WeightFile) else read_weights(source)
+    label, tensors = file.label, file.tensors
+    state, card = model.state_dict(), backbone_card(model.config.backbone)
+    kind = max(card.file_kinds(), key=lambda kind: _placed(tensors, kind, state, model.config))
     names = kind.names(state, model.config)
     found = {own: tensors[name] for own, name in names.items() if name in tensors}
-    _leave_out_other_classifier(found, state, kind, model.config)
+    fresh_classifiers = _other_classifiers(found, state, card, _names_differ(file, model))
+    if fresh_classifiers and not other_classes:
+        raise WeightsError(_other_classes(file, model))
+    for own in fresh_classifiers:
+        del found[own]
+    if fresh_classifiers:
+        log.warning("%s; the classifier starts fresh", _other_classes(file, model))
     _refuse_names(tensors, state, kind, model.config, label)
     expected = {names[own]: state[own] for own in found}
     for name, tensor in tensors.items():
@@ -58,49 +97,6 @@ def load_weights(model: LMANet, source: str | Path | Mapping[str, Tensor]) -> Lo
     if fresh:
         log.info("%s: start fresh: %s", label, summary(fresh))
     return LoadReport(kind.label, tuple(sorted(carried)), tuple(fresh))
-
-
-def export_weights(model: LMANet, path: str | Path, trained: bool = True) -> str:
-    """Writes the model's weights under the published names, whole or not at all; gives the kind of file it wrote.
-
-    A baseline is saved as its single-frame network, everything else as an LMANet. With ``trained=False`` nothing is
-    written that started fresh, so that a file that was only read is written as what it was. Raises ``WeightsError``
-    where the file cannot be written.
-    """
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "is a folder" if path.is_dir() else "its folder is not there"
-        raise WeightsError(f"{path}: cannot be written, {reason}: expected a file such as weights.pth")
-    tensors = published_state_dict(model, trained)
-    try:
-        tensor_files.save(path, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    except OSError as error:
-        raise WeightsError(
-            f"{path}: cannot be written ({error.strerror}): expected a file in a folder of yours"
-        ) from error
-    return exported_kind(model, trained).label
-
-
-def published_state_dict(model: LMANet, trained: bool = True) -> dict[str, Tensor]:
-    """The model's tensors under the names of the published files; see ``export_weights``.
-
-    What the file of the same kind that the weights came from held without use is in it as well.
-    """
-    state, origin, kind = model.state_dict(), model.origin, exported_kind(model, trained)
-    left_out = origin.fresh if origin and not trained else frozenset()
-    names = kind.names(state, model.config)
-    published = {name: state[own] for own, name in names.items() if own not in left_out}
-    if origin and origin.kind == kind:
-        kept = {name: tensor for name, tensor in origin.carried.items() if not trained or name.startswith(kind.aside)}
-        published = kept | published
-    return {kind.prefix + name: tensor for name, tensor in published.items()}
-
-
-def exported_kind(model: LMANet, trained: bool = True) -> FileKind:
-    """The kind of file that the model is saved as."""
-    saved, origin = saved_kind(model.config), model.origin
-    holds_no_memory = origin is not None and origin.kind.memory is None and origin.kind.is_published
-    return origin.kind if holds_no_memory and not trained else saved
 
 
 def summary(names: Iterable[str], shown: int = 4) -> str:
@@ -131,14 +127,42 @@ def _placed(tensors: Iterable[str], kind: FileKind, own_names: Iterable[str], co
     return sum(name in names or name.startswith(without_use) for name in tensors)
 
 
-def _leave_out_other_classifier(
-    found: dict[str, Tensor], state: dict[str, Tensor], kind: FileKind, config: LMANetConfig
-) -> None:
-    """Takes out the classifier of another number of classes: it starts fresh."""
-    for own in [own for own in found if own.startswith(kind.classifier)] if kind.classifier else ():
-        theirs, mine = found[own].shape, state[own].shape
-        if theirs[1:] == mine[1:] and mine[:1] == (config.num_classes,) != theirs[:1]:
-            del found[own]
+def _classifiers(card: BackboneCard, shallow: bool) -> tuple[Classifier, ...]:
+    return (SHALLOW_CLASSIFIER,) if shallow else card.classifiers
+
+
+def _names_differ(file: WeightFile, model: LMANet) -> bool:
+    """Whether both tell their classes, and these differ."""
+    theirs = file.options.classes if file.options else None
+    return theirs is not None and model.classes is not None and theirs.names != model.classes.names
+
+
+def _other_classifiers(
+    found: dict[str, Tensor], state: dict[str, Tensor], card: BackboneCard, names_differ: bool
+) -> list[str]:
+    """Names of the tensors of classifiers for other classes: of another number, or all where the names differ."""
+    others = []
+    for classifier in (*card.classifiers, SHALLOW_CLASSIFIER):
+        for prefix in (classifier.prefix, classifier.prefix.replace("decoder.", "memory_decoder.", 1)):
+            for own in (own for own in found if own.startswith(prefix)):
+                theirs, mine = list(found[own].shape), list(state[own].shape)
+                dim = classifier.class_dim if len(mine) > 1 else 0
+                if len(theirs) == len(mine) and theirs != mine:
+                    theirs[dim] = mine[dim]
+                    if theirs == mine:
+                        others.append(own)
+                elif theirs == mine and names_differ:
+                    others.append(own)
+    return others
+
+
+def _other_classes(file: WeightFile, model: LMANet) -> str:
+    """That a file is for other classes, with both counts."""
+    theirs, mine = file.options.classes if file.options else None, model.classes
+    count = file.num_classes(model.config.backbone, model.config.shallow_decoder)
+    found = f"{len(theirs.names)} classes ({summary(theirs.names, 2)})" if theirs else f"{count} classes"
+    expected = f"{len(mine.names)} ({summary(mine.names, 2)})" if mine and theirs else f"{model.config.num_classes}"
+    return f"{file.label}: is for {found}, expected {expected}"
 
 
 def _refuse_names(
@@ -176,11 +200,12 @@ def _decoder_parts(
 def _refuse_other_backbone(tensors: dict[str, Tensor], placed: int, config: LMANetConfig, label: str) -> None:
     """Says which other backbone a file is of, where more of its names belong to that one."""
     best, best_backbone, best_kind = placed, config.backbone, None
-    for backbone in SHIPPED_BACKBONES:
+    for backbone in shipped_backbones():
         with torch.device("meta"):
-            names = LMANet(LMANetConfig(backbone=backbone)).state_dict()
-        for kind in kinds_of(backbone):
-            count = _placed(tensors, kind, names, LMANetConfig(backbone=backbone))
+            other = LMANetConfig(backbone=backbone, num_classes=config.num_classes)
+            names = LMANet(other).state_dict()
+        for kind in backbone_card(backbone).file_kinds():
+            count = _placed(tensors, kind, names, other)
             if count > best:
                 best, best_backbone, best_kind = count, backbone, kind
     if 2 * best < len(tensors):

@@ -1,16 +1,16 @@
-"""What is built from options: schedules, frozen parts, loaders."""
+"""Learning rates of every schedule, epoch by epoch."""
 
 import pytest
 import torch
 
-from engine.build import schedule_of
 from engine.training.loop import advance_schedule
+from engine.training.schedule import make_schedule
 
 
 def rates(strategy: str, num_epochs: int, epochs: int, losses=None) -> list[float]:
     """Learning rates of the first epochs, from a start of 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = schedule_of(strategy, optimizer, num_epochs)
+    schedule = make_schedule(strategy, optimizer, num_epochs)
     found = []
     for epoch in range(epochs):
         found.append(optimizer.param_groups[0]["lr"])

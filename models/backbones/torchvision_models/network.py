@@ -1,7 +1,7 @@
 """The segmentation models that torchvision ships, cut before their heads. Nothing is fetched: weights are the user's.
 
 FCN and DeepLabV3 hand one level of features to their head. LR-ASPP hands over two: the finer one is folded to the
-coarser one's size (2x2 pixels become channels, which loses nothing) and goes round the memory to the head.
+coarser one's size (2x2 pixels become channels, which loses nothing) and reaches the head as skip features.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from models.backbones.norms import BackboneNorm
+from models.config import LMANetConfig
+from models.norms import BackboneNorm
 
 FINE_CHANNELS = 40  # of LR-ASPP's finer level
 FOLD = 2
@@ -92,3 +93,8 @@ class TorchvisionBackbone:
     @property
     def _has_two_levels(self) -> bool:
         return self.name.startswith("lraspp")
+
+
+def from_config(config: LMANetConfig) -> TorchvisionBackbone:
+    """The model that ``--backbone torchvision/NAME`` names."""
+    return TorchvisionBackbone(config.backbone.partition("/")[2])

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from engine.loading import interrupts_held_back
+from utils.signals import interrupts_held_back
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 Modules carry the names of the published weight files, but for the pyramid pooling, which is a part of the decoder here.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
-from models.backbones.norms import BackboneNorm
+from models.config import LMANetConfig
+from models.norms import BackboneNorm
 
 STAGE_BLOCKS = (3, 4, 23, 3)  # ResNet-101
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -98,11 +98,11 @@ class Decoder(nn.Module):
         return F.pad(logits, (0, 0, 0, 0, 0, 1))  # B K-1 H W -> B K H W
 
 
-@dataclass(frozen=True)
 class PspNet101:
     """Makes PSPNet-101's two halves; with ``batch_norm=False`` its batch norms are held, but not applied."""
 
-    batch_norm: bool = True
+    def __init__(self, config: LMANetConfig):
+        self.batch_norm = config.batch_norm
 
     def make_encoder(self) -> nn.Module:
         return Encoder(self.batch_norm)

@@ -1,0 +1,68 @@
+"""What clips and videos are on disk: paths, in order. Nothing is read here."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import DataError, OptionError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labeled frame with the frames before it that are wanted, oldest first.
+
+    ``name`` is its own within the split and names the files that are written for it; ``group`` is the folder that its
+    prediction goes to (Cityscapes: the city).
+    """
+
+    name: str
+    group: str
+    frames: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames that follow each other, and the label of each, or none."""
+
+    name: str
+    frames: tuple[Path, ...]
+    labels: tuple[Path | None, ...]
+
+
+def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[int], where: str) -> list[Clip]:
+    """A clip for each labeled frame with ``window - 1`` frames before it; those at ``positions`` of 0..window-1 are its
+    frames. How many labels lie nearer to the beginning of their video is logged.
+
+    Raises ``DataError`` where ``where`` holds no label, ``OptionError`` where no video has so many frames.
+    """
+    clips, too_early, longest = [], 0, 0
+    for video in videos:
+        for last, label in enumerate(video.labels):
+            if label is None:
+                continue
+            first = last - window + 1
+            if first < 0:
+                too_early, longest = too_early + 1, max(longest, last + 1)
+                continue
+            frames = tuple(video.frames[first + position] for position in positions)
+            clips.append(Clip(f"{video.name}_{video.frames[last].stem}", video.name, frames, label))
+    if not clips and not too_early:
+        raise DataError(f"no labels in {where}: expected one or more labeled frames")
+    if not clips:
+        raise OptionError(
+            f"--win-size {window}: no video in {where} has {window} frames up to a labeled one; the longest window "
+            f"that works is {longest}"
+        )
+    if too_early:
+        log.info(
+            "%s: %d of %d labeled frames left out, as their video begins later than a window of %d frames",
+            where,
+            too_early,
+            too_early + len(clips),
+            window,
+        )
+    return clips

@@ -1,0 +1,96 @@
+"""The data sets that ``--dataset`` names: each tells its classes, its defaults and how its clips are found.
+
+Reading the entries needs no torch: the command line is checked before torch is imported.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+from datasets.clips import Clip, Video, clips_of_videos
+from utils.class_set import ClassSet, LabelCoding
+from utils.errors import DataError, OptionError
+
+# Modules that register what the project ships with; the first entry is the default.
+SHIPPED = ("datasets.cityscapes", "datasets.synthetic.dataset")
+
+
+class VideoDataset(ABC):
+    """One data set. Only ``name``, ``classes`` and ``videos`` must be given; the rest has defaults.
+
+    ``summary`` is its line in ``--help``; ``default_root`` is the folder where ``--data-root`` names none.
+    """
+
+    name: ClassVar[str]
+    classes: ClassVar[ClassSet]
+    summary: ClassVar[str] = ""
+    default_root: ClassVar[str | None] = None
+
+    @abstractmethod
+    def videos(self, root: Path, split: str) -> list[Video]:
+        """The videos of a split (``train``, ``val``), each with its frames in order and the labels that there are.
+
+        Raises ``DataError`` where the folder is missing or not of the expected form.
+        """
+
+    def root(self, option: str | None) -> Path:
+        """The folder that ``--data-root`` names, or the default one. Raises ``DataError`` where it is none."""
+        folder = Path(option or self.default_root or "").expanduser()
+        if not (option or self.default_root) or not folder.is_dir():
+            raise DataError(f"no data folder {folder} for --dataset {self.name}: name it with --data-root")
+        return folder
+
+    def prepare(self, option: str | None) -> None:
+        """Makes what is made on first use. Called before ``root``, in the first process only."""
+        return
+
+    def work_size(self, option: str | None) -> tuple[int, int] | None:
+        """Height and width that frames are resized to where ``--work-size`` is not given; ``None``: the backbone's."""
+        return None
+
+    def clips(self, root: Path, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
+        """The clips of a split, each of a ``window`` of frames that ends in a labeled one.
+
+        ``positions`` says which of 0..window-1 are wanted, all by default. Raises ``DataError`` where there are no
+        labels and ``OptionError`` where no video fills the window.
+        """
+        wanted = range(window) if positions is None else sorted(positions)
+        return clips_of_videos(self.videos(root, split), window, wanted, f"split {split} of {root}")
+
+    def sequences(self, root: Path, split: str, window: int) -> list[Video]:
+        """The videos that temporal consistency is measured on, or the parts of them that clips of ``window`` show."""
+        return self.videos(root, split)
+
+    def label_coding(self, label: Path) -> LabelCoding:
+        """What the values of a label file stand for."""
+        return self.classes.file_id_coding
+
+
+_ENTRIES: dict[str, VideoDataset] = {}
+
+
+def register_dataset(dataset: VideoDataset) -> None:
+    """Makes a data set known as ``--dataset NAME``. Raises ``OptionError`` for a name that is taken."""
+    if dataset.name in _ENTRIES:
+        raise OptionError(f"a data set named {dataset.name!r} is registered already: expected another name")
+    _ENTRIES[dataset.name] = dataset
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of all data sets, the default one first."""
+    _load_shipped()
+    return tuple(_ENTRIES)
+
+
+def dataset_named(name: str) -> VideoDataset:
+    """The data set of that name. Raises ``OptionError`` where there is none."""
+    if name not in dataset_names():
+        raise OptionError(f"--dataset {name} is not known: expected one of {', '.join(dataset_names())}")
+    return _ENTRIES[name]
+
+
+def _load_shipped() -> None:
+    for module in SHIPPED:
+        import_module(module)  # registers itself

@@ -1,0 +1,1 @@
+"""The metrics that come with the project, one file each, in the order of their names; each registers itself."""

@@ -1,0 +1,97 @@
+"""The network that settings ask for, with what its weight file says of it."""
+
+import logging
+
+import torch
+
+from engine.options.checks import option_text, typed_fields, with_fields
+from engine.options.settings import NO_WEIGHTS, NetworkSettings, Settings
+from models.lmanet import LMANet, build_lmanet
+from models.weights.load import WeightFile, load_weights, read_weights
+from utils.class_set import ClassSet
+from utils.errors import OptionError
+from utils.sizes import format_size
+
+log = logging.getLogger(__name__)
+
+
+def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LMANet]:
+    """The settings, completed by what the weight file says of its network, and that network on its device.
+
+    Options that the file knows and that were not typed are taken from it, which is logged. Raises ``WeightsError`` for
+    typed ones that contradict it, and ``OptionError`` where its classes are not those of the data set.
+    """
+    network = settings.network
+    if network.weights == NO_WEIGHTS or network.resumes:
+        return settings, _built(network, None, device)
+    file = read_weights(network.weights)
+    settings = _inherited(settings, file)
+    return settings, _built(settings.network, file, device)
+
+
+def _built(network: NetworkSettings, file: WeightFile | None, device: torch.device) -> LMANet:
+    """The network with its weights, and with the parts frozen that are not trained."""
+    model = build_lmanet(network.config, network.classes, network.work_size)
+    if file is not None:
+        load_weights(model, file, network.other_classes)
+        if not network.train_decoder and network.other_classes and _starts_fresh(model, "decoder."):
+            log.warning("%s: the decoder's fresh layers stay as they are: add --train-decoder", file.label)
+    if not network.train_encoder:
+        model.encoder.requires_grad_(False)
+    if not network.train_decoder:
+        model.decoder.requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def _starts_fresh(model: LMANet, part: str) -> bool:
+    return model.origin is not None and any(name.startswith(part) for name in model.origin.fresh)
+
+
+def _inherited(settings: Settings, file: WeightFile) -> Settings:
+    options = file.options
+    classes = _classes(settings, file)
+    if options is None:
+        return settings if classes is None else with_fields(settings, {}, classes)
+
+    def contradiction(field: str, typed: object, found: object) -> str:
+        return (
+            f"{option_text(field, typed)} contradicts {file.label}, whose network was trained "
+            f"{option_text(field, found, 'with ')}: leave it out"
+        )
+
+    taken = options.inherited(typed_fields(settings), settings.training, contradiction)
+    work_size = None if "work_size" in settings.typed or settings.training else options.work_size
+    completed = with_fields(settings, taken, classes, work_size)
+    _log_taken(settings, completed, file.label, taken)
+    trained, runs = options.network.get("memory_size"), completed.network.config.memory_size
+    if options.holds_memory and "stm_queue_size" in settings.typed and trained != runs:
+        log.info("%s: was trained with %s frames in the memory, runs with %s as typed", file.label, trained, runs)
+    return completed
+
+
+def _classes(settings: Settings, file: WeightFile) -> ClassSet | None:
+    """The file's classes, where no labels decide which ones are meant; ``None`` where those of the data set hold."""
+    theirs, own = file.options.classes if file.options else None, settings.network.classes
+    if theirs is None or theirs.names == own.names or settings.training:
+        return None
+    if settings.eval_mode or "dataset" in settings.typed:
+        raise OptionError(
+            f"{file.label}: predicts {len(theirs.names)} classes ({_some(theirs)}), --dataset {settings.data.dataset} "
+            f"has {len(own.names)} ({_some(own)}): expected weights for these, or the data set of the training"
+        )
+    return theirs
+
+
+def _some(classes: ClassSet) -> str:
+    return ", ".join(classes.names[:3]) + (", ..." if len(classes.names) > 3 else "")
+
+
+def _log_taken(before: Settings, after: Settings, label: str, taken: dict[str, object]) -> None:
+    old, new = before.network.config, after.network.config
+    texts = [option_text(field, getattr(new, field)) for field in taken if getattr(old, field) != getattr(new, field)]
+    if before.data.work_size != after.data.work_size:
+        texts.append(f"--work-size {format_size(after.data.work_size)}")
+    if texts:
+        log.info("%s: %s taken from the file", label, ", ".join(texts))
+    if after.network.classes is not before.network.classes:
+        log.info("%s: predicts %s", label, _some(after.network.classes))

@@ -1,0 +1,70 @@
+"""``--plugin FILE.py``: a file of the user's that registers data sets, backbones, metrics, outputs or schedules.
+
+It is the user's own code and runs as such; nothing else is ever imported or run because of an option or a file.
+"""
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.registry import dataset_names
+from engine.evaluation.metric import registered_metrics
+from engine.streaming.output import registered_outputs
+from engine.training.schedule import schedule_names
+from models.backbone import backbone_names
+from utils.errors import OptionError
+
+log = logging.getLogger(__name__)
+
+_loaded: set[Path] = set()
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Runs each file once. Raises ``OptionError`` where one is missing, fails, or registers nothing."""
+    for file in files:
+        path = Path(file).resolve()
+        if path not in _loaded:
+            _load(file, path)
+            _loaded.add(path)
+
+
+def _load(file: str, path: Path) -> None:
+    if not path.is_file() or path.suffix != ".py":
+        raise OptionError(f"--plugin {file}: there is no such Python file: expected one such as my_network.py")
+    before = _registered()
+    name = f"plugin_{path.stem}"
+    if name in sys.modules:
+        raise OptionError(f"--plugin {file}: another plugin is called {path.name}: rename one of them")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that classes of it can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except OptionError as error:
+        raise OptionError(f"--plugin {file}: {error}") from error
+    except Exception as error:  # whatever the user's code raises
+        raise OptionError(f"--plugin {file}: {_place(error, path)}{type(error).__name__}: {error}") from error
+    if _registered() == before:
+        raise OptionError(
+            f"--plugin {file}: registers nothing: expected a call of register_dataset, register_backbone, "
+            "register_metric, register_output or register_schedule"
+        )
+
+
+def _registered() -> tuple[object, ...]:
+    return dataset_names(), backbone_names(), tuple(registered_metrics()), tuple(registered_outputs()), schedule_names()
+
+
+def _place(error: Exception, path: Path) -> str:
+    """The line of the file in which an error came up."""
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    return f"line {lines[-1]}: " if lines else ""

@@ -1,0 +1,243 @@
+"""What the command line asks for, as frozen values that are handed on. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.config import LMANetConfig
+from utils.class_set import ClassSet
+
+NO_WEIGHTS = "none"
+CROP = (713, 713)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network, the classes that it predicts and the weights that it starts from (a file, or ``none``).
+
+    ``work_size`` is the height and width of its frames. ``other_classes`` says that weights for other classes may be
+    loaded, with a classifier that starts fresh; ``resumes`` that a checkpoint is read instead of the weights.
+    """
+
+    config: LMANetConfig
+    classes: ClassSet
+    weights: str
+    work_size: tuple[int, int]
+    train_encoder: bool
+    train_decoder: bool
+    other_classes: bool
+    resumes: bool
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which clips are read, and how. ``work_size`` is the height and width that frames are resized to; ``window``
+    counts the frames of a clip up to and with the labeled one; ``control`` names a control experiment."""
+
+    dataset: str
+    root: str | None
+    work_size: tuple[int, int]
+    window: int
+    cache: str | None
+    batch_size: int
+    num_workers: int
+    retries: int
+    crop: tuple[int, int] | None
+    control: str | None
+    original_labels: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long to train, at which learning rate, and what to do on the way; see the options of the same names."""
+
+    num_epochs: int
+    lr_start: float
+    lr_strategy: str
+    warm_start: int
+    accumulate: int
+    steps_loss: int
+    epochs_save: int
+    steps_save: int
+    train_iou: bool
+    val_iou: bool
+    encoder_eval_mode: bool
+    decoder_eval_mode: bool
+    amp: str | None
+    resume: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """A stream's source, its network's speed-ups and what is watched. ``int8`` names the frames that 8-bit integers are
+    calibrated on; ``outputs`` are the values of all options that outputs declare, by their names."""
+
+    source: str | None
+    every: int
+    detect_cuts: bool
+    consistency: bool
+    compile: bool
+    amp: bool
+    int8: str | None
+    overwrite: bool
+    outputs: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What an evaluation, or the validation of a training, reports."""
+
+    iou: bool
+    loss: bool
+    original_size: bool
+    consistency: bool
+    save_images: bool
+    save_predictions: bool
+    baseline: str | None
+    visualize: bool
+    port: int
+    steps_plot: int
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """How many processes work together, and where they meet."""
+
+    gpus: int
+    nodes: int
+    node: int
+    master_addr: str
+    port: int
+    max_restarts: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes.
+
+    ``arguments`` are the values of all options by name, as files of a run hold them; ``typed`` are the names of those
+    that were on the command line, and ``untouched`` all values before any was derived from another.
+    """
+
+    training: bool
+    eval_mode: bool
+    benchmark: str | None
+    export_onnx: str | None
+    export_weights: str | None
+    savedir: str
+    device: str
+    seed: int
+    shallow: bool
+    network: NetworkSettings
+    data: DataSettings
+    train: TrainSettings
+    stream: StreamSettings
+    report: ReportSettings
+    processes: ProcessSettings
+    plugins: tuple[str, ...]
+    arguments: Mapping[str, Any]
+    untouched: Mapping[str, Any]
+    typed: frozenset[str]
+
+
+def settings_of(
+    options: argparse.Namespace,
+    config: LMANetConfig,
+    classes: ClassSet,
+    untouched: Mapping[str, Any],
+    typed: frozenset[str],
+    output_names: frozenset[str],
+) -> Settings:
+    """The settings that checked options stand for."""
+    return Settings(
+        training=options.training,
+        eval_mode=options.eval_mode,
+        benchmark=options.benchmark,
+        export_onnx=options.export_onnx,
+        export_weights=options.export_weights,
+        savedir=options.savedir,
+        device=options.device,
+        seed=options.seed,
+        shallow=options.shallow_dec,
+        network=NetworkSettings(
+            config=config,
+            classes=classes,
+            weights=options.weights,
+            work_size=options.work_size,
+            train_encoder=options.train_encoder,
+            train_decoder=options.train_decoder or options.train_erfnet_shallow_dec,
+            other_classes=options.training,
+            resumes=options.resume,
+        ),
+        data=DataSettings(
+            dataset=options.dataset,
+            root=options.data_root,
+            work_size=options.work_size,
+            window=options.win_size,
+            cache=options.cache,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            retries=options.retries,
+            crop=CROP if options.random_crop else None,
+            control=options.control,
+            original_labels=options.use_orig_res,
+            seed=options.seed,
+        ),
+        train=TrainSettings(
+            num_epochs=options.num_epochs,
+            lr_start=options.lr_start,
+            lr_strategy=options.lr_strategy,
+            warm_start=options.warm_start,
+            accumulate=options.accumulate,
+            steps_loss=options.steps_loss,
+            epochs_save=options.epochs_save,
+            steps_save=options.steps_save,
+            train_iou=options.iouTrain,
+            val_iou=options.iouVal,
+            encoder_eval_mode=options.encoder_eval_mode,
+            decoder_eval_mode=options.decoder_eval_mode,
+            amp=options.amp,
+            resume=options.resume,
+            seed=options.seed,
+        ),
+        stream=StreamSettings(
+            source=options.stream,
+            every=options.every,
+            detect_cuts=not options.no_cut_detection,
+            consistency=options.consistency,
+            compile=options.compile,
+            amp=options.amp is not None,
+            int8=options.int8,
+            overwrite=options.overwrite,
+            outputs={name: getattr(options, name) for name in sorted(output_names)},
+        ),
+        report=ReportSettings(
+            iou=options.iouVal,
+            loss=options.loss,
+            original_size=options.use_orig_res,
+            consistency=options.consistency,
+            save_images=options.save_images,
+            save_predictions=options.save_all_vals,
+            baseline=options.baseline_path,
+            visualize=options.visualize,
+            port=options.port,
+            steps_plot=options.steps_plot,
+        ),
+        processes=ProcessSettings(
+            gpus=options.gpus,
+            nodes=options.nodes,
+            node=options.nr,
+            master_addr=options.master_addr,
+            port=options.mport,
+            max_restarts=options.max_restarts,
+        ),
+        plugins=tuple(options.plugin),
+        arguments=vars(options),
+        untouched=untouched,
+        typed=typed,
+    )

@@ -1,0 +1,45 @@
+"""``--save-labels``: a label map of each frame."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from engine.options.option import Option
+from engine.streaming.output import LabeledFrame, Output, StreamInfo, frame_file_name, register_output
+from utils.class_set import ClassSet
+
+KINDS = ("trainIds", "labelIds")
+FOLDER = "labels"
+
+
+@register_output
+class LabelOutput(Output):
+    """A PNG for each frame, ``NAME_pred_labelTrainIds.png`` or ``NAME_pred_labelIds.png``, as the benchmark's."""
+
+    name = "labels"
+    options = (
+        Option("--save-labels", choices=KINDS, metavar="IDS", help="a PNG for each frame, in trainIds or labelIds"),
+    )
+    leaves = (FOLDER,)
+
+    def __init__(self, folder: Path, kind: str, classes: ClassSet):
+        self.folder = folder / FOLDER
+        self.folder.mkdir(exist_ok=True)
+        self._ids = classes.to_file_index if kind == "trainIds" else classes.to_file_id
+        self._ending = "labelTrainIds" if kind == "trainIds" else "labelIds"
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
+        kind = values["save_labels"]
+        return cls(stream.folder, str(kind), stream.classes) if kind else None
+
+    def write(self, frame: LabeledFrame) -> None:
+        import cv2  # only here: options are read without OpenCV
+
+        from utils.png import write_png
+
+        name = f"{frame_file_name(frame.name)}_pred_{self._ending}.png"
+        write_png(self.folder / name, cv2.LUT(frame.labels, self._ids))
+
+    def abandon(self) -> str:
+        return f"the label maps in {FOLDER} are whole"

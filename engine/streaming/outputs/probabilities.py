@@ -1,0 +1,47 @@
+"""``--save-probabilities``: the probabilities of each frame."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from engine.options.option import Option
+from engine.streaming.output import LabeledFrame, Output, StreamInfo, frame_file_name, register_output
+from utils.files import written_whole
+
+FOLDER = "probabilities"
+
+
+@register_output
+class ProbabilityOutput(Output):
+    """A NumPy file for each frame: probabilities of the classes, float16 ``K h w`` at the working size."""
+
+    name = "probabilities"
+    options = (
+        Option(
+            "--save-probabilities",
+            action="store_true",
+            help="a NumPy file for each frame: float16, K h w at the working size, 21 MB each at 512x1024",
+        ),
+    )
+    leaves = (FOLDER,)
+    needs_probabilities = True
+
+    def __init__(self, folder: Path):
+        self.folder = folder / FOLDER
+        self.folder.mkdir(exist_ok=True)
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
+        return cls(stream.folder) if values["save_probabilities"] else None
+
+    def write(self, frame: LabeledFrame) -> None:
+        import numpy as np  # only here: options are read without it
+
+        content = io.BytesIO()
+        np.save(content, frame.probabilities)
+        with written_whole(self.folder / f"{frame_file_name(frame.name)}_probabilities.npy") as file:
+            file.write(content.getbuffer())
+
+    def abandon(self) -> str:
+        return f"the files in {FOLDER} are whole"

@@ -1,0 +1,56 @@
+"""From settings to a segmenter and a stream."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.evaluation.consistency import prediction_names
+from engine.evaluation.temporal_consistency import TemporalConsistency
+from engine.options.settings import Settings, StreamSettings
+from engine.streaming.output import StreamInfo, registered_outputs
+from engine.streaming.sources import FrameSource, open_source, spread_frames
+from engine.streaming.stream import Stream
+from models.inference.segmenter import VideoSegmenter
+from models.lmanet import LMANet
+from utils.class_set import ClassSet
+
+CALIBRATION_FRAMES = 16
+
+
+def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> VideoSegmenter:
+    """The segmenter of a stream, or of an evaluation that follows whole videos."""
+    stream = settings.stream
+    return VideoSegmenter(
+        model,
+        device=device,
+        work_size=settings.data.work_size,
+        every=stream.every,
+        compiled=stream.compile,
+        amp=stream.amp,
+        int8_frames=calibration_frames(stream),
+    )
+
+
+def calibration_frames(stream: StreamSettings) -> list[np.ndarray] | None:
+    """Frames, RGB uint8 ``H W 3``, that ``--int8`` names; ``None`` where it is not given."""
+    if stream.int8 is None:
+        return None
+    return spread_frames(open_source(stream.int8, "--int8"), CALIBRATION_FRAMES)
+
+
+def stream_of(
+    settings: StreamSettings, classes: ClassSet, segmenter: VideoSegmenter, source: FrameSource, folder: Path
+) -> Stream:
+    """A stream from the source into the outputs that were asked for."""
+    info = StreamInfo(folder, classes, source.fps)
+    outputs = [output.from_options(settings.outputs, info) for output in registered_outputs()]
+    names = prediction_names(segmenter)
+    return Stream(
+        segmenter,
+        source,
+        [output for output in outputs if output is not None],
+        classes,
+        detect_cuts=settings.detect_cuts,
+        consistency=TemporalConsistency(names, classes.num_outputs) if settings.consistency else None,
+    )

@@ -1,0 +1,61 @@
+"""What a report of a fault needs: versions, the machine, and which attention backends run here and why the others do
+not."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from models.local_attention import BACKENDS, why_not
+
+PROGRAM_VERSION = "0.2.0"
+ABSENT = "not installed"
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "visdom", "onnxruntime")
+CUPY_PACKAGES = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
+
+
+def version_text() -> str:
+    """The versions as lines of ``name: value``."""
+    rows: list[tuple[str, str]] = [
+        ("LMANet", PROGRAM_VERSION),
+        ("Python", f"{platform.python_version()} ({platform.system()} {platform.release()}, {platform.machine()})"),
+        *((name, _package(name)) for name in PACKAGES),
+        ("CUDA", _cuda()),
+        ("CuPy", next((f"{name} {_package(name)}" for name in CUPY_PACKAGES if _package(name) != ABSENT), ABSENT)),
+        ("processor", f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"),
+        *((f"attention {name}", reason) for name, reason in _backends().items()),
+    ]
+    return "\n".join(f"{name}: {value}" for name, value in rows)
+
+
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ABSENT
+
+
+def _cuda() -> str:
+    built = torch.version.cuda or "none"
+    if not torch.cuda.is_available():
+        return f"PyTorch is built for {built}; no device is available"
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return f"PyTorch is built for {built}; {names}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _backends() -> dict[str, str]:
+    """Whether each backend of the attention runs on the device that would be taken here, or why it does not."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    query = torch.zeros(1, 16, 2, 2, device=device)
+    keys = query.unsqueeze(2)
+    names = [name for name in BACKENDS if name != "auto"]
+    return {name: why_not(name, query, keys, keys, 3) or f"runs on {device.type}" for name in names}

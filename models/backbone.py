@@ -1,0 +1,201 @@
+"""What must be known of a single-frame network before it is built, and the registry of all of them.
+
+A backbone is a file or a folder in ``models/backbones/``, or a file of the user's, that calls ``register_backbone``. No
+torch here: the command line is checked before torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from models.choices import FUSION_WIDTH
+from models.weights.file_kinds import SHALLOW, FileKind, Pairs, lmanet_kind
+from utils.errors import OptionError
+from utils.modules import import_all
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.config import LMANetConfig
+
+# Means and deviations of RGB in [0, 1] that most networks are trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Above this, the 3x3 gates of the other fusions would outweigh the backbone.
+WIDEST_FOR_3X3_GATES = 512
+
+
+class Backbone(Protocol):
+    """Makes the two halves of a single-frame network."""
+
+    def make_encoder(self) -> nn.Module:
+        """A module B 3 H W -> B F h w."""
+
+    def make_decoder(self, channels: int, num_classes: int) -> nn.Module:
+        """A module called with features B C h w and the size (H, W) -> logits B K H W."""
+
+
+Maker = Callable[["LMANetConfig"], Backbone]
+
+
+@dataclass(frozen=True)
+class BackboneTraits:
+    """What the rest of the program must know of a backbone before it builds one. Three numbers are enough.
+
+    The encoder returns ``features`` channels for the memory, at ``1 / stride`` of the input's size rounded up, and
+    behind them ``skip_channels`` channels that reach the decoder without passing through the memory, such as fine
+    detail of the current frame.
+    ``work_size`` is the height and width that frames are resized to. Input sides must be a multiple of
+    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalize RGB in [0, 1]; where they are ``None`` the
+    network takes it as it is. ``batch_norm_optional`` says that the backbone can be built without its batch norms.
+
+    Where they are not given, the rest follows from ``features``, as the sizes of the published networks do: a 16th of
+    them for keys, in steps of 16, at least 16; a fusion by their number; values so wide that the fusion ends in
+    ``features`` channels. Values as wide as the features are the features themselves, without a convolution.
+    """
+
+    features: int
+    stride: int
+    work_size: tuple[int, int]
+    key_channels: int = 0
+    value_channels: int = 0
+    default_fusion: str = ""
+    skip_channels: int = 0
+    side_multiple: int = 1
+    side_offset: int = 0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    batch_norm_optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.key_channels:
+            object.__setattr__(self, "key_channels", 16 * max(1, round(self.features / 256)))
+        if not self.default_fusion:
+            narrow = self.features % 2 == 0 and self.features <= WIDEST_FOR_3X3_GATES
+            object.__setattr__(self, "default_fusion", "sigmoid-do1" if narrow else "sigmoid-down1")
+
+    def value_channels_for(self, fusion: str) -> int:
+        """Channels D of the values that a fusion takes."""
+        return self.value_channels or self.features // FUSION_WIDTH[fusion]
+
+    def fitting_fusions(self) -> list[str]:
+        """Names of the fusions whose output has as many channels as the decoder takes."""
+        return [n for n, factor in FUSION_WIDTH.items() if factor * self.value_channels_for(n) == self.features]
+
+    def nearest_sides(self, side: int) -> list[int]:
+        """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""
+        below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
+        if below == side:
+            return [side]
+        return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
+
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The encoder's output size h, w for frames of size H, W."""
+        height, width = size
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A layer whose output channels are the classes: the beginning of its tensors' names here, such as
+    ``decoder.head.``, and the dimension of its weight in which the classes lie (1 in a transposed convolution)."""
+
+    prefix: str
+    class_dim: int = 0
+
+
+SHALLOW_CLASSIFIER = Classifier("decoder.classifier.")
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """All that is known of a backbone.
+
+    ``maker`` is called with the configuration and returns a ``Backbone``; as a string, ``module:name``, it is imported
+    when it is first needed. ``files`` are the kinds of single-frame weight files, the first one that which is written;
+    ``lmanet_file`` is the kind of an LMANet's. ``classifiers`` are the decoder's layers that start fresh for other
+    classes. ``constant_logits`` counts the last logits that no layer computes (PSPNet's for what is ignored is 0).
+    """
+
+    name: str
+    traits: BackboneTraits
+    maker: Maker | str
+    files: tuple[FileKind, ...]
+    lmanet_file: FileKind
+    classifiers: tuple[Classifier, ...] = ()
+    constant_logits: int = 0
+
+    def make(self, config: LMANetConfig) -> Backbone:
+        if callable(self.maker):
+            return self.maker(config)
+        module, _, name = self.maker.partition(":")
+        return getattr(import_module(module), name)(config)
+
+    def file_kinds(self) -> tuple[FileKind, ...]:
+        """All kinds of weight files that a network on this backbone can read."""
+        return *self.files, FileKind.own(memory=False), self.lmanet_file, FileKind.own(memory=True)
+
+
+_CARDS: dict[str, BackboneCard] = {}
+_loading = False
+
+
+def register_backbone(
+    name: str,
+    traits: BackboneTraits,
+    maker: Maker | str,
+    encoder_names: Pairs = (("encoder.", "encoder."),),
+    decoder_names: Pairs = (("decoder.", "decoder."),),
+    classifier: Sequence[str | Classifier] = (),
+    files: tuple[FileKind, ...] = (),
+    lmanet_file: FileKind | None = None,
+    constant_logits: int = 0,
+) -> None:
+    """Makes a single-frame network known as ``--backbone NAME`` and ``LMANetConfig(backbone=NAME)``.
+
+    ``maker`` is called with the configuration and returns a ``Backbone``; it may be a class. The rest is for reading
+    and writing the network's own single-frame weight files: pairs of the beginnings of names here and in the file, for
+    each half, such as ``("encoder.", "body.")``, and the layers that start fresh where a file has other classes, as
+    beginnings of names here (``"decoder.head."``) or as ``Classifier`` where the classes lie in another dimension than
+    the first. ``files`` and ``lmanet_file`` replace these names where there are several kinds of files.
+
+    Raises ``ValueError`` for a name that is taken.
+    """
+    _load_shipped()
+    if name in _CARDS:
+        raise ValueError(f"a backbone named {name!r} is there already: expected another name, such as {name + '_2'!r}")
+    classifiers = tuple(Classifier(layer) if isinstance(layer, str) else layer for layer in classifier)
+    own = FileKind(name, encoder_names, decoder_names, SHALLOW, prefix="")
+    lmanet = lmanet_file or lmanet_kind(f"LMANet on {name}")
+    _CARDS[name] = BackboneCard(name, traits, maker, files or (own,), lmanet, classifiers, constant_logits)
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Names of all backbones, those of the project first."""
+    _load_shipped()
+    return tuple(_CARDS)
+
+
+def shipped_backbones() -> tuple[str, ...]:
+    """Names of the project's own backbones."""
+    return tuple(name for name, card in _CARDS.items() if isinstance(card.maker, str))
+
+
+def backbone_card(name: str) -> BackboneCard:
+    """The card of a backbone. Raises ``OptionError`` where there is none of that name."""
+    known = backbone_names()
+    if name not in known:
+        family = "torchvision/" if name.startswith("torchvision/") else ""
+        choices = ", ".join(each for each in known if each.startswith(family))
+        raise OptionError(f"--backbone {name} is not known: expected one of {choices}")
+    return _CARDS[name]
+
+
+def _load_shipped() -> None:
+    global _loading
+    if not _loading:  # while it loads, each of them asks whether it is there
+        _loading = True
+        import_all("models.backbones")

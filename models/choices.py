@@ -1,0 +1,17 @@
+"""What the options of a network may be. No torch here: the command line is checked before torch is imported."""
+
+# Channels that a fusion of two D-channel inputs gives, in multiples of D.
+FUSION_WIDTH = {
+    "sigmoid-do1": 2,
+    "sigmoid-do2": 2,
+    "sigmoid-do3": 2,
+    "sigmoid": 2,
+    "linear": 2,
+    "simple-sigmoid": 2,
+    "concat": 2,
+    "sigmoid-down1": 1,
+}
+
+STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")
+MEMORY_STRATEGIES = ("all", "skip_01", "skip_02", "skip_03", "skip_04", "skip_05", "random")
+ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda")

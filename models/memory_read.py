@@ -1,0 +1,65 @@
+"""The read of the memory: attention of the current frame's query keys over the keys and values of past frames."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import LMANetConfig
+from models.local_attention import global_attention, local_attention
+from models.local_attention.portable import portable_attention_of
+from models.memory import FrameMemory, PaddedMemory
+
+
+class MemoryRead(nn.Module):
+    """Reads values from a memory for query keys (Paul et al. 2021, section 3.2), with the attention of a configuration.
+
+    It has no parameters: the learned constant, where a network has one, is passed as ``sink``.
+    """
+
+    def __init__(self, config: LMANetConfig):
+        super().__init__()
+        self.local, self.mask_border = config.local, config.mask_border
+        self.window, self.backend = config.corr_size, config.attention_backend
+
+    def forward(self, key: Tensor, memory: FrameMemory, sink: Tensor | None = None) -> Tensor:
+        """Values ``B D h w`` for query keys ``B C h w``; ``sink`` of one element is one more score without a value.
+
+        Raises ``ValueError`` where the memory is one of other videos or of another size.
+        """
+        if memory.keys.shape[0] != key.shape[0] or memory.keys.shape[-2:] != key.shape[-2:]:
+            raise ValueError(
+                f"the memory holds {memory.keys.shape[0]} videos with features of {tuple(memory.keys.shape[-2:])}, "
+                f"the frame has {key.shape[0]} with {tuple(key.shape[-2:])}: start the memory anew with None"
+            )
+        if self.mask_border:
+            return inside_the_frame(lambda values: self.attend(key, memory, values, sink), memory.values)
+        return self.attend(key, memory, memory.values, sink)
+
+    def attend(self, key: Tensor, memory: FrameMemory, values: Tensor, sink: Tensor | None) -> Tensor:
+        """Attention over the memory's keys with ``values``, ``B D T h w`` -> ``B D h w``."""
+        if not self.local:
+            return global_attention(key, memory.keys, values, sink=sink)
+        return local_attention(key, memory.keys, values, window=self.window, sink=sink, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}, backend={self.backend!r}" if self.local else "global"
+
+
+class PaddedRead(MemoryRead):
+    """Reads a ``PaddedMemory`` by local attention in PyTorch's own operators, which can be exported."""
+
+    def attend(self, key: Tensor, memory: FrameMemory, values: Tensor, sink: Tensor | None) -> Tensor:
+        assert isinstance(memory, PaddedMemory)
+        # With nothing there the read is of no use, but must be a number: one frame of zeros counts as present.
+        frames = memory.keys.shape[2]
+        present = torch.arange(frames, device=key.device) >= frames - memory.filled.clamp(min=1)
+        return portable_attention_of(present, key, memory.keys, values, self.window, sink)
+
+
+def inside_the_frame(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """What ``attend`` reads from values ``B D T h w``, ``B D h w``, as if neighbors outside took no part."""
+    # Reads a one where it reads inside the frame: what it returns is the share that the border left over.
+    read = attend(F.pad(values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0))  # B D+1 h w
+    return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)

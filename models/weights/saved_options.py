@@ -1,0 +1,120 @@
+"""What weight files and checkpoints say of the network that their weights are for, beyond names and shapes.
+
+A checkpoint holds it under keys of its own, a weight file as an attribute of its ``OrderedDict``: whoever reads the
+tensors alone sees the published names and nothing else. Published files say nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from models.config import LMANetConfig
+from utils.class_set import ClassSet
+from utils.errors import ClassSetError, WeightsError
+
+VERSION = 1
+ATTRIBUTE = "lmanet"
+# What decides what the weights of a memory, and those of the two halves, mean: it has to be as in the training.
+MEMORY_FIELDS = ("corr_size", "fusion", "structure", "local", "learnable_constant", "mask_border", "memorize_first")
+HALVES_FIELDS = ("backbone", "batch_norm", "shallow_decoder")
+# What the same weights go with in any value: the paper trains with 3 frames in the memory and evaluates with 4.
+RUN_FIELDS = ("memory_size", "memory_strategy")
+
+
+@dataclass(frozen=True)
+class SavedOptions:
+    """The network's fields (of ``LMANetConfig``), its classes, and the size of its frames where they are known."""
+
+    network: Mapping[str, object]
+    classes: ClassSet | None = None
+    work_size: tuple[int, int] | None = None
+
+    @property
+    def holds_memory(self) -> bool:
+        return not self.network.get("baseline", False)
+
+    def content(self) -> dict[str, object]:
+        """Plain values, as a checkpoint holds them beside the weights."""
+        return {
+            "options_version": VERSION,
+            "network": dict(self.network),
+            "classes": None if self.classes is None else self.classes.to_json(),
+            "work_size": None if self.work_size is None else list(self.work_size),
+        }
+
+    def inherited(
+        self, typed: Mapping[str, object], trains: bool, contradiction: Callable[[str, object, object], str]
+    ) -> dict[str, object]:
+        """Fields of ``LMANetConfig`` that are taken from the file: those that matter and are not in ``typed``.
+
+        A training takes from a single-frame file what its two halves are, and chooses its decoder itself; everything
+        else takes the whole network. Raises ``WeightsError`` for a typed value that contradicts the file, in the words
+        of ``contradiction(field, typed value, file's value)``.
+        """
+        single = typed.get("baseline", not self.holds_memory and not trains)
+        fields = HALVES_FIELDS if single or not self.holds_memory else HALVES_FIELDS + MEMORY_FIELDS + RUN_FIELDS
+        found = {name: self.network[name] for name in fields if name in self.network}
+        if trains:
+            found.pop("shallow_decoder", None)
+        for name, value in found.items():
+            if name in typed and name not in RUN_FIELDS and typed[name] != value:
+                raise WeightsError(contradiction(name, typed[name], value))
+        if single and "baseline" not in typed:
+            found["baseline"] = True
+        return {name: value for name, value in found.items() if name not in typed}
+
+
+def network_fields(config: LMANetConfig) -> dict[str, object]:
+    """The configuration's fields that decide what the weights mean."""
+    fields = dataclasses.asdict(config)
+    del fields["attention_backend"]
+    return fields
+
+
+def with_options(tensors: Mapping[str, Tensor], options: SavedOptions) -> OrderedDict[str, Tensor]:
+    """Tensors by name with what is known of their network, as ``torch.save`` writes it."""
+    described = OrderedDict(tensors)
+    setattr(described, ATTRIBUTE, options.content())
+    return described
+
+
+def options_in(content: object, label: str) -> SavedOptions | None:
+    """What a file's content says of its network; ``None`` where it says nothing.
+
+    Raises ``WeightsError`` where a newer version of the program wrote it, or it is of another form.
+    """
+    found = getattr(content, ATTRIBUTE, None)
+    if found is None and isinstance(content, Mapping) and "network" in content:
+        found = content
+    if found is None:
+        return None
+    version = found.get("options_version", VERSION) if isinstance(found, Mapping) else None
+    if isinstance(version, int) and version > VERSION:
+        raise WeightsError(
+            f"{label}: its options are of version {version}, this program reads up to {VERSION}: take a newer program"
+        )
+    try:
+        network = _known_fields(found["network"])
+        classes = found.get("classes")
+        size = found.get("work_size")
+        return SavedOptions(
+            network,
+            None if classes is None else ClassSet.from_json(classes),
+            None if size is None else (int(size[0]), int(size[1])),
+        )
+    except (TypeError, ValueError, LookupError, AttributeError, ClassSetError) as error:
+        raise WeightsError(f"{label}: what it says of its network cannot be read ({error}): write it again") from error
+
+
+def _known_fields(network: Mapping[str, object]) -> dict[str, object]:
+    """The fields by name, each of the type that it has here."""
+    types = {field.name: type(field.default) for field in dataclasses.fields(LMANetConfig)} | {"num_classes": int}
+    for name, value in network.items():
+        if name not in types or type(value) is not types[name]:
+            raise ValueError(f"{name} is {value!r}")
+    return dict(network)

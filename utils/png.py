@@ -1,0 +1,25 @@
+"""Pictures and label maps as PNG files."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.files import write_bytes
+
+# Rows are like those above them: of a label map that takes a third of the default's time and makes a smaller file, of a
+# frame a third of the time for a file of the same size.
+_SETTINGS = (
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+)
+
+
+def write_png(path: str | Path, pixels: np.ndarray) -> None:
+    """Writes an image, RGB uint8 ``H W 3``, or a label map, uint8 ``H W``; the file takes its name once it is whole."""
+    assert pixels.dtype == np.uint8
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # the order in which OpenCV takes colors
+    _, content = cv2.imencode(".png", pixels, _SETTINGS)
+    write_bytes(path, content)
