@@ -28,10 +28,7 @@ class ConfusionMatrix:
 
         Predicting the ignored class on a labeled pixel is a false negative.
         """
-        counts = self.counts.cpu().double()
-        hits = counts.diagonal()
-        union = counts.sum(0) + counts.sum(1) - hits
-        return (hits / union)[: self.ignored]
+        return iou_of_counts(self.counts)[: self.ignored]
 
     def mean_iou(self) -> float:
         """Mean IoU over the classes that are labeled or predicted; NaN where there is none."""
@@ -41,3 +38,13 @@ class ConfusionMatrix:
         """Pixel accuracy; NaN where no pixel counts."""
         counts = self.counts.cpu().double()
         return (counts.diagonal().sum() / counts.sum()).item()
+
+
+def iou_of_counts(counts: Tensor) -> Tensor:
+    """IoU of each class from whole numbers of pixels by two labelings, ``K K``: float64 on the CPU, in [0, 1].
+
+    ``nan`` where neither labeling has the class.
+    """
+    counts = counts.cpu().double()
+    hits = counts.diagonal()
+    return hits / (counts.sum(0) + counts.sum(1) - hits)

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+import torch
+
+from engine.evaluation.confusion_matrix import iou_of_counts
 
 FLOW = "OpenCV DIS optical flow, preset medium, on gray frames of the working size"
 OCCLUSION_CHECK = (
@@ -46,10 +49,10 @@ class TemporalConsistency:
 
     def mean_iou(self, name: str) -> float | None:
         """TC in [0, 1] of one prediction; ``None`` before the first pair of frames."""
-        counts = self._counts[name]
-        common = np.diag(counts)
-        either = counts.sum(0) + counts.sum(1) - common
-        return float((common[either > 0] / either[either > 0]).mean()) if either.any() else None
+        iou = iou_of_counts(torch.from_numpy(self._counts[name])).numpy()
+        present = iou[~np.isnan(iou)]
+        # By NumPy, whose sum rounds in another order than PyTorch's nanmean: reported figures stay, to the last digit.
+        return float(present.mean()) if present.size else None
 
     def report(self) -> dict:
         return {

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.confusion_matrix import ConfusionMatrix, iou_of_counts
 
 
 def counted(label, prediction, num_classes):
@@ -18,6 +18,13 @@ def test_three_classes_worked_out_by_hand():
     assert confusion.iou().tolist() == [2 / 3, 1 / 3, 1 / 2]
     assert confusion.mean_iou() == pytest.approx(1 / 2)
     assert confusion.accuracy() == pytest.approx(4 / 6)
+
+
+def test_iou_of_counts_by_hand():
+    # Class 0: 2 in common of 2 + 1 + 3; class 1: none of 4; nobody has class 2.
+    iou = iou_of_counts(torch.tensor([[2, 1, 0], [3, 0, 0], [0, 0, 0]]))
+    assert iou.dtype == torch.float64
+    assert iou[:2].tolist() == [2 / 6, 0] and iou[2].isnan()
 
 
 def test_absent_class_is_left_out_and_a_predicted_one_scores_zero():
