@@ -13,7 +13,6 @@ from torch import Tensor
 
 from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
-from utils.errors import CheckpointError
 from utils.files import remove_parts, writable_folder, write_text
 from utils.lock import LOCK_FILE, FolderLock
 
@@ -114,33 +113,10 @@ class RunFolder:
         tensor_files.save(self.path / self._epoch_weights.format(epoch=epoch), _weights_alone(content))
 
     def has_checkpoint(self) -> bool:
-        return any(path.is_file() for path in self._checkpoint_files())
+        return any(path.is_file() for path in self.checkpoint_files())
 
-    def read_checkpoint(self) -> dict:
-        """The last checkpoint, or the one before it where the last one is damaged, which is said.
-
-        Raises ``CheckpointError`` where there is none or none can be read.
-        """
-        if not self.has_checkpoint():
-            raise CheckpointError(
-                f"--resume: there is no {self.checkpoint_file}: expected the --savedir of an earlier training, "
-                "or leave --resume out to start one"
-            )
-        errors = []
-        for path in self._checkpoint_files():
-            try:
-                content = _read_checkpoint(path)
-            except CheckpointError as error:
-                errors.append(error)
-                continue
-            for error in errors:
-                log.warning("%s", error)
-            if path != self.checkpoint_file:
-                log.warning("%s: going on from this one, the checkpoint before the last", path)
-            return content
-        raise errors[0]
-
-    def _checkpoint_files(self) -> tuple[Path, Path]:
+    def checkpoint_files(self) -> tuple[Path, Path]:
+        """The last checkpoint and the one before it, which may be there or not."""
         return self.checkpoint_file, tensor_files.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
@@ -152,12 +128,3 @@ def _weights_alone(content: dict) -> dict[str, Tensor]:
     options = options_in(content, "the checkpoint")
     assert options is not None
     return with_options(content["state_dict"], options)
-
-
-def _read_checkpoint(path: Path) -> dict:
-    content = tensor_files.read(path, CheckpointError)
-    needed = ("epoch", "state_dict", "optimizer", "best_acc")
-    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise CheckpointError(f"{path}: is no checkpoint of a training: it lacks {', '.join(missing)}")
-    return content

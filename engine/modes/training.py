@@ -14,7 +14,7 @@ from engine.options.settings import Settings
 from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.scores import percent, read_report
 from engine.run_folder import RunFolder
-from engine.training.checkpoint import resume, run_name
+from engine.training.checkpoint import read_checkpoint, resume, run_name
 from engine.training.loop import train as run_epochs
 from engine.training.saver import Saver
 from engine.training.setup import training_of, warm_start_memory
@@ -98,8 +98,8 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
 def _checkpoint_to_go_on_from(asked_for: bool, folder: RunFolder) -> dict | None:
     """The checkpoint that was asked for, or the one that this very run had written before it was started again."""
     if asked_for:
-        return folder.read_checkpoint()
+        return read_checkpoint(folder)
     if not processes.may_be_restarted() or not folder.has_checkpoint():
         return None
-    content = folder.read_checkpoint()
+    content = read_checkpoint(folder)
     return content if content.get("run") == run_name() else None

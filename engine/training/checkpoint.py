@@ -1,4 +1,4 @@
-"""What a training changes: all that a checkpoint keeps, and how a training goes on from one."""
+"""What a training changes: all that a checkpoint keeps, how one is read, and how a training goes on from it."""
 
 import dataclasses
 import logging
@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +15,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.run_folder import EpochRow
+from engine.run_folder import EpochRow, RunFolder
 from engine.training.gradients import Learner
 from models.lmanet import LMANet
 from models.weights.export import options_of, published_state_dict
 from models.weights.load import load_weights
 from models.weights.saved_options import network_fields, options_in
-from utils import distributed
+from utils import distributed, tensor_files
 from utils.class_set import ClassSet
 from utils.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
+# What a training cannot go on without.
+NEEDED_KEYS = ("epoch", "state_dict", "optimizer", "best_acc")
 # Of a checkpoint with the published keys only, what is not there.
 EXTRA_KEYS = ("network", "schedule", "rows", "random_states")
 MOST_EPOCHS = 1_000_000
@@ -104,6 +107,39 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
 def run_name() -> str:
     """What torchrun calls this run, the same after a restart; empty without it."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def read_checkpoint(folder: RunFolder) -> dict:
+    """The last checkpoint in the folder, or the one before it where the last one is damaged, which is said.
+
+    Raises ``CheckpointError`` where there is none or none can be read.
+    """
+    if not folder.has_checkpoint():
+        raise CheckpointError(
+            f"--resume: there is no {folder.checkpoint_file}: expected the --savedir of an earlier training, "
+            "or leave --resume out to start one"
+        )
+    errors = []
+    for path in folder.checkpoint_files():
+        try:
+            content = _read_file(path)
+        except CheckpointError as error:
+            errors.append(error)
+            continue
+        for error in errors:
+            log.warning("%s", error)
+        if path != folder.checkpoint_file:
+            log.warning("%s: going on from this one, the checkpoint before the last", path)
+        return content
+    raise errors[0]
+
+
+def _read_file(path: Path) -> dict:
+    content = tensor_files.read(path, CheckpointError)
+    missing = [key for key in NEEDED_KEYS if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise CheckpointError(f"{path}: is no checkpoint of a training: it lacks {', '.join(missing)}")
+    return content
 
 
 def resume(training: Training, content: dict, source: object) -> None:
