@@ -8,6 +8,7 @@ import time
 import traceback
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,8 @@ from utils.command import log_to_stderr
 from utils.errors import LostPeerError, OptionError, TrainingError, UserError
 from utils.ranks import is_rank
 
+log = logging.getLogger(__name__)
+
 
 def run(settings: Settings) -> None:
     """Trains or evaluates, alone or as one of several processes. Raises a ``UserError`` for anything a user can mend,
@@ -43,6 +46,8 @@ def _run(settings: Settings) -> None:
     log_to_stderr(level)
     # Four are the published default, also where there are fewer processors.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
+    for plugin in settings.plugins:
+        log.info("plugin %s", Path(plugin).resolve())
     processes.end_with_parent()
     keep_freed_memory()
     device = pick_device("cpu" if settings.stream.int8 is not None else settings.device)

@@ -4,13 +4,14 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from engine.options.settings import Settings
 from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
 from utils.files import remove_parts, writable_folder, write_text
@@ -71,9 +72,13 @@ class RunFolder:
             remove_parts(self.path)
             yield
 
-    def describe_run(self, arguments: Mapping[str, object], model_text: str) -> None:
-        """Writes ``args.txt``, a copy of the model file and ``model.txt``."""
-        write_text(self.path / "args.txt", "".join(f"{key}: {value}\n" for key, value in sorted(arguments.items())))
+    def describe_run(self, settings: Settings, model_text: str) -> None:
+        """Writes ``args.txt`` (the command, then every option), a copy of the model file and ``model.txt``."""
+        lines = [
+            f"command: {settings.command}",
+            *(f"{key}: {value}" for key, value in sorted(settings.arguments.items())),
+        ]
+        write_text(self.path / "args.txt", "".join(f"{line}\n" for line in lines))
         write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text())
         write_text(self.model_text_file, model_text)
 

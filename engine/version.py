@@ -2,6 +2,7 @@
 not."""
 
 import platform
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from models.local_attention import BACKENDS, why_not
 
-PROGRAM_VERSION = "0.2.0"
+PROJECT_FILE = Path(__file__).resolve().parents[1] / "pyproject.toml"
 ABSENT = "not installed"
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "visdom", "onnxruntime")
 CUPY_PACKAGES = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
@@ -18,7 +19,7 @@ CUPY_PACKAGES = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 def version_text() -> str:
     """The versions as lines of ``name: value``."""
     rows: list[tuple[str, str]] = [
-        ("LMANet", PROGRAM_VERSION),
+        ("LMANet", tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]),
         ("Python", f"{platform.python_version()} ({platform.system()} {platform.release()}, {platform.machine()})"),
         *((name, _package(name)) for name in PACKAGES),
         ("CUDA", _cuda()),

@@ -40,7 +40,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
     if distributed.is_first():
-        folder.describe_run(settings.arguments, describe(model))
+        folder.describe_run(settings, describe(model))
     loader, _ = loader_of(settings.data, clips, device, trains=False)
     picks = BestAndWorst(clips.clips, classes.num_outputs)
     dashboard = dashboard_of(wanted, folder, model, clips, device, baseline)

@@ -29,7 +29,7 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
     # Only now, when all that could be refused has been read.
     clear_previous(folder.path, [each for each in (source_name, settings.stream.int8) if each])
     stream = stream_of(settings.stream, settings.network.classes, segmenter, source, folder.path)
-    folder.describe_run(settings.arguments, describe(model))
+    folder.describe_run(settings, describe(model))
     summary_written = True
     try:
         with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):

@@ -43,7 +43,7 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     if distributed.is_first():
         if checkpoint is None:
             folder.set_earlier_training_aside()
-        folder.describe_run(settings.arguments, model_text)
+        folder.describe_run(settings, model_text)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
     loader, sampler = loader_of(data, train_clips, device, trains=True)

@@ -38,7 +38,9 @@ OPTION_OF_FIELD = {
 }
 
 
-def checked(arguments: Mapping[str, Any], typed: frozenset[str], classes: ClassSet | None = None) -> Settings:
+def checked(
+    arguments: Mapping[str, Any], typed: frozenset[str], command: str, classes: ClassSet | None = None
+) -> Settings:
     """The settings of parsed options; ``classes`` are those of the data set where they are not given.
 
     Raises a ``UserError`` for what cannot be done.
@@ -55,7 +57,7 @@ def checked(arguments: Mapping[str, Any], typed: frozenset[str], classes: ClassS
     _check_window(options, config)
     _check_work_size(options, config, dataset)
     _check_paths(options)
-    return settings_of(options, config, classes, dict(arguments), typed, outputs)
+    return settings_of(options, config, classes, dict(arguments), typed, outputs, command)
 
 
 def with_fields(
@@ -71,7 +73,7 @@ def with_fields(
         arguments[OPTION_OF_FIELD[field]] = not value if field == "batch_norm" else value
     if work_size is not None:
         arguments["work_size"] = work_size
-    return checked(arguments, settings.typed, classes or settings.network.classes)
+    return checked(arguments, settings.typed, settings.command, classes or settings.network.classes)
 
 
 def typed_fields(settings: Settings) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +41,11 @@ def parse_options(argv: Sequence[str] | None = None) -> Settings:
     Ends the program with one line and status 2 where options are wrong or contradict each other.
     """
     try:
-        load_plugins(_plugins_in(argv))
+        words = sys.argv[1:] if argv is None else list(argv)
+        load_plugins(_plugins_in(words))
         parser = build_parser()
-        options = parser.parse_args(argv)
-        return checked(vars(options), typed_options(parser, argv))
+        options = parser.parse_args(words)
+        return checked(vars(options), typed_options(parser, words), shlex.join(["python", "main.py", *words]))
     except UserError as error:
         build_parser().error(str(error))
 

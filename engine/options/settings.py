@@ -120,8 +120,9 @@ class ProcessSettings:
 class Settings:
     """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes.
 
-    ``arguments`` are the values of all options by name, as files of a run hold them; ``typed`` are the names of those
-    that were on the command line, and ``untouched`` all values before any was derived from another.
+    ``command`` is what was typed; ``arguments`` are the values of all options by name, as files of a run hold them;
+    ``typed`` are the names of those that were on the command line, and ``untouched`` all values before any was derived
+    from another.
     """
 
     training: bool
@@ -140,6 +141,7 @@ class Settings:
     report: ReportSettings
     processes: ProcessSettings
     plugins: tuple[str, ...]
+    command: str
     arguments: Mapping[str, Any]
     untouched: Mapping[str, Any]
     typed: frozenset[str]
@@ -152,6 +154,7 @@ def settings_of(
     untouched: Mapping[str, Any],
     typed: frozenset[str],
     output_names: frozenset[str],
+    command: str,
 ) -> Settings:
     """The settings that checked options stand for."""
     return Settings(
@@ -237,6 +240,7 @@ def settings_of(
             max_restarts=options.max_restarts,
         ),
         plugins=tuple(options.plugin),
+        command=command,
         arguments=vars(options),
         untouched=untouched,
         typed=typed,
