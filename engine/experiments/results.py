@@ -11,11 +11,12 @@ from pathlib import Path
 
 from datasets.synthetic.motion import median_motion
 from engine.evaluation.consistency import SINGLE_FRAME, WITH_MEMORY
+from engine.evaluation.metric import shown_metrics
 from engine.experiments.plan import MOTION, Plan
 from engine.experiments.runner import Chain, data_folder
+from engine.reports.scores import MEAN_IOU
 from utils.errors import DataError
 
-MEASURES = {"mIoU": "mean_iou", "pixel accuracy": "accuracy"}
 CONSISTENCY = ("TC", "mVC8", "mVC16")
 
 
@@ -37,7 +38,8 @@ def read_results(chains: Sequence[Chain]) -> list[Result]:
 def _read(chain: Chain) -> Result:
     try:
         report = json.loads(chain.report.read_text(encoding="utf-8"))
-        figures = {measure: report[key] for measure, key in MEASURES.items()}
+        figures = {"mIoU": report[MEAN_IOU]}
+        figures |= {metric.title: value for metric, value in shown_metrics(report) if metric.name != MEAN_IOU}
         if "consistency" in report:
             consistency = report["consistency"]
             # A network without a memory has figures of single frames alone.
@@ -85,7 +87,9 @@ def values_of(results: Sequence[Result], arm: str, measure: str) -> dict[int, fl
 def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapping[str, float]) -> str:
     """The tables: all measures of all arms, gains seed by seed, and the IoU of each class; ``at``: see positions."""
     arms = [arm.name for arm in plan.arms if any(r.arm == arm.name for r in results)]
-    measures = [m for m in (*MEASURES, *CONSISTENCY) if any(m in r.figures for r in results)]
+    found = dict.fromkeys(measure for result in results for measure in result.figures)
+    measures = [measure for measure in found if measure not in CONSISTENCY]
+    measures += [measure for measure in CONSISTENCY if measure in found]
     missing = [arm.name for arm in plan.arms for seed in plan.seeds_of(arm)
                if not any(r.arm == arm.name and r.seed == seed for r in results)]  # fmt: skip
     lines = [f"# {plan.question}", "", circumstances, ""]
