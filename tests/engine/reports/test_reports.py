@@ -58,8 +58,8 @@ def test_a_training_leaves_its_plots_even_when_stopped(command, tmp_path, monkey
         real_train(*arguments)
         raise KeyboardInterrupt
 
-    real_train = engine.modes.training.train
-    monkeypatch.setattr(engine.modes.training, "train", stop_after_the_training)
+    real_train = engine.modes.training.run_epochs
+    monkeypatch.setattr(engine.modes.training, "run_epochs", stop_after_the_training)
     base, run = tmp_path / "base", tmp_path / "run"
     base.mkdir()
     (base / "report.json").write_text('{"iou": {"road": 0.9, "car": null}, "mean_iou": 0.9}')
