@@ -1,10 +1,9 @@
 """From settings to clips and loaders."""
 
 import logging
-from typing import Any
+from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from datasets.cache import FrameCache
 from datasets.clip_dataset import ClipDataset
@@ -13,6 +12,7 @@ from datasets.controls import CONTROLS
 from datasets.registry import VideoDataset, dataset_named
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
+from engine.loading import ClipLoader
 from engine.options.settings import DataSettings
 from models.config import LMANetConfig
 from utils import distributed
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDataset:
-    """The clips of a split, augmented where it is the one that is trained on."""
+    """The clips of a split, ``train`` or ``val``; those of ``train`` are augmented."""
     dataset, root = _opened(data)
     clips = dataset.clips(root, split, data.window, config.frame_positions(data.window))
     trains = split == "train"
@@ -43,36 +43,41 @@ def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDatase
 
 
 def sequences_of(data: DataSettings, split: str) -> list[Video]:
-    """The sequences of a split, with all labels that it has."""
+    """The sequences of a split, with the labels of all frames that have one."""
     dataset, root = _opened(data)
     return dataset.sequences(root, split, data.window)
 
 
 def loader_of(
     data: DataSettings, clips: ClipDataset, device: torch.device, trains: bool
-) -> tuple[DataLoader, EpochSampler]:
-    """A loader and the sampler that decides its order; validation goes through the clips as they lie."""
-    # Batches that go through a network as one have to be of one size in all processes.
-    pad = trains and device.type != "cpu"
-    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    sampler = EpochSampler(len(clips), seed=data.seed, shuffle=trains, pad=pad, **share)
-    loader = DataLoader(
+) -> tuple[ClipLoader, EpochSampler]:
+    """A loader of this process's share of the clips, and its sampler; shuffled for training, else in order, batch 1."""
+    sampler = EpochSampler(
+        len(clips),
+        seed=data.seed,
+        shuffle=trains,
+        # Batches that a network takes as a whole need the same size in all processes.
+        pad=trains and device.type != "cpu",
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
+    loader = ClipLoader(
         clips,
         batch_size=data.batch_size if trains else 1,
         sampler=sampler,
         num_workers=min(data.num_workers, len(clips)),
         pin_memory=device.type == "cuda",
         persistent_workers=trains and data.num_workers > 0,
-        # A training answers SIGTERM with a checkpoint, until which its workers are needed.
+        # A training saves a checkpoint on SIGTERM, and needs its workers until then.
         worker_init_fn=leave_signals_to_parent if trains else leave_interrupts_to_parent,
-        # Of its own, so that loading never moves the random numbers of the training.
+        # A separate generator, so that loading does not advance the one of the training.
         generator=torch.Generator().manual_seed(data.seed),
     )
     return loader, sampler
 
 
-def _opened(data: DataSettings) -> tuple[VideoDataset, Any]:
-    """The data set and its root; what is made on first use is made by the first process."""
+def _opened(data: DataSettings) -> tuple[VideoDataset, Path]:
+    """The data set and its root. The first process generates data sets that are generated on first use."""
     dataset = dataset_named(data.dataset)
     if distributed.is_first():
         dataset.prepare(data.root)

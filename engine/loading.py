@@ -1,18 +1,33 @@
-"""Going through a loader: the time spent waiting for it, and Ctrl-C while its processes start."""
+"""Loaders of clips, and iterating over them: the time spent waiting, and Ctrl-C while their processes start."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from datasets.clip_dataset import ClipDataset, Sample
 from utils.signals import interrupts_held_back
 from utils.timing import synchronized_seconds
 
 Batch = TypeVar("Batch")
 
 
+class ClipLoader(DataLoader[Sample]):
+    """Loads batches of clips: ``Sample`` whose fields have a leading dimension B, its ``index`` a tensor too."""
+
+    dataset: ClipDataset
+    batch_size: int
+
+
+def clip_indices(batch: Sample) -> Tensor:
+    """Data set indices ``B`` of a batch's clips, which the loader has collated into a tensor."""
+    return torch.as_tensor(batch.index)
+
+
 class Timed(Iterable[Batch]):
-    """Goes through a loader and adds up the seconds spent waiting for it."""
+    """Iterates over a loader; ``waiting_seconds`` is the time spent waiting for it so far."""
 
     def __init__(self, loader: Iterable[Batch], device: torch.device):
         self.loader, self.device, self.waiting_seconds = loader, device, 0.0

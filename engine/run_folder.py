@@ -25,7 +25,7 @@ LOG_HEADER = "Epoch\t\tTrain-loss\t\tTest-loss\t\tTrain-IoU\t\tTest-IoU\t\tlearn
 
 @dataclass(frozen=True)
 class EpochRow:
-    """What ``automated_log.txt`` says of an epoch: losses, mean IoUs (0 where not measured), learning rate."""
+    """A row of ``automated_log.txt``: losses, mean IoUs in [0, 1] (0: not measured), learning rate of an epoch."""
 
     epoch: int
     train_loss: float
@@ -40,7 +40,7 @@ class EpochRow:
 
 
 class RunFolder:
-    """Names and writes the files of one run; shallow-decoder runs have ``_encoder`` (``_enc``) in their names."""
+    """Names and writes the files of one run; with ``shallow`` names contain ``_encoder`` (``_enc``), as published."""
 
     def __init__(self, path: str | Path, shallow: bool):
         self.path = writable_folder(path, "--savedir")
@@ -62,12 +62,13 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The last folder of the path, which the run is called by."""
+        """Name of the run: the last folder of the path."""
         return os.path.basename(os.path.abspath(self.path)) or "run"
 
     @contextmanager
     def locked(self, patience: float = 0.0) -> Iterator[None]:
-        """Keeps other runs out of the folder. Raises ``OptionError`` where one is in it, which is named."""
+        """Context in which no other run uses the folder. Raises ``OptionError`` where one still does after ``patience``
+        seconds."""
         with FolderLock(self.path, "--savedir", patience):
             remove_parts(self.path)
             yield
@@ -83,13 +84,13 @@ class RunFolder:
         write_text(self.model_text_file, model_text)
 
     def set_earlier_training_aside(self) -> None:
-        """Moves the files of a training that is not resumed into ``previous_N``: a new one never overwrites it."""
+        """Moves the files of an earlier training into ``previous_N``, so that a new one never overwrites them."""
         if not self.has_checkpoint():
             return
         number = 1 + sum(1 for _ in self.path.glob("previous_*"))
         aside = self.path / f"previous_{number}"
         aside.mkdir()
-        # The checkpoint goes last: a move that was interrupted is taken up again.
+        # The checkpoint is moved last: the next call completes an interrupted move.
         for file in sorted(self.path.iterdir(), key=lambda file: file == self.checkpoint_file):
             if (file.is_file() and file.name != LOCK_FILE) or file == self.dashboard_folder:
                 shutil.move(file, aside / file.name)
@@ -102,13 +103,13 @@ class RunFolder:
         write_text(self.best_file, f"Best epoch is {row.epoch}, with Val-IoU= {row.val_iou:.4f}\n")
 
     def save_best(self, row: EpochRow, content: dict) -> None:
-        """The files of the best epoch so far: its checkpoint, its weights alone, its number."""
+        """Writes the files of the best epoch so far: checkpoint, weights alone, number."""
         tensor_files.save(self.best_checkpoint_file, content)
         tensor_files.save(self.best_weights_file, _weights_alone(content))
         self.write_best(row)
 
     def save_checkpoint(self, content: dict) -> None:
-        """Writes the checkpoint and keeps the one before it until the training is over."""
+        """Writes the checkpoint; the one before it is kept until the training has ended."""
         tensor_files.save(self.checkpoint_file, content, keep_previous=True)
 
     def remove_previous_checkpoint(self) -> None:
@@ -121,7 +122,7 @@ class RunFolder:
         return any(path.is_file() for path in self.checkpoint_files())
 
     def checkpoint_files(self) -> tuple[Path, Path]:
-        """The last checkpoint and the one before it, which may be there or not."""
+        """Paths of the last checkpoint and the one before it, whether they exist or not."""
         return self.checkpoint_file, tensor_files.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
@@ -129,7 +130,7 @@ class RunFolder:
 
 
 def _weights_alone(content: dict) -> dict[str, Tensor]:
-    """The weights of a checkpoint under the published names, with what is known of their network."""
+    """The weights of a checkpoint under the published names, with the options of their network."""
     options = options_in(content, "the checkpoint")
     assert options is not None
     return with_options(content["state_dict"], options)

@@ -1,6 +1,6 @@
-"""Heights and widths as text: height first, ``512x1024``."""
+"""Heights and widths, height first: from text such as ``512x1024``, to text, and from a tensor's shape."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -9,6 +9,11 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (by and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ValueError(f"{text!r} is no size: expected HxW, for example 512x1024")
     return int(height), int(width)
+
+
+def height_width(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a tensor's shape ``... H W``."""
+    return shape[-2], shape[-1]
 
 
 def format_size(size: Iterable[int], by: str = "x") -> str:

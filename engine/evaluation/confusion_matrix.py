@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 class ConfusionMatrix:
-    """Pixel counts by label (rows) and prediction (columns), without pixels labeled ``ignored``.
+    """Pixel counts ``K K`` by label (rows) and prediction (columns), without pixels labeled with the ignore index.
 
-    ``num_classes`` includes the ignored class, the last one. Counts are exact integers, to be all-reduced as they are.
+    ``num_classes`` is K and includes the ignore index, the last one. Counts are integers, whose sums are exact.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
@@ -15,7 +15,7 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Adds predictions and labels, integers of the same shape. Raises ``ValueError`` for different shapes."""
+        """Adds predictions and labels, class indices of the same shape; raises ``ValueError`` for different shapes."""
         if prediction.shape != label.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
         counted = label != self.ignored
@@ -24,26 +24,26 @@ class ConfusionMatrix:
         self.counts += torch.bincount(cells, minlength=size * size).view(size, size).to(self.counts.device)
 
     def iou(self) -> Tensor:
-        """IoU by class without the ignored one, float64 in [0, 1]; NaN for classes neither labeled nor predicted.
+        """IoU by class, float64 ``K-1`` in [0, 1], without the ignore index; NaN where neither labeled nor predicted.
 
-        Predicting the ignored class on a labeled pixel is a false negative.
+        Predicting the ignore index on a labeled pixel is a false negative.
         """
         return iou_of_counts(self.counts)[: self.ignored]
 
     def mean_iou(self) -> float:
-        """Mean IoU over the classes that are labeled or predicted; NaN where there is none."""
+        """Mean IoU in [0, 1] over the classes that are labeled or predicted; NaN where there is none."""
         return self.iou().nanmean().item()
 
     def accuracy(self) -> float:
-        """Pixel accuracy; NaN where no pixel counts."""
+        """Pixel accuracy in [0, 1]; NaN without labeled pixels."""
         counts = self.counts.cpu().double()
         return (counts.diagonal().sum() / counts.sum()).item()
 
 
 def iou_of_counts(counts: Tensor) -> Tensor:
-    """IoU of each class from whole numbers of pixels by two labelings, ``K K``: float64 on the CPU, in [0, 1].
+    """IoU of each class from the pixel counts ``K K`` of two labelings: float64 ``K`` on the CPU, in [0, 1].
 
-    ``nan`` where neither labeling has the class.
+    NaN for classes that neither labeling has.
     """
     counts = counts.cpu().double()
     hits = counts.diagonal()

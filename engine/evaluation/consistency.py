@@ -1,4 +1,4 @@
-"""How steady a network's labels are over the sequences of a labeled data set, with its memory and without."""
+"""Temporal consistency of a network's labels on the sequences of a data set, with and without its memory."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ MVC = (
 
 
 def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDataset, sequences: Sequence[Video]) -> dict:
-    """TC and mVC of the labels with the memory and of those without, at the working size, as JSON holds them."""
+    """TC and mVC of the labels with and without the memory, at the working size: plain values for JSON."""
     names, classes = prediction_names(segmenter), dataset.classes
     temporal = TemporalConsistency(names, classes.num_outputs)
     video = {name: VideoConsistency(LENGTHS, classes.ignored) for name in names}
@@ -52,7 +52,10 @@ def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDataset, sequen
 
 
 def labels_to_compare(segmenter: VideoSegmenter, image: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Labels at the working size by name: those of a prepared frame's ``prediction``, and by the single frame alone."""
+    """Class indices at the working size by name: those of ``prediction``, and those of the single-frame network.
+
+    ``image`` is the frame prepared, ``1 3 H W``.
+    """
     predictions = {prediction_names(segmenter)[-1]: prediction}
     if WITH_MEMORY in predictions:
         predictions[SINGLE_FRAME] = segmenter.step(image, use_memory=False)
@@ -60,11 +63,12 @@ def labels_to_compare(segmenter: VideoSegmenter, image: Tensor, prediction: Pred
 
 
 def prediction_names(segmenter: VideoSegmenter) -> tuple[str, ...]:
+    """Names of the predictions that are compared; the last one is of the network as it is."""
     return (SINGLE_FRAME,) if segmenter.model.config.baseline else (SINGLE_FRAME, WITH_MEMORY)
 
 
 def consistency_text(report: dict) -> str:
-    """The same in one line a prediction."""
+    """A report of ``measure_consistency`` or ``TemporalConsistency`` as text, one line per prediction."""
     lines = []
     for name, tc in report["tc"].items():
         mvc = report.get("mvc", {}).get(name, {})

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.metric import Metric, registered_metrics
-from engine.loading import Timed
+from engine.loading import ClipLoader, Timed, clip_indices
 from models.lmanet import LMANet
 from models.normalize import network_input
 from utils import distributed
 from utils.class_set import ClassSet
 from utils.errors import DataError
 from utils.resize import resize_labels
+from utils.sizes import height_width
 from utils.timing import synchronized_seconds
 
-# Called with a clip's number, its last frame 3 H W, its prediction and label, both of the label's size, on the CPU.
+# Called with the index of a clip, its last frame ``3 H W``, prediction and label, both of the label's size; on the CPU.
 OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
@@ -28,8 +28,9 @@ OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
 class Evaluation:
     """The result of one pass over the clips.
 
-    ``network_seconds`` are per processed frame, one for each clip of this process; ``waiting_seconds`` is how long a
-    process waited for data, on the mean; ``metric_counts`` are what metrics have added up, by their names.
+    ``network_seconds`` are per processed frame, one value for each batch of this process; ``waiting_seconds`` is the
+    mean over the processes of the time spent waiting for data; ``metric_counts`` are the summed counts of metrics, by
+    name.
     """
 
     confusion: ConfusionMatrix
@@ -41,11 +42,11 @@ class Evaluation:
     network_seconds: list[float] = field(default_factory=list)
 
     def network_seconds_per_frame(self) -> float:
-        """Median over the clips; the first one, which warms up, does not count where there are others."""
+        """Median over the clips, without the first one, a warm-up, where there are others; in seconds."""
         return statistics.median(self.network_seconds[1:] or self.network_seconds or [0.0])
 
     def count(self, prediction: Tensor, label: Tensor, classes: ClassSet) -> None:
-        """Adds a clip's prediction and label ``H W``, on the CPU, to what metrics count."""
+        """Adds a clip's prediction and label, class indices ``H W`` on the CPU, to the counts of all metrics."""
         for metric in registered_metrics():
             counts = metric.counts(prediction, label, classes)
             if counts is not None:
@@ -53,14 +54,14 @@ class Evaluation:
                 self.metric_counts[metric.name] = counts if before is None else before + counts
 
     def value(self, metric: Metric) -> float:
-        """A metric over all clips so far; ``nan`` where there is none."""
+        """A metric over all clips so far; NaN where it is undefined."""
         return metric.value(self.confusion, self.metric_counts.get(metric.name))
 
 
 @torch.inference_mode()
 def evaluate(
     model: LMANet,
-    loader: DataLoader,
+    loader: ClipLoader,
     loss_function: nn.Module,
     device: torch.device,
     on_clip: OnClip | None = None,
@@ -68,17 +69,18 @@ def evaluate(
     on_batch: Callable[[Evaluation], None] | None = None,
     before_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Predicts the last frame of every clip of the loader and counts; leaves the model in evaluation mode.
+    """Predicts the last frame of every clip and counts its pixels; leaves the model in evaluation mode.
 
-    With ``original_labels`` predictions are enlarged by nearest neighbor and counted at the labels' own size too;
-    ``on_clip`` is called for every clip, ``on_batch`` after every batch with what there is so far. Where several
-    processes evaluate, each goes through its share of the clips, and all get the counts, the loss and the number of
-    clips of all of them; ``before_batch`` is called equally often in each. Raises ``DataError`` where not every clip
-    was counted once.
+    With ``original_labels`` predictions are also enlarged by nearest neighbor and counted at the labels' own size.
+    ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several processes
+    each evaluates its share of the clips, and all return the counts, loss and number of clips of all processes;
+    ``before_batch`` is called equally often in each, so that it may be a collective. Raises ``DataError`` where not
+    every clip was counted once.
     """
     model.eval()
-    classes: ClassSet = loader.dataset.dataset.classes
-    result = Evaluation(*(ConfusionMatrix(classes.num_outputs, device) for _ in range(2)))
+    classes = loader.dataset.dataset.classes
+    num_outputs = classes.num_outputs
+    result = Evaluation(ConfusionMatrix(num_outputs, device), ConfusionMatrix(num_outputs, device))
     batches, total_loss = Timed(loader, device), 0.0
     calls = max(distributed.all_gather(len(loader)))
     quiet = None if distributed.is_first() else True
@@ -96,23 +98,25 @@ def evaluate(
         result.confusion.update(prediction, label)
         if original_labels:
             original = sample.original_label.to(device, non_blocking=True)
-            result.original_confusion.update(resize_labels(prediction, original.shape[-2:]), original)
+            result.original_confusion.update(resize_labels(prediction, height_width(original.shape)), original)
         for number, frames, predicted, labeled in zip(
-            sample.index.tolist(), sample.frames, prediction.cpu(), sample.label, strict=True
+            clip_indices(sample).tolist(), sample.frames, prediction.cpu(), sample.label, strict=True
         ):
             result.count(predicted, labeled, classes)
             if on_clip is not None:
                 on_clip(number, frames[-1], predicted, labeled)
         if on_batch is not None:
             on_batch(result)
-    for _ in range(calls - len(loader) if before_batch is not None else 0):
-        before_batch()
+    if before_batch is not None:
+        for _ in range(calls - len(loader)):
+            before_batch()
     result.waiting_seconds = batches.waiting_seconds
     _sum_over_processes(result, total_loss, len(loader.dataset))
     return result
 
 
 def _sum_over_processes(result: Evaluation, total_loss: float, expected: int) -> None:
+    """Replaces the counts, loss and times of this process by those of all; ``expected`` is the number of clips."""
     result.clips = int(distributed.all_reduce_sum(torch.tensor(result.clips)))
     if result.clips != expected:
         raise DataError(f"{result.clips} clips were evaluated: expected each of the {expected} once")
@@ -121,7 +125,7 @@ def _sum_over_processes(result: Evaluation, total_loss: float, expected: int) ->
     result.loss, result.waiting_seconds = loss / result.clips, waiting / distributed.world_size()
     for matrix in (result.confusion, result.original_confusion):
         matrix.counts = distributed.all_reduce_sum(matrix.counts)
-    # A process whose share is empty has counted nothing.
+    # A process without clips has no counts.
     parts = distributed.all_gather(result.metric_counts)
     for name in sorted({name for part in parts for name in part}):
         result.metric_counts[name] = torch.stack([part[name] for part in parts if name in part]).sum(0)

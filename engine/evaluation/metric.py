@@ -1,6 +1,6 @@
-"""What a metric of an evaluation is: it declares its name, its value and its format, and every report shows it.
+"""The interface of metrics: a metric declares its name, value and format, and every report shows it.
 
-Metrics are the files in ``engine/evaluation/metrics/``, and those that a ``--plugin`` registers.
+Metrics are the files in ``engine/evaluation/metrics/``, and those that a ``--plugin`` registers. Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SHIPPED = "engine.evaluation.metrics"
 class Metric(ABC):
     """One figure of an evaluation.
 
-    ``name`` is its key in ``report.json``, ``title`` what tables and pages call it. ``is_share`` says that it lies in
-    [0, 1] and is shown in percent; a gain over a baseline is shown for each that the baseline's report has too.
+    ``name`` is its key in ``report.json``, ``title`` its name in tables and pages. With ``is_share`` it lies in [0, 1]
+    and is shown in percent. Its gain over a baseline is shown where the baseline's report has it too.
     """
 
     name: ClassVar[str]
@@ -34,24 +34,23 @@ class Metric(ABC):
     is_share: ClassVar[bool] = True
 
     def counts(self, prediction: Tensor, label: Tensor, classes: ClassSet) -> Tensor | None:
-        """What is added up over all clips, of one clip's prediction and label ``H W``, class indices on the CPU.
+        """Counts of one clip, to be summed over all clips; from class indices ``H W`` on the CPU.
 
-        ``None``, the default, for metrics that need the confusion matrix alone.
+        ``None``, the default, for metrics that need only the confusion matrix.
         """
         return None
 
     @abstractmethod
     def value(self, confusion: ConfusionMatrix, counts: Tensor | None) -> float:
-        """The metric, from the confusion matrix of all clips and the sum of all ``counts``; ``nan`` where there is
-        none."""
+        """The metric from the confusion matrix and the summed ``counts`` of all clips; NaN where it is undefined."""
 
     def text(self, value: float | None) -> str:
-        """The value as reports show it."""
+        """A value as reports show it; ``None`` as NaN."""
         shown = math.nan if value is None else value
         return f"{100 * shown:.2f} %" if self.is_share else f"{shown:.4f}"
 
     def gain_text(self, gain: float) -> str:
-        """A difference to a baseline as reports show it."""
+        """A difference to a baseline as reports show it, in percentage points for shares."""
         return f"{100 * gain:+.2f}" if self.is_share else f"{gain:+.4f}"
 
 
@@ -59,19 +58,19 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register_metric(metric: Metric) -> None:
-    """Makes every report show a metric. Raises ``OptionError`` for a name that is taken."""
+    """Registers a metric, which every report then shows. Raises ``OptionError`` for a name that is taken."""
     if metric.name in _METRICS:
         raise OptionError(f"a metric named {metric.name!r} is registered already: expected another name")
     _METRICS[metric.name] = metric
 
 
 def registered_metrics() -> Sequence[Metric]:
-    """All metrics, those of the project first, in the order in which reports show them."""
+    """All metrics in the order in which reports show them, the shipped ones first."""
     import_all(SHIPPED)
     return tuple(_METRICS.values())
 
 
 def shown_metrics(report: Mapping[str, object]) -> list[tuple[Metric, float | None]]:
-    """The metrics that a report holds, with their values."""
+    """The metrics that a report holds, with their values; ``None`` where a value is undefined."""
     found = [(metric, report[metric.name]) for metric in registered_metrics() if metric.name in report]
     return [(metric, value if isinstance(value, float | int) else None) for metric, value in found]

@@ -1,4 +1,4 @@
-"""Temporal consistency of predictions: TC, which needs no labels, and mVC, which needs one for every frame."""
+"""Temporal consistency of predictions: TC, which needs no labels, and mVC, which needs a label for every frame."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,8 +19,8 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5  # Sundaram, Brox, Keutzer, E
 class TemporalConsistency:
     """TC: mean IoU of the labels of frame t + 1, warped back to frame t, with those of frame t (Liu et al., ECCV 2020).
 
-    Several predictions of one video, by name, share the flow. Pixels are counted over all pairs of frames; classes that
-    occur on neither side are left out of the mean.
+    Several predictions of one video, by name, share the optical flow. Pixels are counted over all pairs of frames;
+    classes that occur in neither frame of any pair are left out of the mean.
     """
 
     def __init__(self, names: Sequence[str], num_classes: int):
@@ -32,12 +32,12 @@ class TemporalConsistency:
         self.reset()
 
     def reset(self) -> None:
-        """Starts another video or scene: the next frame has no predecessor."""
+        """Starts a new video or scene: the next frame has no predecessor."""
         self._gray: np.ndarray | None = None
         self._labels: dict[str, np.ndarray] = {}
 
     def update(self, image: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
-        """Adds a frame: RGB uint8 ``H W 3`` and each prediction's labels ``H W``."""
+        """Adds a frame, RGB uint8 ``H W 3``, and the class indices ``H W`` of each prediction."""
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self._gray is not None:
             columns, rows, seen = self._matches(self._gray, gray)
@@ -51,10 +51,11 @@ class TemporalConsistency:
         """TC in [0, 1] of one prediction; ``None`` before the first pair of frames."""
         iou = iou_of_counts(torch.from_numpy(self._counts[name])).numpy()
         present = iou[~np.isnan(iou)]
-        # By NumPy, whose sum rounds in another order than PyTorch's nanmean: reported figures stay, to the last digit.
+        # NumPy's sum rounds in another order than PyTorch's nanmean: reported figures stay the same to the last digit.
         return float(present.mean()) if present.size else None
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, object]:
+        """Plain values for JSON; TC by prediction is in ``tc``."""
         return {
             "flow": FLOW,
             "occlusions": OCCLUSION_CHECK,
@@ -64,7 +65,10 @@ class TemporalConsistency:
         }
 
     def _matches(self, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each pixel of ``before``: its column and row in ``after``, and whether it is visible there."""
+        """For each pixel of ``before``, gray ``H W``: column and row in ``after``, and whether it is visible there.
+
+        By a forward-backward check of the flow (Sundaram, Brox, Keutzer, ECCV 2010).
+        """
         forward, backward = self._optical_flow(before, after), self._optical_flow(after, before)
         height, width = before.shape
         columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -77,7 +81,7 @@ class TemporalConsistency:
         return columns, rows, inside & (mismatch < bound)
 
     def _optical_flow(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
-        return self._flow.calc(before, after, None)  # type: ignore[call-overload]  # its stubs lack None: a new array
+        return self._flow.calc(before, after, None)  # type: ignore[call-overload]  # the stub lacks flow=None
 
     def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
         k = self._num_classes
@@ -85,10 +89,10 @@ class TemporalConsistency:
 
 
 class VideoConsistency:
-    """mVC_n of VSPW (Miao et al., CVPR 2021): of the pixels whose label stays the same over n consecutive frames, the
-    share that is predicted right in all n; the mean over the windows of a video, then over the videos.
+    """mVC_n of VSPW (Miao et al., CVPR 2021), for each n of ``lengths``.
 
-    Pixels labeled ``ignored`` do not count.
+    Of the pixels whose label stays the same over n consecutive frames, the share that is predicted right in all n;
+    mean over the windows of a video, then over the videos. Pixels labeled with the ignore index do not count.
     """
 
     def __init__(self, lengths: Sequence[int], ignored: int):
@@ -99,7 +103,7 @@ class VideoConsistency:
         self._start_video()
 
     def update(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        """Adds a frame of the video: two maps of class indices ``H W``."""
+        """Adds the next frame of the video: class indices ``H W``."""
         labeled, right = label != self._ignored, prediction == label
         if self._label is None:
             self._steady, self._right = np.zeros(label.shape, np.int32), np.zeros(label.shape, np.int32)
@@ -107,7 +111,7 @@ class VideoConsistency:
             stays = label == self._label
             self._steady *= stays
             self._right *= stays
-        # Number of frames, up to this one, over which the label is constant, and is predicted right as well.
+        # Number of frames, up to this one, over which the label is constant; and over which it is predicted right too.
         self._steady = (self._steady + 1) * labeled
         self._right = (self._right + 1) * (labeled & right)
         self._label = label
@@ -117,14 +121,14 @@ class VideoConsistency:
                 windows.append(int((self._right >= length).sum()) / steady)
 
     def end_video(self) -> None:
-        """Adds the video's mean over its windows; a video shorter than a window has none."""
+        """Adds the video's mean over its windows and starts the next video; short videos have no window of length n."""
         for length, windows in self._windows.items():
             if windows:
                 self._videos[length].append(sum(windows) / len(windows))
         self._start_video()
 
     def means(self) -> dict[str, float | None]:
-        """``mVC8`` and the like -> the mean over the videos, in [0, 1]; ``None`` where no video was long enough."""
+        """Means over the videos in [0, 1] by name (``mVC8``); ``None`` where no video was long enough."""
         return {f"mVC{n}": sum(each) / len(each) if each else None for n, each in self._videos.items()}
 
     def _start_video(self) -> None:

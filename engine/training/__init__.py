@@ -1,1 +1,1 @@
-"""A training: the loop, how gradients are found, the learning rate, checkpoints and how they are written."""
+"""Training: the loop, gradients over several processes, learning-rate schedules, checkpoints and their writing."""

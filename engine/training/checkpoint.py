@@ -1,4 +1,4 @@
-"""What a training changes: all that a checkpoint keeps, how one is read, and how a training goes on from it."""
+"""The state of a training: what a checkpoint holds, how it is read, and how a training is resumed from it."""
 
 import dataclasses
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -18,6 +18,7 @@ from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.run_folder import EpochRow, RunFolder
 from engine.training.gradients import Learner
 from models.lmanet import LMANet
+from models.losses import WeightedCrossEntropy
 from models.weights.export import options_of, published_state_dict
 from models.weights.load import load_weights
 from models.weights.saved_options import network_fields, options_in
@@ -28,16 +29,17 @@ from utils.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
-# What a training cannot go on without.
+# Without these a training cannot be resumed.
 NEEDED_KEYS = ("epoch", "state_dict", "optimizer", "best_acc")
-# Of a checkpoint with the published keys only, what is not there.
+# Keys that checkpoints of the published program lack.
 EXTRA_KEYS = ("network", "schedule", "rows", "random_states")
 MOST_EPOCHS = 1_000_000
 
 
 @dataclass
 class Progress:
-    """How far an epoch has come: clips that all processes together have trained on, and the loss of each step."""
+    """Progress within an epoch: clips trained on by all processes together, the loss of each step, and the counts of
+    this process."""
 
     confusion: ConfusionMatrix
     clips: int = 0
@@ -50,12 +52,12 @@ class Progress:
 
 @dataclass
 class Training:
-    """All that a training changes, and how it comes to its gradients."""
+    """A training: the network, its optimizer and schedule, and the epochs so far."""
 
     model: LMANet
     optimizer: Optimizer
     schedule: LRScheduler | ReduceLROnPlateau
-    loss_function: nn.Module
+    loss_function: WeightedCrossEntropy
     device: torch.device
     scaler: torch.amp.GradScaler
     learner: Learner
@@ -67,18 +69,18 @@ class Training:
         self.start_epoch()
 
     def start_epoch(self, clips: int = 0, losses: Sequence[float] = ()) -> None:
-        """Sets the progress to the beginning of an epoch, or to where one has come."""
+        """Sets the progress to the beginning of an epoch, or after ``clips`` with the ``losses`` of its steps."""
         self.progress = Progress(ConfusionMatrix(self.classes.num_outputs), clips, list(losses))
 
     def best_row(self, by_iou: bool) -> EpochRow:
-        """The epoch of the highest validation IoU, or of the lowest validation loss; the first of equals."""
+        """The row with the highest validation IoU, or with the lowest validation loss; the first of equal ones."""
         return max(self.rows, key=lambda row: row.val_iou if by_iou else -row.val_loss)
 
 
 def checkpoint_content(training: Training, by_iou: bool) -> dict:
-    """What a checkpoint holds: the published keys, and what going on bit for bit needs.
+    """The content of a checkpoint: the published keys, and what resuming bit for bit needs.
 
-    To be called by all processes at once. The tensors are copies, which stay as they are while training goes on.
+    A collective: all processes must call it. The tensors are copies on the CPU, which the training does not change.
     """
     progress = training.progress
     content = {
@@ -101,16 +103,16 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
         "run": run_name(),
         **options_of(training.model).content(),
     }
-    return _copied(content)
+    return {key: _copied(value) for key, value in content.items()}
 
 
 def run_name() -> str:
-    """What torchrun calls this run, the same after a restart; empty without it."""
+    """torchrun's name of this run, the same after a restart; empty without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def read_checkpoint(folder: RunFolder) -> dict:
-    """The last checkpoint in the folder, or the one before it where the last one is damaged, which is said.
+    """The last checkpoint in the folder; where it is damaged, which is logged, the one before it.
 
     Raises ``CheckpointError`` where there is none or none can be read.
     """
@@ -119,7 +121,7 @@ def read_checkpoint(folder: RunFolder) -> dict:
             f"--resume: there is no {folder.checkpoint_file}: expected the --savedir of an earlier training, "
             "or leave --resume out to start one"
         )
-    errors = []
+    errors: list[CheckpointError] = []
     for path in folder.checkpoint_files():
         try:
             content = _read_file(path)
@@ -144,9 +146,11 @@ def _read_file(path: Path) -> dict:
 
 
 def resume(training: Training, content: dict, source: object) -> None:
-    """Brings a training to where a checkpoint was written. Raises ``CheckpointError`` where it is of another network,
-    with the fields that differ, or of other trained parts; one with the published keys only goes on as far as they
-    reach, and what is lacking is said."""
+    """Sets a training to the state in a checkpoint's content; ``source`` names its file in messages.
+
+    Keys that a published checkpoint lacks are logged, and keep the training's own values. Raises ``CheckpointError``
+    for a checkpoint of another network, other classes or other trained parts, and for one that holds something else.
+    """
     try:
         _resume(training, content, source)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
@@ -156,12 +160,11 @@ def resume(training: Training, content: dict, source: object) -> None:
 
 
 def _resume(training: Training, content: dict, source: object) -> None:
-    mine, theirs = network_fields(training.model.config), content.get("network")
-    differing = [
-        f"{name} is {theirs.get(name)}, asked for {mine[name]}"
-        for name in (mine if theirs is not None else ())
-        if mine[name] != theirs.get(name)
-    ]
+    own, saved_network = network_fields(training.model.config), content.get("network")
+    differing = []
+    if saved_network is not None:
+        found = {name: saved_network.get(name) for name in own}
+        differing = [f"{name} is {found[name]}, asked for {own[name]}" for name in own if own[name] != found[name]]
     if differing:
         raise CheckpointError(
             f"{source}: is of another network: {'; '.join(differing)}; give the same options to --resume"
@@ -213,26 +216,31 @@ def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None
             "--train-erfnet-shallow-dec to --resume"
         )
     for group, own in zip(optimizer.param_groups, before, strict=True):
-        _check_form(_settings(group), own, "the optimizer's settings")
+        _check_kind(_settings(group), own, "the optimizer's settings")
 
 
 def _settings(group: dict) -> dict:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _check_form(found: object, own: object, what: str) -> None:
-    """Raises ``ValueError`` where a value that was read is of another kind than one's own, at any depth."""
-    if isinstance(own, dict):
+def _check_kind(found: object, own: object, what: str) -> None:
+    """Raises ``ValueError`` where a value from a file is of another type than the training's own, at any depth."""
+    pairs: list[tuple[object, object, str]] = []
+    if isinstance(own, dict) and isinstance(found, dict):
         pairs = [(found[name], own[name], f"{what}: {name}") for name in own]
     elif isinstance(own, (list, tuple)) and isinstance(found, (list, tuple)) and len(found) == len(own):
         pairs = [(theirs, mine, what) for theirs, mine in zip(found, own, strict=True)]
-    else:
-        pairs, kinds = [], (bool, type(None)) if own is None else (type(own),)
-        kinds += (int, float) if type(own) in (int, float) else ()
-        if type(found) not in kinds:
-            raise ValueError(f"{what} is {found!r}")
+    elif type(found) not in _kinds(own):
+        raise ValueError(f"{what} is {found!r}")
     for theirs, mine, name in pairs:
-        _check_form(theirs, mine, name)
+        _check_kind(theirs, mine, name)
+
+
+def _kinds(own: object) -> tuple[type, ...]:
+    """Types that a value may have in a file: a number may be of the other kind, and ``None`` may have become a flag."""
+    if own is None:
+        return bool, type(None)
+    return (int, float) if type(own) in (int, float) else (type(own),)
 
 
 def _resume_schedule(training: Training, state: dict | None, epoch: int, source: object) -> None:
@@ -243,13 +251,13 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
         raise CheckpointError(
             f"{source}: was trained with another kind of --lr-strategy: give the same one to --resume"
         )
-    # What PyTorch has named anew since then keeps its own value.
+    # Fields that the PyTorch of that time did not have keep their own values.
     own = schedule.state_dict()
     state = {name: state.get(name, value) for name, value in own.items()}
-    _check_form(state, own, "the schedule")
+    _check_kind(state, own, "the schedule")
     schedule.load_state_dict(state)
     if isinstance(schedule, LambdaLR):
-        # The rate follows from the epoch, also where --num-epochs is another than before.
+        # Computed from the epoch, as --num-epochs may have changed.
         for group, base, factor in zip(
             training.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
         ):
@@ -262,13 +270,13 @@ def _resume_progress(training: Training, progress: dict | None) -> None:
     training.start_epoch(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
     if training.progress.clips < 0 or (training.progress.clips > 0) != (training.progress.steps > 0):
         raise ValueError(f"{training.progress.clips} clips in {training.progress.steps} steps")
-    # The counts are those of all processes: one of them keeps them.
+    # The counts are summed over all processes, and are summed again at the end of the epoch: one process holds them.
     if distributed.is_first():
         training.progress.confusion.counts += progress["confusion"]
 
 
 def _unknown_rows(epochs: int, best_acc: float, training: Training) -> list[EpochRow]:
-    """Rows for epochs of which only the best IoU is known, given to the last one."""
+    """Rows for epochs of a published checkpoint, which only tells the best IoU: the last row holds it."""
     if not 0 <= epochs <= MOST_EPOCHS:
         raise ValueError(f"epoch {epochs}")
     rate = training.optimizer.param_groups[0]["lr"]
@@ -277,7 +285,7 @@ def _unknown_rows(epochs: int, best_acc: float, training: Training) -> list[Epoc
 
 
 def random_states(device: torch.device) -> dict[str, object]:
-    """The states of all generators that this process draws from."""
+    """The states of all random generators that this process draws from."""
     return {
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
@@ -286,6 +294,7 @@ def random_states(device: torch.device) -> dict[str, object]:
 
 
 def restore_random_states(states: dict, device: torch.device) -> None:
+    """Sets the random generators to ``random_states``."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(states["torch"])
@@ -296,7 +305,7 @@ def restore_random_states(states: dict, device: torch.device) -> None:
 def _resume_random_states(states: list | dict | None, device: torch.device, source: object) -> None:
     if states is None:
         return
-    by_rank = [states] if isinstance(states, dict) else states  # the first format knew one process
+    by_rank = [states] if isinstance(states, dict) else states  # format 1 is of a single process
     if len(by_rank) != distributed.world_size():
         log.warning(
             "%s: was written by %d processes, these are %d: goes on, though not bit for bit",
@@ -309,7 +318,7 @@ def _resume_random_states(states: list | dict | None, device: torch.device, sour
 
 
 def _copied(value: object) -> object:
-    """The same with every tensor copied to the CPU."""
+    """The value with every tensor in it copied to the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

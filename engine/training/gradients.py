@@ -1,4 +1,4 @@
-"""Gradients of a step over the clips of all processes: clip by clip on the CPU, else in batches."""
+"""Gradients of a step over the clips of all processes: clip by clip on the CPU, in batches elsewhere."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -10,36 +10,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.clip_dataset import Sample
 from datasets.sampling import FOR_DROPOUT, seeded_generator
+from engine.loading import clip_indices
 from engine.training.lockstep import Lockstep, prepare
 from utils import distributed
 
-# Index of padding, for clips that a process lacks.
-STANDS_IN = -1
+# Index of a clip that only pads a process's share to the size of the others'.
+PADDING = -1
 
 
 class Part(NamedTuple):
-    """Results for some clips: their share of the loss, prediction and label of their last frame ``B H W``."""
+    """Results for B clips: their share of the step's loss, and the class indices of their last frame ``B H W``."""
 
     loss: Tensor
     prediction: Tensor | None
     label: Tensor
 
 
-# Called with a network and a batch of one or more clips.
+# Called with a network and a batch of B clips.
 PartOf = Callable[[nn.Module, Sample], Part]
 
 
 class Learner(Protocol):
-    """Computes the gradient of a step's loss, summed over all parts of all processes, into ``parameter.grad``."""
+    """Computes the gradient of a step's loss, summed over the batches of all processes, into ``parameter.grad``."""
 
     def gradients(self, samples: Sequence[Sample], part_of: PartOf, epoch: int) -> list[Part]:
-        """The parts of this process's batches, with detached losses."""
+        """Returns the results of this process's batches, with detached losses; ``epoch`` seeds dropout."""
         ...
 
 
 class BatchLearner:
-    """Runs whole batches through the network, which may be a ``DistributedDataParallel``: it overlaps the all-reduce
-    with the backward."""
+    """Runs whole batches through the network; in several processes that is a ``DistributedDataParallel``, which
+    overlaps the all-reduce with the backward."""
 
     def __init__(self, network: nn.Module, scaler: torch.amp.GradScaler):
         self.network, self.scaler = network, scaler
@@ -58,8 +59,10 @@ class BatchLearner:
 
 
 class ClipLearner:
-    """Runs each clip through the model alone, synchronized in its batch norms; gradients are summed in float64. The
-    trained weights are then the same for any number of processes that split the clips of a step."""
+    """Runs each clip by itself, with batch norms synchronized over all clips, and sums the gradients in float64.
+
+    The trained weights are the same for any number of processes that split the clips of a step.
+    """
 
     def __init__(self, model: nn.Module, batch_size: int, seed: int):
         prepare(model)
@@ -80,17 +83,18 @@ class ClipLearner:
         for sample, clips_of_all in zip(samples, clips, strict=True):
             indices = clip_indices(sample).tolist()
             generators = [
-                None if index == STANDS_IN else seeded_generator(self.seed, epoch, index, FOR_DROPOUT)
+                None if index == PADDING else seeded_generator(self.seed, epoch, index, FOR_DROPOUT)
                 for index in indices
             ]
             results = self._lockstep.each(learned, single_clips(sample), generators, clips_of_all)
             for index, (part, found) in zip(indices, results, strict=True):
-                _add(sums, found, counts=index != STANDS_IN)
+                _add(sums, found, counts=index != PADDING)
                 parts.append(part)
-        self._exchange(sums)
+        self._set_gradients(sums)
         return parts
 
-    def _exchange(self, sums: Sequence[Tensor | None]) -> None:
+    def _set_gradients(self, sums: Sequence[Tensor | None]) -> None:
+        """All-reduces the sums into ``parameter.grad``; parameters that no loss depends on keep ``None``."""
         reached = [(parameter, each) for parameter, each in zip(self.parameters, sums, strict=True) if each is not None]
         if not reached:
             return
@@ -99,23 +103,18 @@ class ClipLearner:
             parameter.grad = each.view(parameter.shape).to(parameter.dtype)
 
 
-def clip_indices(sample: Sample) -> Tensor:
-    """Indices ``B`` of a batch's clips, which the loader has collated."""
-    return torch.as_tensor(sample.index)
-
-
 def counted(sample: Sample) -> int:
     """Number of clips in a batch that are not padding."""
-    return int((clip_indices(sample) != STANDS_IN).sum())
+    return int((clip_indices(sample) != PADDING).sum())
 
 
 def single_clips(sample: Sample) -> list[Sample]:
-    """The clips of a batch as batches of one."""
+    """The clips of a batch, each as a batch of one."""
     return [Sample(*fields) for fields in zip(*(torch.as_tensor(field).split(1) for field in sample), strict=True)]
 
 
 def _add(sums: list[Tensor | None], found: Sequence[Tensor | None], counts: bool) -> None:
-    """Adds a clip's gradients to the sums; zeros for padding."""
+    """Adds a clip's gradients ``found`` to ``sums``, in float64; zeros where it does not count, as for padding."""
     for number, each in enumerate(found):
         if each is not None:
             own = each.double() if counts else torch.zeros_like(each, dtype=torch.float64)

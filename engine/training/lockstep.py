@@ -1,8 +1,8 @@
-"""Clips run through a network in parallel, one thread each, synchronized in its batch norms.
+"""Clips run through a network in parallel, one thread per clip, with batch norms synchronized over all clips.
 
-The results of a clip then have the same bits whichever clips run beside it and in whichever process, and so have the
-sums over all of them. That matters since Adam takes full-size steps along the rounding errors of gradients that nearly
-cancel. For the CPU, which is as fast with one clip per core as with all cores on each clip.
+A clip's results have the same bits for any number of threads and processes, and so do the sums over all clips. That
+matters since Adam takes full-size steps along the rounding errors of gradients that nearly cancel. For the CPU, which
+is as fast with one clip per core as with all cores on each clip.
 """
 
 import threading
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from utils import distributed
 
-# Own code although torch has SyncBatchNorm: between processes that one refuses tensors of the CPU, and the weight
-# gradient of clips as one batch has other bits than the sum over the clips one by one.
+# Own code although torch has SyncBatchNorm: that refuses CPU tensors between processes, and the weight gradient of a
+# batch of clips has other bits than the sum over single clips.
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,9 +28,10 @@ _here = threading.local()
 
 
 class Lockstep:
-    """Runs up to ``places`` clips at once, each with an equal share of this process's threads.
+    """Runs up to ``places`` clips in parallel, each with an equal share of this process's threads.
 
-    The share is the same for any number of processes, as long as they split the processors and the clips of a step.
+    Bits depend on a clip's number of threads, which is the same for any number of processes as long as they split the
+    processors and the clips of a step.
     """
 
     def __init__(self, places: int):
@@ -45,10 +46,10 @@ class Lockstep:
         generators: Sequence[torch.Generator | None],
         clips_of_all: int,
     ) -> Iterator[Result]:
-        """The results of ``work`` for each item, in order; ``clips_of_all`` counts the clips of all processes.
+        """Yields ``work(item)`` for each item, in order; ``clips_of_all`` is the number of clips of all processes.
 
-        Dropout draws from an item's generator; an item without a generator is padding for a clip that this process
-        lacks: it takes part in the synchronization with zeros.
+        Dropout draws from an item's generator. An item without a generator is padding: it takes part in the
+        synchronization with zeros. Raises the first error of ``work``.
         """
         meeting = _Meeting(self.places, len(items), clips_of_all)
         seats = [_Seat(meeting, place, generator) for place, generator in enumerate(generators)]
@@ -64,7 +65,7 @@ class Lockstep:
 
 
 def _own_error(future: Future) -> BaseException | None:
-    """The error of a clip's thread; None where it only waited for one that failed."""
+    """The error of a clip's thread; ``None`` where the thread only waited for one that failed."""
     error = future.exception()
     return None if isinstance(error, threading.BrokenBarrierError) else error
 
@@ -81,7 +82,7 @@ def _seated(work: Callable[[Item], Result], item: Item, seat: "_Seat") -> Result
 
 
 class _Meeting:
-    """A barrier of the clips of a step, at which their rows are combined once for all of them."""
+    """A barrier of the clips of a step, at which one thread combines the rows of all."""
 
     def __init__(self, places: int, parties: int, clips: int):
         self.clips = clips
@@ -91,7 +92,7 @@ class _Meeting:
         self._barrier = threading.Barrier(parties, action=self._exchange)
 
     def combined(self, place: int, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
-        """``combine`` of the rows of all clips of all processes ``N K``, in fixed order, with zeros for free places."""
+        """``combine(rows)`` with the rows of all clips of all processes, ``N K``, in fixed order, 0 for free places."""
         self._own[place], self._combine = row, combine
         self._barrier.wait()
         return self._combined
@@ -115,14 +116,16 @@ class _Seat:
     generator: torch.Generator | None
 
     def combined(self, row: Tensor, combine: Callable[[Tensor], Result]) -> Result:
-        """``combine`` of the rows ``N K`` of all clips, this one's being ``row``, ``K``; in float64."""
+        """``combine(rows)`` with the rows of all clips, ``N K`` in float64; ``row``, ``K``, is this clip's."""
         row = row.double()
         return self.meeting.combined(self.place, torch.zeros_like(row) if self.generator is None else row, combine)
 
 
 def prepare(model: nn.Module) -> None:
-    """Replaces batch norms by ones over all clips of a lockstep, and dropouts by ones with a generator per clip, in
-    place; names and tensors stay. Norms with ``applied = False`` compute nothing and are left as they are."""
+    """Replaces batch norms by ``ClipNorm`` and dropouts by ``ClipDropout``, in place; names and tensors stay.
+
+    Norms with ``applied = False`` compute nothing and are left as they are.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d) and getattr(child, "applied", True):
@@ -134,7 +137,7 @@ def prepare(model: nn.Module) -> None:
 
 
 class ClipDropout(nn.Module):
-    """Dropout with a random generator per clip."""
+    """Dropout that draws from the generator of the clip that the thread runs."""
 
     def __init__(self, p: float, by_channel: bool):
         super().__init__()
@@ -151,7 +154,7 @@ class ClipDropout(nn.Module):
 
 
 class ClipNorm(nn.BatchNorm2d):
-    """Batch norm over all clips of a lockstep; a plain one in evaluation."""
+    """Batch norm over all clips of a lockstep; in evaluation mode ``nn.BatchNorm2d``."""
 
     def forward(self, x: Tensor) -> Tensor:  # B C h w
         if not self.training:
@@ -164,8 +167,10 @@ class ClipNorm(nn.BatchNorm2d):
         return _NormOverAll.apply(wide, self.weight, self.bias, self, seat).to(x.dtype)
 
     def of_all(self, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Mean, variance and number of values over all clips, from each clip's, in ``rows``; updates the running
-        statistics."""
+        """Mean ``C``, variance ``C`` and number of values over all clips; updates the running statistics.
+
+        A row, ``2C + 1``, holds the mean, variance and number of values of a clip.
+        """
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         channels = self.num_features
@@ -184,7 +189,7 @@ class _NormOverAll(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: ClipNorm, seat: _Seat) -> Tensor:
-        # PyTorch's batch norm is its fastest way to a mean and a variance.
+        # The fastest way in PyTorch to compute a mean and a variance.
         _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, norm.eps)
         var = (inverse.double() ** -2 - norm.eps).clamp_(min=0)
         count = var.new_tensor([x.numel() // norm.num_features])
@@ -196,7 +201,7 @@ class _NormOverAll(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight, mean, var = ctx.saved_tensors
-        # Of this clip alone: the sums of grad times the normalized x, and of grad.
+        # Sums over this clip alone: of grad times the normalized x, and of grad.
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, None, mean, var, None, None, False, ctx.eps, [False, True, True]
         )

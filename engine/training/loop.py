@@ -11,18 +11,18 @@ from typing import Protocol
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from datasets.clip_dataset import ClipDataset, Sample
 from datasets.sampling import EpochSampler
 from engine.evaluation.evaluate import Evaluation
-from engine.loading import Timed
+from engine.loading import ClipLoader, Timed, clip_indices
 from engine.options.settings import TrainSettings
 from engine.reports.scores import percent
 from engine.run_folder import EpochRow
 from engine.training.checkpoint import Training, checkpoint_content, random_states, restore_random_states
-from engine.training.gradients import STANDS_IN, Part, counted
+from engine.training.gradients import PADDING, Part, counted
 from engine.training.saver import Saver, StopRequest
 from models.lmanet import LMANet
 from models.normalize import network_input
@@ -33,30 +33,34 @@ log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
-    """Is told of every step and every epoch of a training."""
+    """Receives the progress of a training."""
 
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Called after each step, of ``steps`` in the epoch; both count from 1."""
+        ...
 
-    def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None: ...
+    def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None:
+        """Called after each epoch, with the rows of all epochs so far and the last validation."""
+        ...
 
 
 class _StopNow(Exception):
-    """A process was asked to stop, and all have agreed on where."""
+    """A process received SIGTERM, and all processes stop at this step."""
 
 
 def train(
     training: Training,
     settings: TrainSettings,
-    loader: DataLoader,
+    loader: ClipLoader,
     sampler: EpochSampler,
     validate: Callable[[Callable[[], None]], Evaluation],
     saver: Saver,
     watch: Watch | None = None,
 ) -> None:
-    """Trains from where the training is to the last epoch; every epoch ends with a checkpoint.
+    """Trains from the current epoch to the last one; each epoch ends with a checkpoint.
 
-    ``validate`` is given a function to call before each batch, which ends the validation where the training is to stop.
-    Raises ``StoppedError`` after SIGTERM, once a checkpoint is written.
+    ``validate`` evaluates the model; it must call its argument before each batch, which raises where the training is to
+    stop. Raises ``StoppedError`` after SIGTERM, once a checkpoint is written.
     """
     with StopRequest() as stop:
         try:
@@ -74,14 +78,14 @@ def train(
 def _run_epoch(
     training: Training,
     settings: TrainSettings,
-    loader: DataLoader,
+    loader: ClipLoader,
     sampler: EpochSampler,
     validate: Callable[[Callable[[], None]], Evaluation],
     saver: Saver,
     stop: StopRequest,
     watch: Watch | None,
 ) -> None:
-    """What is left of an epoch, its validation, its row and its checkpoint."""
+    """Runs the remaining steps of an epoch, its validation, the schedule, and writes its log row and checkpoint."""
     start, spent_on_saving, waited = time.perf_counter(), saver.spent_seconds, distributed.waits.seconds
     epoch = len(training.rows) + 1
     learning_rate = training.optimizer.param_groups[0]["lr"]
@@ -130,19 +134,19 @@ def _run_epoch(
 def _train_epoch(
     training: Training,
     settings: TrainSettings,
-    loader: DataLoader,
+    loader: ClipLoader,
     sampler: EpochSampler,
     saver: Saver,
     stop: StopRequest,
     watch: Watch | None,
 ) -> float:
-    """The steps that are left of an epoch; gives the seconds spent waiting for data."""
+    """Runs the remaining steps of an epoch; returns the seconds spent waiting for data."""
     set_train_mode(training.model, settings)
     epoch, losses = len(training.rows) + 1, training.progress.losses
     batches = Timed(loader, training.device)
     count = math.ceil(sampler.largest_share() / loader.batch_size)
     steps = len(losses) + math.ceil(count / settings.accumulate)
-    groups = _groups(_pad_batches(batches, count, loader.dataset), settings.accumulate)
+    groups = _groups(pad_batches(batches, count, loader.dataset), settings.accumulate)
     with tqdm(
         groups, f"epoch {epoch}", total=steps, initial=len(losses), unit="step", disable=_quiet(), leave=False
     ) as progress:
@@ -166,17 +170,17 @@ def _train_epoch(
 
 
 def _step(training: Training, settings: TrainSettings, samples: list[Sample], stop: StopRequest) -> bool:
-    """One step of the optimizer over the batches of all processes; gives whether any of them is to stop after it.
+    """One optimizer step over the batches of all processes; returns whether any process is to stop after it.
 
-    Its loss is the mean over all of their pixels, weighted by class.
+    The loss is the class-weighted mean over the pixels of all processes.
     """
     own_weight = sum(training.loss_function.weight(sample.label) for sample in samples)
     weight = distributed.all_reduce_sum(torch.tensor(own_weight, dtype=torch.float64)).item()
     part_of = partial(_part, training, settings, weight)
     training.optimizer.zero_grad(set_to_none=True)
     parts = training.learner.gradients(samples, part_of, len(training.rows) + 1)
-    if settings.train_iou:
-        for part in parts:
+    for part in parts:
+        if part.prediction is not None:
             training.progress.confusion.update(part.prediction, part.label)
     own = [sum(part.loss.item() for part in parts), sum(map(counted, samples)), stop.noted]
     loss, clips, stopping = distributed.all_reduce_sum(torch.tensor(own, dtype=torch.float64)).tolist()
@@ -191,7 +195,7 @@ def _step(training: Training, settings: TrainSettings, samples: list[Sample], st
 def _part(
     training: Training, settings: TrainSettings, weight_of_all: float, network: nn.Module, sample: Sample
 ) -> Part:
-    """What comes out for the clips of a sample, whose loss is their share of all clips'."""
+    """The loss of a batch of clips, as its share of the step's loss, and the predictions where IoU is measured."""
     device, config = training.device, training.model.config
     clip, label = network_input(sample.frames, config.traits, device), sample.label.to(device, non_blocking=True)
     dtype = getattr(torch, settings.amp) if settings.amp else None
@@ -202,13 +206,13 @@ def _part(
     return Part(training.loss_function(logits, label, weight_of_all), prediction, label)
 
 
-def _not_finite(training: Training, samples: list[Sample], loader: DataLoader) -> TrainingError:
+def _not_finite(training: Training, samples: list[Sample], loader: ClipLoader) -> TrainingError:
     numbers = [
         number
-        for part in distributed.all_gather([sample.index.tolist() for sample in samples])
+        for part in distributed.all_gather([clip_indices(sample).tolist() for sample in samples])
         for indices in part
         for number in indices
-        if number != STANDS_IN
+        if number != PADDING
     ]
     names = ", ".join(loader.dataset.clips[number].name for number in numbers)
     losses = training.progress.losses
@@ -230,13 +234,13 @@ def _validated(
     try:
         return validate(stop_where_asked)
     except _StopNow:
-        # The random numbers that this validation has drawn are to be drawn again by the next one.
+        # A resumed training runs the validation again, and must draw the same random numbers.
         restore_random_states(states, training.device)
         raise
 
 
-def _pad_batches(batches: Iterable[Sample], count: int, clips: ClipDataset) -> Iterator[Sample]:
-    """The batches of this process, and where others have one more, a clip without labels in its place."""
+def pad_batches(batches: Iterable[Sample], count: int, clips: ClipDataset) -> Iterator[Sample]:
+    """The batches, padded to ``count`` by batches of one unlabeled clip: other processes may have one batch more."""
     missing = count
     for sample in batches:
         missing -= 1
@@ -245,7 +249,7 @@ def _pad_batches(batches: Iterable[Sample], count: int, clips: ClipDataset) -> I
         sample = default_collate([clips[0]])
         label, index = (
             torch.full_like(sample.label, clips.dataset.classes.ignored),
-            torch.full_like(sample.index, STANDS_IN),
+            torch.full_like(clip_indices(sample), PADDING),
         )
         yield from itertools.repeat(sample._replace(label=label, index=index), missing)
 
@@ -257,12 +261,12 @@ def _groups(batches: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def _quiet() -> bool | None:
-    """Whether progress is not shown: the first process shows it on a terminal."""
+    """tqdm's ``disable``: rank 0 shows progress where stderr is a terminal, the others never."""
     return None if distributed.is_first() else True
 
 
 def set_train_mode(model: LMANet, settings: TrainSettings) -> None:
-    """Train mode, but for the halves that are to stay in evaluation mode. Frozen halves follow it too, as published."""
+    """Train mode, except for encoder and decoder where set to evaluation mode; for frozen halves too, as published."""
     model.train()
     if settings.encoder_eval_mode:
         model.encoder.eval()
@@ -271,7 +275,7 @@ def set_train_mode(model: LMANet, settings: TrainSettings) -> None:
 
 
 def advance_schedule(schedule: LRScheduler | ReduceLROnPlateau, train_loss: float) -> None:
-    """Moves a schedule to its next epoch; only the plateau kind looks at the mean training loss."""
+    """Steps a schedule at the end of an epoch; ``ReduceLROnPlateau`` by the mean training loss."""
     if isinstance(schedule, ReduceLROnPlateau):
         schedule.step(train_loss)
     else:

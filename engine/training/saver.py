@@ -1,4 +1,4 @@
-"""Checkpoints written in the background of the training, and requests to stop it."""
+"""Checkpoints written in a background thread, and requests to stop a training."""
 
 import logging
 import threading
@@ -20,27 +20,28 @@ class Saver:
     """Writes the files of a training in a background thread, one set at a time, on rank 0 only.
 
     A set that cannot be written is logged and superseded by the next one; existing files stay. ``spent_seconds`` is the
-    time that the training thread has spent inside of ``counted``.
+    time that the training's own thread has spent within ``counted``.
     """
 
     def __init__(self, folder: RunFolder):
         self.folder, self.spent_seconds = folder, 0.0
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
-        self._best: tuple[EpochRow, dict] | None = None  # the best epoch until it is written
+        self._best: tuple[EpochRow, dict] | None = None  # the best epoch, until it is written
 
     @contextmanager
     def counted(self) -> Iterator[None]:
+        """Context whose duration is added to ``spent_seconds``."""
         start = time.perf_counter()
         yield
         self.spent_seconds += time.perf_counter() - start
 
     def save_step(self, content: dict) -> None:
-        """A checkpoint in the middle of an epoch."""
+        """Writes a checkpoint in the middle of an epoch."""
         self._submit(lambda: self._write(content, [], None))
 
     def save_epoch(self, content: dict, rows: list[EpochRow], best: EpochRow, keep_weights: bool) -> None:
-        """Log, checkpoint and, where the last epoch is the best so far, its files."""
+        """Writes log and checkpoint, and the files of the best epoch where that is the last of ``rows``."""
         self.wait()
         if best is rows[-1]:
             self._best = best, content
@@ -49,7 +50,7 @@ class Saver:
         self._submit(lambda: self._write(content, written_rows, kept))
 
     def finish(self) -> None:
-        """Waits for the last set. Raises ``TrainingError`` if it could not be written."""
+        """Waits for the last set; raises ``TrainingError`` where it could not be written."""
         self.wait()
         if self._error is not None:
             raise TrainingError(
@@ -58,6 +59,7 @@ class Saver:
             ) from self._error
 
     def wait(self) -> None:
+        """Waits until the set that is being written is complete, or has failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -81,7 +83,7 @@ class Saver:
             )
 
     def _write(self, content: dict, rows: list[EpochRow], keep_weights_of: int | None) -> None:
-        # The checkpoint comes last: a process killed in between resumes before this set and writes all of it again.
+        # The checkpoint is last: a training killed in between resumes before this set and writes all of it again.
         if self._best is not None:
             row, best_content = self._best
             self.folder.save_best(row, best_content)

@@ -1,4 +1,4 @@
-"""The learning rate's schedules: one function each. Reading their names needs no torch."""
+"""Learning-rate schedules, one function each. Their names can be read without torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 PLATEAU_FLOOR = 1e-9
 POW_B_EPOCHS = 50
 
-# Called with the optimizer and the number of epochs; what it returns is stepped once an epoch, with the mean training
-# loss where it is a ReduceLROnPlateau.
+# Called with the optimizer and the number of epochs. The scheduler that it returns is stepped after each epoch, a
+# ReduceLROnPlateau with the mean training loss.
 Schedule = Callable[["Optimizer", int], "LRScheduler"]
 
 _SCHEDULES: dict[str, Schedule] = {}
 
 
 def register_schedule(name: str, schedule: Schedule) -> None:
-    """Makes a schedule known as ``--lr-strategy NAME``. Raises ``OptionError`` for a name that is taken."""
+    """Registers a schedule as ``--lr-strategy NAME``. Raises ``OptionError`` for a name that is taken."""
     if name in _SCHEDULES:
         raise OptionError(f"a schedule named {name!r} is registered already: expected another name")
     _SCHEDULES[name] = schedule
@@ -33,12 +33,12 @@ def schedule_names() -> tuple[str, ...]:
 
 
 def make_schedule(name: str, optimizer: Optimizer, num_epochs: int) -> LRScheduler:
-    """The schedule of that name."""
+    """The scheduler of that name for an optimizer; ``KeyError`` for a name that is not registered."""
     return _SCHEDULES[name](optimizer, num_epochs)
 
 
 def plateau(factor: float) -> Schedule:
-    """Times ``factor`` when the mean training loss stalls (PyTorch's patience of 10 epochs), not below 1e-9."""
+    """Multiplies the rate by ``factor`` where the mean training loss stalls for 10 epochs, down to 1e-9."""
 
     def schedule(optimizer: Optimizer, num_epochs: int) -> LRScheduler:
         from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -49,7 +49,10 @@ def plateau(factor: float) -> Schedule:
 
 
 def polynomial(power: float, length: int | None = None) -> Schedule:
-    """``(1 - epoch / length) ** power`` from epoch 0 on, over all epochs or ``length``, whose last rate stays."""
+    """Polynomial decay: ``(1 - epoch / length) ** power`` of the first rate, with epochs from 0.
+
+    ``length`` defaults to the number of epochs; after it the rate stays constant.
+    """
 
     def schedule(optimizer: Optimizer, num_epochs: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR

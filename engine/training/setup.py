@@ -1,4 +1,4 @@
-"""From settings to all that a training needs."""
+"""Builds a training from settings: optimizer, schedule, loss, and the network spread over several processes."""
 
 import copy
 import logging
@@ -29,7 +29,10 @@ PROBE_SIDE = 64
 
 
 def warm_start_memory(settings: Settings, model: LMANet, clips: ClipDataset, device: torch.device) -> None:
-    """First weights for a memory that would start with random ones, from clips spread over the data set."""
+    """Initializes the weights of the memory from the features of clips, evenly spaced over the data set.
+
+    Raises ``OptionError`` for a network without a memory or with a trained one.
+    """
     count = settings.train.warm_start
     if not has_untrained_memory(model):
         raise OptionError(
@@ -39,21 +42,21 @@ def warm_start_memory(settings: Settings, model: LMANet, clips: ClipDataset, dev
     step = max(1, len(clips) // count)
     chosen = [clips[index].frames for index in range(0, len(clips), step)][:count]
     warm_start(model, lambda: (network_input(frames[None], model.config.traits, device) for frames in chosen))
-    log.info("the memory starts from the features of %d clips", len(chosen))
+    log.info("the memory's weights are initialized from the features of %d clips", len(chosen))
 
 
 def loss_function(classes: ClassSet, shallow: bool, device: torch.device) -> WeightedCrossEntropy:
-    """The loss with the classes' weights, which differ for the shallow decoder."""
+    """The training loss with the weights of the classes, which differ for the shallow decoder."""
     return WeightedCrossEntropy(classes.output_weights(shallow), classes.ignored).to(device)
 
 
 def training_of(settings: Settings, model: LMANet, device: torch.device) -> Training:
-    """The start of a training, before ``resume``."""
+    """A training at its first epoch; ``resume`` continues one from a checkpoint."""
     train, classes = settings.train, settings.network.classes
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = Adam(trained, lr=train.lr_start, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4)
     schedule = make_schedule(train.lr_strategy, optimizer, train.num_epochs)
-    # Only numbers of half the width and range of float32 need to be scaled.
+    # bfloat16 has the range of float32: only gradients in float16 underflow.
     scaler = torch.amp.GradScaler(device.type, enabled=train.amp == "float16")
     learner = learner_of(settings, model, device, scaler)
     loss = loss_function(classes, settings.network.config.shallow_decoder, device)
@@ -61,7 +64,7 @@ def training_of(settings: Settings, model: LMANet, device: torch.device) -> Trai
 
 
 def learner_of(settings: Settings, model: LMANet, device: torch.device, scaler: torch.amp.GradScaler) -> Learner:
-    """How gradients are found, of trained parameters alone, by processes that train as one."""
+    """The way to compute gradients on a device: clip by clip on the CPU, in batches elsewhere."""
     if device.type == "cpu":
         return ClipLearner(model, settings.data.batch_size, settings.seed)
     if distributed.world_size() == 1:
@@ -70,16 +73,16 @@ def learner_of(settings: Settings, model: LMANet, device: torch.device, scaler: 
 
 
 def spread(settings: Settings, model: LMANet, device: torch.device) -> DistributedDataParallel:
-    """The model in several processes, whose gradients are averaged and whose batch norms see all samples."""
+    """The model for data-parallel training: gradients are averaged and batch norms synchronized over all processes."""
     distributed.synchronize_norms(model)
     for name in unused_parameters(model, settings.data.window):
-        # No loss reaches it, so that it never changes; the other processes need not be asked about it.
+        # The loss does not depend on it: no gradient is to be waited for.
         model.get_parameter(name).requires_grad_(False)
     if distributed.rank() > 0:
-        # Dropout of its own for each process; the first draws what a single process would.
+        # Each process draws its own dropout; rank 0 draws that of a single process.
         torch.manual_seed(settings.seed + 1_000_003 * distributed.rank())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a new name for broadcast_buffers, which older PyTorch lacks
+        warnings.simplefilter("ignore", FutureWarning)  # of broadcast_buffers, whose new name older PyTorch lacks
         return DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
@@ -89,8 +92,11 @@ def spread(settings: Settings, model: LMANet, device: torch.device) -> Distribut
 
 
 def unused_parameters(model: LMANet, window: int) -> list[str]:
-    """Names of the trained parameters that the loss of a clip of ``window`` frames does not depend on, such as the
-    value convolution of the query where only what was read is decoded. Found with one small clip, on a copy."""
+    """Names of the trained parameters that the loss of a clip of ``window`` frames does not depend on.
+
+    Such as the query's value convolution where only what was read is decoded. Found by a backward of one small clip, on
+    a copy of the model.
+    """
     probe = copy.deepcopy(model).cpu().train()
     config = model.config
     positions = config.frame_positions(window)
@@ -98,7 +104,7 @@ def unused_parameters(model: LMANet, window: int) -> list[str]:
     side = config.traits.nearest_sides(PROBE_SIDE)[0]
     for module in probe.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()  # the other processes are not waited for
+            module.eval()  # synchronized norms would wait for the other processes
     with torch.random.fork_rng(devices=[]):
         logits = probe(torch.zeros(1, frames, 3, side, side), selected=True)
     parts = logits if isinstance(logits, tuple) else (logits,)

@@ -1,1 +1,1 @@
-"""The metrics that come with the project, one file each, in the order of their names; each registers itself."""
+"""The shipped metrics, one file each, which reports show in the order of the files' names; each registers itself."""

@@ -1,4 +1,4 @@
-"""Mean IoU, as the Cityscapes benchmark defines it."""
+"""Mean intersection over union."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MeanIou(Metric):
-    """The mean of the classes' IoU, over those that are labeled or predicted."""
+    """Mean IoU over the classes that are labeled or predicted; pixels are summed over all clips first."""
 
     name, title = "mean_iou", "mean IoU"
 

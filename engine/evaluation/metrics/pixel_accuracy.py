@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PixelAccuracy(Metric):
-    """The share of the labeled pixels that are predicted rightly."""
+    """The share of labeled pixels whose class is predicted."""
 
     name, title = "accuracy", "pixel accuracy"
 
