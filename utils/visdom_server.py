@@ -14,6 +14,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tornado.ioloop
 import tornado.web
@@ -101,7 +102,7 @@ def serve(port: int, env_path: str, scripts: Path) -> None:
             print(f"  {file.target:<44} is {file.path} of the npm package {file.package}", file=sys.stderr)
         print("With npm at hand: python -m utils.visdom_server --npm", file=sys.stderr)
     app.tornado_settings["static_handler_class"] = _handler_for(scripts)
-    application = app.Application(port=port, env_path=str(env_path))
+    application: Any = app.Application(port=port, env_path=str(env_path))
     application.settings["autoreload"] = False
     application.max_image_history = LONGEST_HISTORY  # visdom 0.3 keeps 4 by itself, visdom 0.2 all
     # visdom 0.3 makes a pane as wide as its title, over the panes beside it; the page reads these styles last.
