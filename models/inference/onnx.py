@@ -6,8 +6,10 @@ them, the last ones, are there. Start with zeros and ``filled`` 0, and feed each
 
 import importlib.util
 import io
+import json
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +19,7 @@ from models.inference.fast_copy import fast_copy
 from models.lmanet import LMANet
 from models.memory import PaddedMemory, PushPadded
 from models.memory_read import PaddedRead
+from models.weights.export import options_of
 from utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -68,12 +71,18 @@ def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
         found = "--no-local-correlation" if not config.local else f"--model-struct {config.structure}"
         raise OptionError(f"--export-onnx does not go with {found}: expected --model-struct original, local attention")
     example = (torch.zeros(1, 3, *size), *empty_memory(model, size))
-    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS)
+    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS, _metadata(model))
 
 
 def export_single_frame(model: LMANet, size: tuple[int, int]) -> bytes:
     """An ONNX file of the network without its memory. Raises ``OptionError`` where a package is not installed."""
-    return exported(SingleFrame(model), (torch.zeros(1, 3, *size),), STREAM_INPUTS[:1], STREAM_OUTPUTS[:1])
+    example = (torch.zeros(1, 3, *size),)
+    return exported(SingleFrame(model), example, STREAM_INPUTS[:1], STREAM_OUTPUTS[:1], _metadata(model))
+
+
+def _metadata(model: LMANet) -> dict[str, str]:
+    """The network's options and classes as JSON, by the names that weight files have for them."""
+    return {name: json.dumps(value) for name, value in options_of(model).content().items()}
 
 
 def empty_memory(model: LMANet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,9 +105,16 @@ def runtime_session(content: bytes) -> "onnxruntime.InferenceSession":
 
 
 def exported(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """An ONNX file of any module. Raises ``OptionError`` where a package is not installed."""
+    """An ONNX file of any module; ``metadata`` are properties of the file that every ONNX runtime can read.
+
+    Raises ``OptionError`` where a package is not installed.
+    """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(f"ONNX files are written by {' and '.join(missing)}: pip install {' '.join(missing)}")
@@ -115,5 +131,6 @@ def exported(
     finally:
         for each, level in zip(logs, levels, strict=True):
             each.setLevel(level)
+    program.model.metadata_props.update(metadata or {})
     program.save(content)
     return content.getvalue()

@@ -1,5 +1,7 @@
 """ONNX files in ONNX Runtime against the network itself."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from models.inference.onnx import empty_memory, export_step
 from models.local_attention import local_attention
 from models.local_attention.portable import portable_attention_of
 from tests.networks import LMANetConfig
+from utils.class_set import ClassSet
 from utils.errors import OptionError
 
 SIZE = (32, 64)
@@ -91,3 +94,13 @@ def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="pip install onnx onnxscript"):
         export_step(build_lmanet(LMANetConfig(baseline=True)), SIZE)
+
+
+def test_the_file_says_which_network_and_classes_it_is_for():
+    classes = ClassSet(("sky", "sea"), ((0, 0, 255), (0, 128, 128)))
+    config = LMANetConfig(corr_size=3, memory_size=2, num_classes=3)
+    session = session_of(export_step(build_lmanet(config, classes), SIZE))
+    properties = session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["classes"])["names"] == ["sky", "sea"]
+    network = json.loads(properties["network"])
+    assert (network["corr_size"], network["memory_size"]) == (3, 2)
