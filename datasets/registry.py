@@ -13,8 +13,9 @@ from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
 from utils.errors import DataError, OptionError
 
-# Modules that register what the project ships with; the first entry is the default.
+# Modules that register what the project ships with.
 SHIPPED = ("datasets.cityscapes", "datasets.synthetic.dataset")
+DEFAULT = "Cityscapes"
 
 
 class VideoDataset(ABC):
@@ -81,7 +82,7 @@ def register_dataset(dataset: VideoDataset) -> None:
 def dataset_names() -> tuple[str, ...]:
     """Names of all data sets, the default one first."""
     _load_shipped()
-    return tuple(_ENTRIES)
+    return tuple(sorted(_ENTRIES, key=lambda name: name != DEFAULT))
 
 
 def dataset_named(name: str) -> VideoDataset:

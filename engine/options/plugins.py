@@ -14,7 +14,7 @@ from engine.evaluation.metric import registered_metrics
 from engine.streaming.output import registered_outputs
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
-from utils.errors import OptionError
+from utils.errors import OptionError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,11 @@ def _load(file: str, path: Path) -> None:
     sys.modules[name] = module  # so that classes of it can be pickled
     try:
         spec.loader.exec_module(module)
-    except OptionError as error:
-        raise OptionError(f"--plugin {file}: {error}") from error
-    except Exception as error:  # whatever the user's code raises
-        raise OptionError(f"--plugin {file}: {_place(error, path)}{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        del sys.modules[name]
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = " ".join(str(error).split())
+        raise OptionError(f"--plugin {file}: {_place(error, path)}{kind}{reason}") from error
     if _registered() == before:
         raise OptionError(
             f"--plugin {file}: registers nothing: expected a call of register_dataset, register_backbone, "
@@ -58,7 +59,7 @@ def _registered() -> tuple[object, ...]:
     return dataset_names(), backbone_names(), tuple(registered_metrics()), tuple(registered_outputs()), schedule_names()
 
 
-def _place(error: Exception, path: Path) -> str:
+def _place(error: BaseException, path: Path) -> str:
     """The line of the file in which an error came up."""
     lines, trace = [], error.__traceback__
     while trace is not None:
