@@ -22,4 +22,4 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # the order in which OpenCV takes colors
     _, content = cv2.imencode(".png", pixels, _SETTINGS)
-    write_bytes(path, content)
+    write_bytes(path, content.tobytes())

@@ -35,8 +35,8 @@ def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
     rows, columns = (_nearest(wanted, given) for wanted, given in zip(size, labels.shape[-2:], strict=True))
     # Columns first: where labels are enlarged, that is the smaller of the two steps.
     if isinstance(labels, Tensor):
-        rows, columns = (torch.from_numpy(index).to(labels.device) for index in (rows, columns))
-        return labels.index_select(-1, columns).index_select(-2, rows)
+        rows_there, columns_there = (torch.from_numpy(index).to(labels.device) for index in (rows, columns))
+        return labels.index_select(-1, columns_there).index_select(-2, rows_there)
     return labels.take(columns, axis=-1).take(rows, axis=-2)
 
 

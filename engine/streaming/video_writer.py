@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from engine.streaming.output import LabeledFrame
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError
+from utils.sizes import format_size
 from utils.visualize import blended, legend
 
 PARTIAL = ".partial.mp4"
@@ -79,10 +80,11 @@ class VideoWriter:
         scale = max(1, width // LEGEND_WIDTH)
         small = legend(self.classes.names, self.classes.colors, -(-width // scale))
         under = small.repeat(scale, axis=0).repeat(scale, axis=1)[:, :width]
-        if max(width, height + len(under)) > LONGEST_SIDE:
+        size = width, height + len(under)
+        if max(size) > LONGEST_SIDE:
             raise IncompleteError(
-                f"video cannot be written: its pictures are {width}x{height + len(under)}, H.264 takes at most "
-                f"{LONGEST_SIDE}x{LONGEST_SIDE}: try --save-video labels, or --save-labels"
+                f"video cannot be written: its pictures (width x height) are {format_size(size)}, H.264 takes at "
+                f"most {format_size((LONGEST_SIDE, LONGEST_SIDE))}: try --save-video labels, or --save-labels"
             )
         # Drawn into again for each frame: fresh memory for its copies took longer than the drawing itself.
         picture = np.concatenate([np.zeros((height, width, 3), np.uint8), under])

@@ -126,8 +126,8 @@ def read_checkpoint(folder: RunFolder) -> dict:
         except CheckpointError as error:
             errors.append(error)
             continue
-        for error in errors:
-            log.warning("%s", error)
+        for earlier in errors:
+            log.warning("%s", earlier)
         if path != folder.checkpoint_file:
             log.warning("%s: going on from this one, the checkpoint before the last", path)
         return content
@@ -136,10 +136,11 @@ def read_checkpoint(folder: RunFolder) -> dict:
 
 def _read_file(path: Path) -> dict:
     content = tensor_files.read(path, CheckpointError)
-    missing = [key for key in NEEDED_KEYS if not isinstance(content, dict) or key not in content]
+    found = content if isinstance(content, dict) else {}
+    missing = [key for key in NEEDED_KEYS if key not in found]
     if missing:
         raise CheckpointError(f"{path}: is no checkpoint of a training: it lacks {', '.join(missing)}")
-    return content
+    return found
 
 
 def resume(training: Training, content: dict, source: object) -> None:
