@@ -117,7 +117,7 @@ def test_a_full_disk(command, tmp_path, monkeypatch, capsys, failing, status):
 def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path, monkeypatch, capfd, workers):
     assert main(command(*TRAIN, data=own_toytown, savedir=tmp_path / "whole")) == 0
     away, noticed, calls = tmp_path / "away", multiprocessing.Event(), itertools.count(1)
-    right_loss, right_saying = WeightedCrossEntropy.forward, retry.RetryPolicy._say_that_it_waits
+    right_loss, right_saying = WeightedCrossEntropy.forward, retry.RetryPolicy._log_wait
 
     def back_in_two_seconds() -> None:
         noticed.wait(60)
@@ -135,7 +135,7 @@ def test_a_data_root_that_is_away_for_two_seconds(command, own_toytown, tmp_path
         right_saying(self, error)
 
     monkeypatch.setattr(WeightedCrossEntropy, "forward", loss_with_a_removal)
-    monkeypatch.setattr(retry.RetryPolicy, "_say_that_it_waits", noticed_saying)
+    monkeypatch.setattr(retry.RetryPolicy, "_log_wait", noticed_saying)
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(retry, "WAIT_GROWTH", 2.0)
     assert main(command(*TRAIN, "--num-workers", workers, data=own_toytown)) == 0
