@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.clips import Clip, Video
-from datasets.registry import VideoDataset, register_dataset
 from utils.class_set import ClassSet, Color, LabelCoding
 from utils.errors import DataError
 
@@ -172,29 +171,6 @@ def cities_of(roots: Roots, split: str) -> list[City]:
     if not cities:
         raise DataError(f"no labels in {labels_folder}: {_WHAT_TO_DO}")
     return cities
-
-
-class Cityscapes(VideoDataset):
-    """The benchmark in its own layout; data sets in the same layout subclass it."""
-
-    name = "Cityscapes"
-    classes = CITYSCAPES_CLASSES
-    summary = "the benchmark's own layout"
-
-    def root(self, option: str | None) -> Roots:
-        return resolve_roots(option)
-
-    def clips(self, root: Roots, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
-        return find_clips(root, split, window, positions)
-
-    def videos(self, root: Roots, split: str) -> list[Video]:
-        return self.sequences(root, split, window=1)
-
-    def sequences(self, root: Roots, split: str, window: int) -> list[Video]:
-        return videos_of(find_clips(root, split, window), find_clips(root, split, 1))
-
-    def label_coding(self, label: Path) -> LabelCoding:
-        return label_coding(label)
 
 
 def label_coding(label: str | Path) -> LabelCoding:
@@ -359,6 +335,3 @@ def _existing_root(root: Path, source: str) -> Path:
     if not root.is_dir():
         raise DataError(f"no data folder {root} ({source}): {_WHAT_TO_DO}, for example --data-root ~/cityscapes")
     return root
-
-
-register_dataset(Cityscapes())

@@ -1,20 +1,20 @@
 """The data sets that ``--dataset`` names: each tells its classes, its defaults and how its clips are found.
 
+They are the files in ``datasets/sets/``, and those that a ``--plugin`` registers.
 Reading the entries needs no torch: the command line is checked before torch is imported.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
 from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
 from utils.errors import DataError, OptionError
+from utils.modules import check_declared, import_all
 
-# Modules that register what the project ships with.
-SHIPPED = ("datasets.cityscapes", "datasets.synthetic.dataset")
+SHIPPED = "datasets.sets"
 DEFAULT = "Cityscapes"
 
 
@@ -73,7 +73,11 @@ _ENTRIES: dict[str, VideoDataset] = {}
 
 
 def register_dataset(dataset: VideoDataset) -> None:
-    """Makes a data set known as ``--dataset NAME``. Raises ``OptionError`` for a name that is taken."""
+    """Makes a data set known as ``--dataset NAME``. Raises ``OptionError`` for a name that is taken, and for a data set
+    without one or without classes."""
+    if not isinstance(dataset, VideoDataset):
+        raise OptionError(f"{dataset!r} is no data set: expected an instance of a subclass of VideoDataset")
+    check_declared("data set", dataset, "name", "classes")
     if dataset.name in _ENTRIES:
         raise OptionError(f"a data set named {dataset.name!r} is registered already: expected another name")
     _ENTRIES[dataset.name] = dataset
@@ -81,7 +85,7 @@ def register_dataset(dataset: VideoDataset) -> None:
 
 def dataset_names() -> tuple[str, ...]:
     """Names of all data sets, the default one first."""
-    _load_shipped()
+    import_all(SHIPPED)
     return tuple(sorted(_ENTRIES, key=lambda name: name != DEFAULT))
 
 
@@ -90,8 +94,3 @@ def dataset_named(name: str) -> VideoDataset:
     if name not in dataset_names():
         raise OptionError(f"--dataset {name} is not known: expected one of {', '.join(dataset_names())}")
     return _ENTRIES[name]
-
-
-def _load_shipped() -> None:
-    for module in SHIPPED:
-        import_module(module)  # registers itself

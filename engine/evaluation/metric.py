@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from utils.errors import OptionError
-from utils.modules import import_all
+from utils.modules import check_declared, import_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,13 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register_metric(metric: Metric) -> None:
-    """Registers a metric, which every report then shows. Raises ``OptionError`` for a name that is taken."""
+    """Registers a metric, which every report then shows.
+
+    Raises ``OptionError`` for a name that is taken, and for a metric without a name or title.
+    """
+    if not isinstance(metric, Metric):
+        raise OptionError(f"{metric!r} is no metric: expected an instance of a subclass of Metric")
+    check_declared("metric", metric, "name", "title")
     if metric.name in _METRICS:
         raise OptionError(f"a metric named {metric.name!r} is registered already: expected another name")
     _METRICS[metric.name] = metric

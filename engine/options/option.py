@@ -1,13 +1,21 @@
 """An option of the command line as a value, for what declares its own options. No torch here."""
 
+import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from utils.errors import OptionError
+
 
 class Option:
-    """A flag, such as ``--save-video``, and what ``argparse`` is told of it: ``help``, ``metavar``, ``default``, ..."""
+    """A flag, such as ``--save-video``, and what ``argparse`` is told of it: ``help``, ``metavar``, ``default``, ...
+
+    Raises ``OptionError`` for a flag that does not begin with two dashes.
+    """
 
     def __init__(self, flag: str, **how: Any):
+        if not flag.startswith("--"):
+            raise OptionError(f"an option is called {flag!r}: expected a name such as '--save-{flag.strip('-')}'")
         self.flag, self.how = flag, how
 
     @property
@@ -22,9 +30,14 @@ class Option:
 
 
 def add_to(group: Any, options: Iterable[Option]) -> None:
-    """Adds options to a parser or a group of one; one that several declare is added once."""
-    known = set(group._option_string_actions)
+    """Adds options to a parser or a group of one. Raises ``OptionError`` for one that the parser has already."""
     for option in options:
-        if option.flag not in known:
+        try:
             group.add_argument(option.flag, **option.how)
-            known.add(option.flag)
+        except argparse.ArgumentError as error:
+            raise taken(option.flag) from error
+
+
+def taken(flag: str | None) -> OptionError:
+    """The error that something declares an option which the parser has."""
+    return OptionError(f"an output declares the option {flag}, which main.py has already: expected another name")

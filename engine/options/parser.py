@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.registry import dataset_named, dataset_names
 from engine.options.checks import checked
+from engine.options.option import taken
 from engine.options.plugins import load_plugins
 from engine.options.settings import Settings
 from engine.options.stream import BENCHMARKS, add_stream_group
@@ -19,6 +20,7 @@ from utils.command import OneLineParser
 from utils.errors import UserError
 from utils.sizes import parse_size
 
+PROGRAM = "main.py"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CONTROLS = ("repeated-frame", "other-clip", "other-labels")
 DEFAULT_WEIGHTS = "trained_models/erfnet_pretrained.pth"
@@ -47,7 +49,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Settings:
         options = parser.parse_args(words)
         return checked(vars(options), typed_options(parser, words), shlex.join(["python", "main.py", *words]))
     except UserError as error:
-        build_parser().error(str(error))
+        OneLineParser(prog=PROGRAM).error(str(error))
 
 
 def typed_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
@@ -64,7 +66,7 @@ def typed_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
 
 def _plugins_in(argv: Sequence[str] | None) -> list[str]:
     """The plugins of a command line, before the parser is built that knows what they register."""
-    parser = OneLineParser(prog="main.py", add_help=False, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     _add_plugin(parser)
     plugins: list[str] = parser.parse_known_args(argv)[0].plugin
     return plugins
@@ -72,7 +74,7 @@ def _plugins_in(argv: Sequence[str] | None) -> list[str]:
 
 def build_parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="main.py",
+        prog=PROGRAM,
         description="LMANet: video semantic segmentation with a local memory attention. Trains and evaluates.",
         epilog=EXAMPLES,
         formatter_class=_HelpFormatter,
@@ -88,7 +90,10 @@ def build_parser() -> OneLineParser:
         _add_processes,
         _add_reports,
     ):
-        add_group(parser)
+        try:
+            add_group(parser)
+        except argparse.ArgumentError as error:  # with an option that an output has declared
+            raise taken(error.argument_name) from error
     return parser
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from engine.options.option import Option
 from utils.class_set import ClassSet
 from utils.errors import OptionError
-from utils.modules import import_all
+from utils.modules import check_declared, import_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,13 @@ _OUTPUTS: dict[str, type[Output]] = {}
 
 
 def register_output(output: type[Output]) -> type[Output]:
-    """Makes an output known to ``--stream``; usable as a decorator. Raises ``OptionError`` for a name that is taken."""
+    """Makes an output known to ``--stream``; usable as a decorator.
+
+    Raises ``OptionError`` for a name that is taken, and for an output without a name, options or leaves.
+    """
+    if not (isinstance(output, type) and issubclass(output, Output)):
+        raise OptionError(f"{output!r} is no output: expected a subclass of Output, not an instance")
+    check_declared("output", output, "name", "options", "leaves")
     if output.name in _OUTPUTS:
         raise OptionError(f"an output named {output.name!r} is registered already: expected another name")
     _OUTPUTS[output.name] = output
@@ -101,6 +107,9 @@ def registered_outputs() -> Sequence[type[Output]]:
 
 
 def output_options() -> tuple[Option, ...]:
-    """The options of all outputs; one that several declare occurs once."""
-    by_flag = {option.flag: option for output in registered_outputs() for option in output.options}
+    """The options of all outputs; one that several declare occurs once, as the first of them declares it."""
+    by_flag: dict[str, Option] = {}
+    for output in registered_outputs():
+        for option in output.options:
+            by_flag.setdefault(option.flag, option)
     return tuple(by_flag.values())

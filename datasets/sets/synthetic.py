@@ -5,8 +5,9 @@ import logging
 import os
 from pathlib import Path
 
-from datasets.cityscapes import Cityscapes, Roots, resolve_roots
+from datasets.cityscapes import Roots, resolve_roots
 from datasets.registry import register_dataset
+from datasets.sets.cityscapes import Cityscapes
 from datasets.synthetic.options import DEFAULT_ROOT, DEFAULT_SIZE, TRAIN_CLIPS, VAL_CLIPS, StreetOptions
 
 log = logging.getLogger(__name__)
