@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow soak lint images clean
+.PHONY: help setup demo test test-slow soak lint docs images clean
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 
@@ -39,6 +39,10 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# make docs   writes docs/options.md from the parser
+docs: $(INSTALLED)
+	$(RUN) -m engine.options.document
 
 # make images  draws the pictures of the README again
 images: $(INSTALLED)

@@ -174,7 +174,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="with --training and --stream: compute in 16 bits where that is precise enough; training with float16, "
         "whose gradients are scaled, needs CUDA",
     )
-    group.add_argument("--seed", type=int, default=0, help="of weights that start fresh, of order and augmentation")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights that start fresh, of order and augmentation"
+    )
     group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
     _add_plugin(group)
     group.add_argument("--version", action=_VersionAction, help="print what a report of a fault needs, and exit")
@@ -269,7 +271,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument("--num-epochs", type=int, default=150, metavar="N")
+    group.add_argument("--num-epochs", type=int, default=150, metavar="N", help="passes over the training clips")
     group.add_argument(
         "--lr-start", type=float, default=5e-5, metavar="RATE", help="learning rate of Adam at the start"
     )
