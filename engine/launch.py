@@ -92,17 +92,17 @@ def _explained(error: Exception, settings: Settings, device: torch.device) -> Ex
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         return OptionError(
             f"--savedir {settings.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): "
-            "expected room on the disk; make some, or give another --savedir"
+            "expected free space on the disk; free some, or give another --savedir"
         )
     if "DataLoader worker" in str(error):
         resume = ", and go on from the last checkpoint with --resume" if settings.training else ""
         return TrainingError(
-            f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
+            f"a data loading process ended ({str(error).strip()}), often for lack of memory: try fewer than "
             f"--num-workers {settings.data.num_workers}{resume}"
         )
     if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
         time.sleep(processes.GRACE_SECONDS)
-        return LostPeerError(f"rank {distributed.rank()} ended, as another process went away")
+        return LostPeerError(f"rank {distributed.rank()} ended, as another process had ended")
     return error
 
 

@@ -47,7 +47,7 @@ class _Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
-    return run_command(_parser(), argv, lambda found: _write(_Options(**vars(found))), "the same command goes on")
+    return run_command(_parser(), argv, lambda found: _write(_Options(**vars(found))), "the same command resumes")
 
 
 def _parser() -> argparse.ArgumentParser:

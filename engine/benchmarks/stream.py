@@ -132,6 +132,7 @@ class StageTimes:
             part.register_forward_hook(partial(self._ended, stage))
 
     def clear(self) -> None:
+        """Drops the times so far, as those of the warm-up."""
         for values in self.seconds.values():
             values.clear()
 

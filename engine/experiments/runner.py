@@ -61,6 +61,7 @@ class Step:
 
     @property
     def recipe_file(self) -> Path:
+        """Path of the step's recipe, beside its folder."""
         return self.beside(RECIPE)
 
     def beside(self, ending: str) -> Path:
@@ -78,6 +79,7 @@ class Chain:
 
     @property
     def report(self) -> Path:
+        """Path of the report of the evaluation, the last step."""
         return self.steps[-1].folder / "report.json"
 
 
@@ -237,7 +239,9 @@ class Runner:
             ).returncode
         if status:
             tail = path.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip().splitlines()
-            raise IncompleteError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
+            raise IncompleteError(
+                f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it printed nothing'}"
+            )
 
     def _recipe(self, step: Step) -> str | None:
         """All that determines the results of a step, as JSON; ``None`` where an input has no recipe.

@@ -4,7 +4,6 @@ Only this option runs a user's code: no other option, and no weight file, does.
 """
 
 import importlib.util
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,6 @@ from engine.streaming.output import registered_outputs
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
 from utils.errors import OptionError, UserError
-
-log = logging.getLogger(__name__)
 
 _loaded: set[Path] = set()
 

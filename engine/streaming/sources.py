@@ -39,14 +39,19 @@ class FrameSource(Protocol):
     """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated."""
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """The source as text, for messages and ``stream.json``."""
+        ...
 
     @property
-    def fps(self) -> float: ...
+    def fps(self) -> float:
+        """Frames per second."""
+        ...
 
     @property
     def count(self) -> int | None:
         """Expected number of frames; ``None`` where it is unknown."""
+        ...
 
     def __iter__(self) -> Iterator[SourceFrame]: ...
 
@@ -83,7 +88,7 @@ def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
         files = source.files[:: max(1, len(source.files) // count)][:count]
         return [frame.image for frame in ImageFiles(source.description, files, "")]
     if isinstance(source, Camera):
-        raise DataError(f"{source.description} has no frames yet to spread over: expected a video or a folder")
+        raise DataError(f"{source.description} cannot be read in advance: expected a video or a folder")
     step = min(LONGEST_STEP, max(1, (source.count or count) // count))
     frames: list[np.ndarray] = []
     try:
