@@ -7,7 +7,7 @@ Evaluate published weights on Cityscapes:
 Train, starting from the single-frame network:
     python main.py --training --weights trained_models/erfnet_pretrained.pth --backbone erf --lr-start 2e-4 \
         --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --savedir save/training_lma_erf
-Go on with a training that was stopped: the same command with --resume.
+Resume a training that was stopped: the same command with --resume.
 On two GPUs: the same command with --gpus 2, or torchrun --nproc-per-node 2 main.py and the same options.
 Label a video, a folder of frames or a camera, frame by frame:
     python main.py --stream drive.mp4 --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 \
@@ -25,17 +25,17 @@ from utils.command import EXPECTED_ERRORS, exit_status, last_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line and returns the exit status.
+    """Runs one command line and returns its exit status.
 
-    That is 0, 1 for work half done or where one of several processes failed, 2 for wrong input, 75 in a process that
-    lost another one, 130 after Ctrl-C, 143 after SIGTERM.
+    0 is success, 1 incomplete work or a failed process of several, 2 wrong input, 75 the loss of another process, 130
+    Ctrl-C, 143 SIGTERM.
     """
     arguments = sys.argv[1:] if argv is None else argv
     settings = parse_options(arguments)
     try:
         if processes.wants_several(settings.processes):
             return processes.run_several(settings.processes, arguments, settings.savedir if settings.training else None)
-        # Here and not above, so that --help and wrong options are answered at once: this imports torch.
+        # Here, as it imports torch: --help and wrong options are answered without it.
         from engine.launch import run
 
         run(settings)

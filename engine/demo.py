@@ -1,7 +1,7 @@
 """``make demo``: the whole program on synthetic street clips, on any machine, in minutes.
 
-Draws the clips, evaluates the single-frame network that comes with the project, trains LMANet from it and evaluates
-that too, then an LMANet that was trained for longer; prints the IoU with the gain, and leaves a picture. All are scored
+Generates the clips, evaluates the shipped single-frame network, trains LMANet from it and evaluates that too, then the
+shipped LMANet, which was trained for longer. Prints the IoU and the gain, and writes a picture. All networks are scored
 on the same frames.
 """
 
@@ -25,9 +25,9 @@ SHOWN_CLIPS = 4
 
 SINGLE_WEIGHTS, LONGER_WEIGHTS = "trained_models/erfnet_street.pth", "trained_models/lmanet_erf_street.pth"
 SYNTHETIC = "--dataset Synthetic --num-workers 1"
-# A window of 21 where features are 64x128 is one of 5 where they are 16x32.
+# As a share of the features' 16x32, a window of 5 is one of 21 of the published networks' 64x128.
 LMANET = f"{SYNTHETIC} --fusion-strategy sigmoid-do2 --corr-size 5"
-# The window of LMANet's clips, so that the single frame is scored on the same frames.
+# The clips' length for LMANet, so that the single frame is scored on the same frames.
 SINGLE_FRAME = f"{SYNTHETIC} --baseline-mode --win-size 4"
 COMMANDS = (
     (
@@ -53,6 +53,7 @@ COMMANDS = (
 
 
 def main() -> int:
+    """Runs the demo; returns the exit status of the first command that fails, or 0."""
     start = time.perf_counter()
     for title, arguments in COMMANDS:
         print(f"\n{title}\n  python main.py {arguments}", flush=True)
@@ -65,7 +66,7 @@ def main() -> int:
 
 
 def picture_of_clips() -> np.ndarray:
-    """A row for each of some clips spread over the evaluation: frame, label, single frame, LMANet."""
+    """A row for each of ``SHOWN_CLIPS`` clips: frame, label, single-frame prediction, LMANet's prediction."""
     images = PROJECT / FOLDER / "eval_lmanet_longer" / "images"
     names = sorted(path.name.removesuffix("_frame.png") for path in images.glob("*_frame.png"))
     shown = [names[i * len(names) // SHOWN_CLIPS] for i in range(SHOWN_CLIPS)]

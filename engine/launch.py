@@ -1,4 +1,4 @@
-"""Runs the mode that was asked for, on the device that is there."""
+"""Runs the modes of the settings on a device, alone or as one of several processes."""
 
 import errno
 import logging
@@ -31,12 +31,15 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Trains or evaluates, alone or as one of several processes. Raises a ``UserError`` for anything a user can mend,
-    ``StoppedError`` after SIGTERM and ``LostPeerError`` where another process went away."""
+    """Runs the modes of the settings.
+
+    Raises a ``UserError`` for what a user can correct, ``StoppedError`` after SIGTERM and ``LostPeerError`` where
+    another process ended.
+    """
     try:
         _run(settings)
     except BaseException as error:
-        # A traceback would keep a loader until the program ends, which waits for the loader's processes without end.
+        # The traceback would keep a loader alive, and the end of the program would wait forever for its workers.
         traceback.clear_frames(error.__traceback__)
         raise
 
@@ -44,7 +47,7 @@ def run(settings: Settings) -> None:
 def _run(settings: Settings) -> None:
     level = logging.INFO if distributed.is_first() else logging.WARNING
     log_to_stderr(level)
-    # Four are the published default, also where there are fewer processors.
+    # PyTorch warns of more workers than processors: four are the published default.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     for plugin in settings.plugins:
         log.info("plugin %s", Path(plugin).resolve())
@@ -52,7 +55,7 @@ def _run(settings: Settings) -> None:
     keep_freed_memory()
     device = pick_device("cpu" if settings.stream.int8 is not None else settings.device)
     folder = RunFolder(settings.savedir, settings.shallow)
-    torch.backends.cudnn.benchmark = True  # frames of a run are all of one size
+    torch.backends.cudnn.benchmark = True  # as all frames of a run have one size
     random.seed(settings.seed)
     torch.manual_seed(settings.seed)
     try:
@@ -71,16 +74,16 @@ def _run(settings: Settings) -> None:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether an error came up while Ctrl-C was being answered, as from a data worker that went away then."""
+    """Whether an error followed Ctrl-C, such as that of a data worker which it ended."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _explained(error: Exception, settings: Settings, device: torch.device) -> Exception:
-    """The error in words that a user can act on; the error itself where there are none."""
+    """The error as one that tells a user what to do; the error itself where none is known."""
     if isinstance(error, UserError):
-        return clean_worker_error(error)
+        return clean_worker_error(error) or error
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
         return OptionError(
             f"{device} has not enough memory: try a smaller --batch-size (now {settings.data.batch_size}), --work-size "
@@ -89,22 +92,22 @@ def _explained(error: Exception, settings: Settings, device: torch.device) -> Ex
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         return OptionError(
             f"--savedir {settings.savedir}: {error.filename or 'a file'} cannot be written ({error.strerror}): "
-            "expected room on the disk; make some, or give another --savedir"
+            "expected free space on the disk; free some, or give another --savedir"
         )
     if "DataLoader worker" in str(error):
         resume = ", and go on from the last checkpoint with --resume" if settings.training else ""
         return TrainingError(
-            f"a process that reads the data ended ({str(error).strip()}): often memory is short: try fewer than "
+            f"a data loading process ended ({str(error).strip()}), often for lack of memory: try fewer than "
             f"--num-workers {settings.data.num_workers}{resume}"
         )
     if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
         time.sleep(processes.GRACE_SECONDS)
-        return LostPeerError(f"rank {distributed.rank()} ended, as another process went away")
+        return LostPeerError(f"rank {distributed.rank()} ended, as another process had ended")
     return error
 
 
 def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> None:
-    """Runs the modes that were asked for, one after the other."""
+    """Runs the modes of the settings, one after the other."""
     if settings.training:
         run_training(settings, device, folder)
     if settings.export_weights and distributed.is_first():
@@ -112,7 +115,7 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
     if settings.export_onnx and distributed.is_first():
         run_onnx_export(settings, settings.export_onnx)
     if settings.benchmark == "attention":
-        from engine.benchmarks import attention  # only here: it brings matplotlib
+        from engine.benchmarks import attention  # here, as no other mode needs it
 
         attention.run(folder.path)
     if settings.benchmark == "stream":
@@ -124,14 +127,17 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto``: CUDA, then MPS, then the CPU. Raises ``OptionError`` for an absent one."""
+    """The device of that name, of this rank; ``auto`` is the first available of CUDA, MPS, CPU.
+
+    Raises ``OptionError`` where the device is not available.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, present in available.items() if present)
+        name = next(kind for kind, is_available in available.items() if is_available)
     elif not available[name]:
-        present = ", ".join(kind for kind, there in available.items() if there)
+        kinds = ", ".join(kind for kind, is_available in available.items() if is_available)
         raise OptionError(
-            f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {present}"
+            f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {kinds}"
         )
     if not is_rank():
         return torch.device(name)

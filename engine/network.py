@@ -1,4 +1,4 @@
-"""The network that settings ask for, with what its weight file says of it."""
+"""Builds the network of the settings, with the options that its weight file holds."""
 
 import logging
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LMANet]:
-    """The settings, completed by what the weight file says of its network, and that network on its device.
+    """The settings, completed by the options of the weight file, and the network on its device.
 
-    Options that the file knows and that were not typed are taken from it, which is logged. Raises ``WeightsError`` for
-    typed ones that contradict it, and ``OptionError`` where its classes are not those of the data set.
+    Options in the file that were not typed are taken from it, which is logged. Raises ``WeightsError`` where typed
+    options contradict the file, and ``OptionError`` where its classes are not those of the data set.
     """
     network = settings.network
     if network.weights == NO_WEIGHTS or network.resumes:
@@ -30,24 +30,26 @@ def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LM
 
 
 def _built(network: NetworkSettings, file: WeightFile | None, device: torch.device) -> LMANet:
-    """The network with its weights, and with the parts frozen that are not trained."""
+    """The network with its weights; encoder and decoder are frozen unless they are trained."""
     model = build_lmanet(network.config, network.classes, network.work_size)
     if file is not None:
         load_weights(model, file, network.other_classes)
         if not network.train_decoder and network.other_classes and _starts_fresh(model, "decoder."):
-            log.warning("%s: the decoder's fresh layers stay as they are: add --train-decoder", file.label)
+            log.warning("%s: the decoder's fresh layers are not trained: add --train-decoder", file.label)
     if not network.train_encoder:
         model.encoder.requires_grad_(False)
     if not network.train_decoder:
         model.decoder.requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _starts_fresh(model: LMANet, part: str) -> bool:
+    """Whether some weights whose names begin with ``part`` were not in the file."""
     return model.origin is not None and any(name.startswith(part) for name in model.origin.fresh)
 
 
 def _inherited(settings: Settings, file: WeightFile) -> Settings:
+    """The settings with the classes and options of a weight file where they were not typed."""
     options = file.options
     classes = _classes(settings, file)
     if options is None:
@@ -70,7 +72,7 @@ def _inherited(settings: Settings, file: WeightFile) -> Settings:
 
 
 def _classes(settings: Settings, file: WeightFile) -> ClassSet | None:
-    """The file's classes, where no labels decide which ones are meant; ``None`` where those of the data set hold."""
+    """The file's classes where they replace those of the data set, as no labels are read; else ``None``."""
     theirs, own = file.options.classes if file.options else None, settings.network.classes
     if theirs is None or theirs.names == own.names or settings.training:
         return None

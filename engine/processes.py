@@ -1,6 +1,6 @@
 """Multi-process runs: launching the ranks, the environment of torchrun, and the exit status of a failed rank.
 
-The ranks are those that ``torchrun`` would start: the same command line for each, with its rank in the environment.
+Ranks are started as by ``torchrun``: each with the same command line, and its rank in the environment.
 """
 
 import json
@@ -25,24 +25,23 @@ if TYPE_CHECKING:
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
 EXIT_FAILED = 1
 MEETING_SECONDS = 600
-# A process that lost another one delays its exit by this, so that the launcher sees the failed one first.
+# A process that lost another one delays its exit by this, so that the launcher sees the failed process first.
 GRACE_SECONDS = 2.0
 LOCK_PATIENCE_SECONDS = 15.0
 
 
 def wants_several(settings: ProcessSettings) -> bool:
-    """Whether this process is to launch ranks, rather than to be one. The environment of torchrun takes precedence."""
+    """Whether this process launches ranks rather than being one; the environment of torchrun takes precedence."""
     return not is_rank() and settings.gpus * settings.nodes > 1
 
 
 def run_several(settings: ProcessSettings, arguments: Sequence[str], training_folder: str | None) -> int:
-    """Runs the command line ``arguments`` in ``--gpus`` processes here and returns their common exit status;
-    ``training_folder`` is named for resuming a training.
+    """Runs a command line in ``settings.gpus`` processes on this machine and returns their common exit status.
 
-    Where one fails, the others are ended, and the first one to fail is reported. Raises ``OptionError`` where the
-    machines do not rendezvous.
+    Where one fails, the others are ended, and the first one to fail is reported, with ``training_folder`` as the one to
+    resume from. Raises ``OptionError`` where the machines do not rendezvous.
     """
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torch's launcher, whose failures are reported below
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torch's launcher: failures are reported below
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // settings.gpus)))
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -55,7 +54,7 @@ def run_several(settings: ProcessSettings, arguments: Sequence[str], training_fo
         max_nodes=settings.nodes,
         nproc_per_node=settings.gpus,
         run_id=f"{settings.master_addr}:{settings.port}" if several_machines else uuid.uuid4().hex,
-        # Machines keep their numbers (--nr); on one machine any free port will do.
+        # Several machines are numbered by --nr; on one machine any free port will do.
         rdzv_backend="static" if several_machines else "c10d",
         rdzv_endpoint=f"{settings.master_addr}:{settings.port}" if several_machines else "localhost:0",
         rdzv_configs={"rank": settings.node, "timeout": MEETING_SECONDS},
@@ -77,24 +76,24 @@ def run_several(settings: ProcessSettings, arguments: Sequence[str], training_fo
 
 
 def _report_failures(failures: "Mapping[int, ProcessFailure]", savedir: str | None) -> int:
-    """Prints on stderr which process failed, and returns the common exit status."""
+    """Prints on stderr which processes failed, and returns the common exit status."""
     ranks = sorted(failures)
     wrong_input = [rank for rank in ranks if failures[rank].exitcode == EXIT_WRONG_INPUT]
     if wrong_input:
         print(f"main.py: error: {failures[wrong_input[0]].message}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     stopped = [rank for rank in ranks if failures[rank].exitcode == EXIT_TERMINATED]
-    # Neither processes that lost another one are to blame, nor those that the launcher ended.
-    to_blame = [rank for rank in ranks if failures[rank].exitcode not in (EXIT_LOST_PEER, EXIT_TERMINATED)]
-    to_blame = [rank for rank in to_blame if failures[rank].exitcode != -signal.SIGTERM] or to_blame
-    if stopped and not to_blame:
+    # Without those that only lost another process, and those that the launcher ended.
+    failed = [rank for rank in ranks if failures[rank].exitcode not in (EXIT_LOST_PEER, EXIT_TERMINATED)]
+    failed = [rank for rank in failed if failures[rank].exitcode != -signal.SIGTERM] or failed
+    if stopped and not failed:
         return EXIT_TERMINATED
-    told = "; ".join(_end_of(rank, failures[rank]) for rank in to_blame)
-    told = told or f"rank {ranks[0]} lost a process on another machine"
+    reason = "; ".join(_end_of(rank, failures[rank]) for rank in failed)
+    reason = reason or f"rank {ranks[0]} lost a process on another machine"
     rest = "; all others were ended"
     if savedir is not None:
         rest += f"; go on with --resume --savedir {savedir}"
-    print(f"main.py: {told}{rest}", file=sys.stderr)
+    print(f"main.py: {reason}{rest}", file=sys.stderr)
     return EXIT_FAILED
 
 
@@ -104,7 +103,7 @@ def _end_of(rank: int, failure: "ProcessFailure") -> str:
 
 
 def tell_end(error: BaseException, line: str) -> None:
-    """Reports once why the processes end: wrong input through the launcher of this one, a stop by the first rank."""
+    """Reports an error once for all ranks: wrong input to the launcher, a stop by rank 0, anything else on stderr."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if exit_status(error) == EXIT_WRONG_INPUT and is_rank() and file:
         # The file that torch's launcher reads after a failure.
@@ -127,11 +126,11 @@ def end_with_parent() -> None:
 
 
 def may_be_restarted() -> bool:
-    """Whether this run may be a restart: by torchrun after a failure, or of a run with a name."""
+    """Whether this run may be a restart: by torchrun after a failure, or as torchrun named the run."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or (is_rank() and name != "none")
 
 
 def lock_patience() -> float:
-    """Seconds to wait for the folder's lock: after a restart, earlier processes may still be about to end."""
+    """Seconds to wait for the lock of the run's folder: after a restart, earlier processes may still be ending."""
     return LOCK_PATIENCE_SECONDS if may_be_restarted() else 0.0

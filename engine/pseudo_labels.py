@@ -1,10 +1,10 @@
-"""Make a data set in which more frames are labeled: those without a label by what a single-frame network sees in them.
+"""Label the unlabeled frames of a data set by a single-frame network.
 
     python -m engine.pseudo_labels OUT --weights trained_models/erfnet_pretrained.pth
     python main.py --training --data-root OUT --weights trained_models/erfnet_pretrained.pth
 
-OUT links to the frames and labels of the data set at --data-root and is read like it; its validation labels are the
-true ones. Pixels that the network is not sure of are ignored. A second run goes on where the first one stopped.
+OUT becomes a data set of links to the frames and labels at --data-root, and of a label for each unlabeled frame of its
+training split. Pixels below --confidence are ignored. A second run resumes where the first one stopped.
 """
 
 import argparse
@@ -34,7 +34,7 @@ DESCRIPTION = "pseudo_labels.json"
 
 @dataclass(frozen=True)
 class _Options:
-    """The command's options, by their names."""
+    """The options of the command, by name."""
 
     out: str
     weights: str
@@ -46,25 +46,33 @@ class _Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
-    return run_command(_parser(), argv, lambda found: _write(_Options(**vars(found))), "the same command goes on")
+    """Runs the command; returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
+    return run_command(_parser(), argv, lambda found: _write(_Options(**vars(found))), "the same command resumes")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = module_parser("engine.pseudo_labels", __doc__)
-    parser.add_argument("out", metavar="OUT", help="folder to write; becomes a root of a Cityscapes-like data set")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="of the network that labels the frames")
-    parser.add_argument("--backbone", default="erf", metavar="NAME", help="its kind, as for main.py (erf)")
-    parser.add_argument("--data-root", metavar="DIR", help="the data set whose frames are labeled (as for main.py)")
+    parser.add_argument("out", metavar="OUT", help="folder of the new data set, laid out like Cityscapes")
     parser.add_argument(
-        "--every", type=whole_number(1), default=1, metavar="K", help="label frames of numbers divisible by K (1)"
+        "--weights", required=True, metavar="FILE", help="weights of the network that labels the frames"
+    )
+    parser.add_argument(
+        "--backbone", default="erf", metavar="NAME", help="backbone of the network, as for main.py (erf)"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the data set (as for main.py)")
+    parser.add_argument(
+        "--every",
+        type=whole_number(1),
+        default=1,
+        metavar="K",
+        help="label the frames whose number is divisible by K (1)",
     )
     parser.add_argument(
         "--confidence",
         type=float,
         default=0.5,
         metavar="P",
-        help="pixels whose class has a probability below P are ignored (0.5)",
+        help="pixels whose most probable class has a probability below P are ignored (0.5)",
     )
     parser.add_argument("--device", default="auto", choices=DEVICES, help="as for main.py (auto)")
     return parser
@@ -98,14 +106,14 @@ def _write(options: _Options) -> None:
 
 
 def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) -> np.ndarray:
-    """Train ids, uint8 ``H W`` at the frame's size, ``NO_CLASS`` where the class is less probable than that."""
+    """Class indices, uint8 ``H W`` at the frame's size; ``NO_CLASS`` where the probability is below ``confidence``."""
     prediction = segmenter.step(segmenter.prepare(frame), use_memory=False)
     is_unsure = (prediction.probabilities.amax(0) < confidence).cpu().numpy()
     return resize_labels(np.where(is_unsure, np.uint8(NO_CLASS), prediction.labels), frame.shape[:2])
 
 
 def _claim(out: Path, options: _Options, roots: Roots) -> None:
-    """Notes what is written there. Raises ``OptionError`` where labels of other options are there already."""
+    """Writes the options to ``OUT``. Raises ``OptionError`` where it holds labels of other options, or a data set."""
     wanted = {name: value for name, value in asdict(options).items() if name not in ("out", "device")}
     wanted |= {"weights": str(Path(options.weights).resolve()), "data_root": str(roots.root.resolve())}
     file = out / DESCRIPTION

@@ -97,9 +97,11 @@ class RunFolder:
         log.info("%s held another training: its files are now in %s", self.path, aside)
 
     def write_log(self, rows: list[EpochRow]) -> None:
+        """Writes ``automated_log.txt``."""
         write_text(self.log_file, "\n".join([LOG_HEADER, *(str(row) for row in rows)]) + "\n")
 
     def write_best(self, row: EpochRow) -> None:
+        """Writes ``best.txt``, the number and validation IoU of the best epoch."""
         write_text(self.best_file, f"Best epoch is {row.epoch}, with Val-IoU= {row.val_iou:.4f}\n")
 
     def save_best(self, row: EpochRow, content: dict) -> None:
@@ -113,12 +115,15 @@ class RunFolder:
         tensor_files.save(self.checkpoint_file, content, keep_previous=True)
 
     def remove_previous_checkpoint(self) -> None:
+        """Removes the checkpoint before the last one, if there is one."""
         tensor_files.previous(self.checkpoint_file).unlink(missing_ok=True)
 
     def save_epoch_weights(self, epoch: int, content: dict) -> None:
+        """Writes the weights of a checkpoint's content to ``model-EPOCH.pth``."""
         tensor_files.save(self.path / self._epoch_weights.format(epoch=epoch), _weights_alone(content))
 
     def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, be it the one before the last."""
         return any(path.is_file() for path in self.checkpoint_files())
 
     def checkpoint_files(self) -> tuple[Path, Path]:
@@ -126,6 +131,7 @@ class RunFolder:
         return self.checkpoint_file, tensor_files.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
+        """Writes ``report.json``. Raises ``ValueError`` for NaN."""
         write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 

@@ -1,5 +1,4 @@
-"""What a report of a fault needs: versions, the machine, and which attention backends run here and why the others do
-not."""
+"""``--version``: versions, the machine, and which attention backends run here, for bug reports."""
 
 import platform
 import tomllib
@@ -54,7 +53,7 @@ def _processor() -> str:
 
 
 def _backends() -> dict[str, str]:
-    """Whether each backend of the attention runs on the device that would be taken here, or why it does not."""
+    """For each attention backend, that it runs on CUDA where available, else on the CPU, or why it does not."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     query = torch.zeros(1, 16, 2, 2, device=device)
     keys = query.unsqueeze(2)

@@ -60,6 +60,7 @@ def neighborhood(ax: Axes, x: float, y: float) -> None:
 
 
 def main() -> None:
+    """Draws the picture and writes it beside this file."""
     figure, ax = plt.subplots(figsize=(12.6, 5.6), dpi=110)
     ax.set_xlim(0, 15.6)
     ax.set_ylim(0, 7.0)

@@ -1,7 +1,14 @@
-"""Imports go one way: main -> engine -> models | datasets -> utils; lazy imports count too."""
+"""What a module may import and know.
+
+Imports go one way: main -> engine -> models | datasets -> utils; lazy imports count too. Only data sets know their
+number of classes and their names; the options are read without torch.
+"""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +57,100 @@ def test_the_rule_sees_lazy_imports(tmp_path):
     file = tmp_path / "lazy.py"
     file.write_text("def f():\n    from engine.build import loader_of\n    import_module('models.lmanet')\n")
     assert {"engine.build", "models.lmanet"} <= imported_names(file)
+
+
+SOURCES = (".py", ".cpp", ".h", ".cu", ".j2", ".toml")
+# Cityscapes has 19 classes, its networks 20 logits: what these numbers stand for elsewhere, by the line's text.
+OTHER_MEANINGS = {
+    "engine/benchmarks/attention.py": r"_MOST_SECONDS = 20\.0",
+    "engine/benchmarks/stream.py": r"\bROUNDS\b.* = 3, 20, 5",
+    "engine/dashboard/windows.py": r'"margin": ',  # pixels around a plot
+    "engine/reports/plots.py": r"set_xticks\(range\(0, 101, 20\)\)",  # percent
+    "engine/streaming/scene_cuts.py": r"LEAST_DIFFERENCE = 20\.0",  # gray levels
+    "engine/streaming/video_writer.py": r'"crf": "20"',  # quality of H.264
+    "utils/lock.py": r"up to 3\.20\b",  # a version of filelock
+}
+MEBIBYTES = r"<< 20\b|\*\* ?20\b"
+
+
+def source_files(*folders: str) -> list[Path]:
+    return [path for name in folders for path in sorted((PROJECT / name).rglob("*")) if path.suffix in SOURCES]
+
+
+def test_only_data_sets_know_a_number_of_classes():
+    for path in source_files("engine", "models", "utils"):
+        name = str(path.relative_to(PROJECT))
+        allowed = "|".join(filter(None, (MEBIBYTES, OTHER_MEANINGS.get(name))))
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if re.search(r"\b(19|20)\b", line):
+                assert re.search(allowed, line), f"{name}:{number}: {line.strip()}"
+
+
+# A data set in Cityscapes' layout is written; its environment variable decides what an experiment reads.
+MAY_NAME_CITYSCAPES = {"engine/pseudo_labels.py", "engine/experiments/runner.py"}
+
+
+def names_in_code(path: Path) -> set[str]:
+    """Identifiers and imported modules: neither comments nor texts."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    identifiers = {getattr(node, field, None) for node in nodes for field in ("id", "attr", "name", "arg", "asname")}
+    return imported_names(path) | {name for name in identifiers if isinstance(name, str)}
+
+
+def test_only_data_sets_are_named_cityscapes():
+    for path in source_files("engine", "models", "utils"):
+        if path.suffix == ".py" and str(path.relative_to(PROJECT)) not in MAY_NAME_CITYSCAPES:
+            assert not [name for name in names_in_code(path) if "cityscapes" in name.lower()], path
+
+
+def test_parsed_options_end_in_settings():
+    """``argparse.Namespace`` stays where options are parsed and checked."""
+    named = [path.relative_to(PROJECT) for path in source_files("engine", "models") if "Namespace" in path.read_text()]
+    assert {path.parts[:2] for path in named} <= {("engine", "options"), ("engine", "modes")}
+
+
+HEAVY = {"torch", "cv2", "av", "numpy"}
+# What the command line is parsed with, and what plugins register with.
+LIGHT = (
+    "engine/options/*.py",
+    "engine/streaming/output.py",
+    "engine/streaming/outputs/*.py",
+    "engine/evaluation/metric.py",
+    "engine/evaluation/metrics/*.py",
+    "engine/training/schedule.py",
+    "datasets/registry.py",
+    "datasets/cityscapes.py",
+    "models/backbone.py",
+    "models/backbones/*/__init__.py",
+)
+
+
+def heavy_after(code: str) -> tuple[set[str], float]:
+    """Heavy modules that a fresh Python has imported after some code, and the seconds of CPU time that it took."""
+    code += "\nimport time\nprint('\\n', *sys.modules, time.process_time())"
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    *modules, seconds = result.stdout.splitlines()[-1].split()
+    return HEAVY & set(modules), float(seconds)
+
+
+@pytest.mark.parametrize("pattern", LIGHT)
+def test_declarations_are_read_without_torch(pattern):
+    files = [path.relative_to(PROJECT).with_suffix("") for path in sorted(PROJECT.glob(pattern))]
+    assert files
+    imports = "\n".join(f"import {'.'.join(file.parts).removesuffix('.__init__')}" for file in files)
+    assert heavy_after(imports)[0] == set()
+
+
+def test_help_is_answered_at_once():
+    heavy, seconds = heavy_after(
+        "from main import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0"
+    )
+    assert heavy == set()
+    assert seconds < 1  # 0.2 on an idle machine; torch alone takes 2

@@ -1,1 +1,1 @@
-"""``--benchmark``: what the attention, a frame and a whole stream cost."""
+"""``--benchmark``: time and memory of the attention, of a frame, and of a whole stream."""

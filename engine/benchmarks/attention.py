@@ -1,7 +1,7 @@
 """``python main.py --benchmark attention``: time and memory of every attention backend, and a matrix product's rate.
 
-Timings are interleaved: in each round a float32 matrix product, then each backend. So the ratios hold on a shared
-machine. Memory is measured in a fresh process, as the peak resident size above that before the call.
+Timings are interleaved, in each round a float32 matrix product and each backend, so that ratios hold on a busy machine.
+Memory is measured in a fresh process: the peak resident size minus that before the call.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from models.local_attention import BACKENDS, local_attention, why_not
 logger = logging.getLogger(__name__)
 
 _PRODUCT = 1024  # side of the matrices whose product is the reference rate
-_MOST_SECONDS = 20.0  # of all rounds of one backend; slow ones have fewer rounds, at least one
+_MOST_SECONDS = 20.0  # for all rounds of one backend; slow backends run fewer rounds, at least one
 
 Call = tuple[Tensor, Tensor, Tensor]  # query, keys, values
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Shape(NamedTuple):
-    """Sizes of one call."""
+    """Sizes of one call: query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, window ``n n``."""
 
     name: str
     b: int
@@ -47,16 +47,16 @@ class Shape(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """FLOP of a forward: a multiplication and an addition for each channel of each score and each value."""
+        """FLOP of a forward: a multiplication and an addition per channel of each score and each value."""
         return 2 * self.b * self.h * self.w * self.t * self.n**2 * (self.c + self.d)
 
     @property
     def io_bytes(self) -> int:
-        """Inputs plus output in float32."""
+        """Bytes of inputs and output in float32."""
         return 4 * self.b * self.h * self.w * (self.c + self.d + self.t * (self.c + self.d))
 
     def inputs(self) -> Call:
-        """Random query, keys and values, with scores of a few units."""
+        """Random query, keys and values, with scores of moderate size."""
         make = torch.Generator().manual_seed(0)
         shapes = (self.b, self.c, self.h, self.w), (self.b, self.c, self.t, self.h, self.w)
         values = torch.randn(self.b, self.d, self.t, self.h, self.w, generator=make)
@@ -77,7 +77,7 @@ class Spread(NamedTuple):
 
 
 def run(output_folder: Path) -> None:
-    """Prints tables; writes ``attention_benchmark.json`` and, with matplotlib, ``attention_scaling.png``."""
+    """Prints tables; writes ``attention_benchmark.json``, and ``attention_scaling.png`` if matplotlib is installed."""
     output_folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
         "machine": _machine(),
@@ -102,7 +102,7 @@ def _machine() -> dict[str, object]:
 
 
 def _measured(shape: Shape, rounds: int) -> dict[str, Any]:
-    """Seconds, extra memory and ratios of all backends at one shape, on the GPU where there is one."""
+    """Seconds, extra memory and ratios of all backends at one shape, on CUDA where it is available."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     call = _moved(shape.inputs(), device)
     refused = {name: why_not(name, *call, shape.n) for name in BACKENDS if name != "auto"}
@@ -140,7 +140,7 @@ def _moved(call: Call, device: torch.device) -> Call:
 
 
 def _leaves(call: Call) -> Call:
-    """The same tensors as leaves of a graph, without a copy."""
+    """The same tensors as leaves of an autograd graph, not copied."""
     query, keys, values = (x.detach().requires_grad_() for x in call)
     return query, keys, values
 
@@ -166,7 +166,7 @@ def _backward(call: Call, shape: Shape, backend: str) -> Callable[[], object]:
 
 
 def _in_turns(work: dict[Key, Callable[[], object]], rounds: int, device: torch.device) -> dict[Key, Spread]:
-    """One call of each to warm up, then interleaved rounds, fewer of slow ones."""
+    """Times of each function: one warm-up call, then interleaved rounds, fewer for slow functions."""
     left = {name: int(_MOST_SECONDS / _seconds(function, device)) for name, function in work.items()}
     seconds: dict[Key, list[float]] = {name: [] for name in work}
     for turn in range(rounds):
@@ -187,7 +187,7 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, float] | None:
-    """Peak resident size above that before, relative to inputs plus output; None where it cannot be read."""
+    """Extra memory as a multiple of inputs and output; ``None`` where the system does not report it."""
     if not sys.platform.startswith("linux"):
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -197,7 +197,7 @@ def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, 
 def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[str, float]:
     mmap_threshold = -3
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)  # so that freed memory is returned to the system at once
+        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)  # so that freed memory returns to the system at once
     small = Shape("warm up", 1, 2, 2, 1, 8, 8, 3)
     local_attention(*_leaves(small.inputs()), 3, backend=backend).sum().backward()
     call = shape.inputs()
@@ -211,7 +211,7 @@ def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[
 
 
 def _peak(function: Callable[[], object]) -> int:
-    """Bytes that a call adds to the resident size at its peak, results included."""
+    """Bytes that a call adds to the resident size at its peak, its results included."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = _status_bytes("VmRSS")
     function()
@@ -224,7 +224,7 @@ def _status_bytes(field: str) -> int:
 
 
 def _scaling() -> dict[str, dict[str, Any]]:
-    """Seconds of ``auto`` over T, over h * w and over n * n, with the least-squares line of each."""
+    """Seconds of ``auto`` over T, over h * w and over n * n, each with a least-squares line."""
     few = ERFNET._replace(t=1)
     series = {
         "T": [(t, ERFNET._replace(t=t)) for t in (1, 2, 3, 4, 6, 8)],
@@ -249,7 +249,7 @@ def _line(x: list[float], y: list[float]) -> dict[str, Any]:
 
 def _training_steps() -> dict[str, dict[str, Any]]:
     """A training step of LMANet-ERFNet on a clip of 512x1024 with the portable and with the fastest attention."""
-    from models import LMANetConfig, build_lmanet  # needed here only
+    from models import LMANetConfig, build_lmanet  # only here: the rest needs no network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clip = torch.rand(1, 4, 3, 512, 1024, generator=torch.Generator().manual_seed(0)).to(device)
@@ -273,7 +273,7 @@ def _training_steps() -> dict[str, dict[str, Any]]:
 
 def _draw(scaling: dict[str, dict[str, Any]], path: Path) -> None:
     try:
-        from matplotlib.figure import Figure  # needs no window system
+        from matplotlib.figure import Figure  # works without a display
     except ImportError:
         logger.info("matplotlib is not installed, so there is no %s", path.name)
         return

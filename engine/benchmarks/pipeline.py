@@ -1,4 +1,4 @@
-"""The end of ``--benchmark stream``: the pace of a whole stream, MP4 in and out, against that of its network alone."""
+"""The last part of ``--benchmark stream``: frames per second of a whole stream, MP4 in and out, and of its network."""
 
 import statistics
 import tempfile
@@ -13,7 +13,7 @@ from datasets.synthetic.options import StreetOptions
 from engine.streaming.outputs.video import VideoOutput
 from engine.streaming.sources import VideoFile
 from engine.streaming.stream import Stream
-from engine.streaming.video_writer import CODEC
+from engine.streaming.video_writer import add_video_stream
 from models.inference.segmenter import VideoSegmenter
 from utils.class_set import ClassSet
 
@@ -24,7 +24,7 @@ WHAT = (
 
 
 def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
-    """Streams a drawn street of the working size ``rounds`` times; frames per second as ``stream.json`` counts them."""
+    """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``."""
     paces = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -34,19 +34,20 @@ def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
             outputs = [VideoOutput(folder, "overlay", 0.5, FPS, classes)]
             stream = Stream(segmenter, VideoFile(street), outputs, classes)
             stream.run()
-            paces.append(stream.record.pace())
+            pace = stream.record.pace()
+            assert pace is not None  # FRAMES are enough to settle
+            paces.append(pace)
     names = ("frames_per_second", "network_alone", "share_of_network_alone")
     medians = {name: round(statistics.median(pace[name] for pace in paces), 4) for name in names}
     return medians | {"shares": [pace["share_of_network_alone"] for pace in paces], "rounds": rounds, "what": WHAT}
 
 
 def write_street(path: Path, size: tuple[int, int]) -> Path:
-    """An MP4 of a drawn street, height and width as given; odd sides lose a row or column."""
-    height, width = (side - side % 2 for side in size)  # H.264 in 4:2:0 takes even sides
+    """Writes an MP4 of a synthetic street; of odd sides in ``size = (H, W)`` one pixel is left out."""
+    height, width = (side - side % 2 for side in size)  # 4:2:0 needs even sides
     frames, _ = render_clip(StreetOptions(height, width, FRAMES), 0)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(CODEC, rate=Fraction(FPS))
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream = add_video_stream(container, Fraction(FPS), (height, width))
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -1,7 +1,7 @@
-"""``--benchmark stream``: what one frame of a stream costs, by parts, against the same backbone without a memory.
+"""``--benchmark stream``: time of one frame of a stream, by stages, and of the same backbone without a memory.
 
-All variants take turns, frame by frame, so that what else the machine does falls on all of them alike. Weights are
-fresh: the time does not depend on them.
+All variants take turns, frame by frame, so that other load of the machine affects them equally. Weights are random, as
+the time does not depend on them.
 """
 
 import json
@@ -23,6 +23,7 @@ from models.inference.int8 import quantize
 from models.inference.segmenter import VideoSegmenter
 from models.lmanet import LMANet, build_lmanet
 from utils.files import write_text
+from utils.sizes import height_width
 from utils.timing import synchronized_seconds
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def run(
 ) -> dict:
     """Measures, prints a table, writes ``benchmark_stream.json`` and returns its content.
 
-    8-bit integers are calibrated on random frames: of them only the time is measured.
+    Int8 networks are calibrated on random frames, as only their time is measured.
     """
     rounds, config, size = rounds or ROUNDS, network.config, network.work_size
     torch.manual_seed(0)
@@ -83,7 +84,7 @@ def run(
                 start = synchronized_seconds(device)
                 call()
                 seconds.setdefault(name, []).append(synchronized_seconds(device) - start)
-    del calls  # with their networks, which the pipeline does not need
+    del calls  # frees their networks, which the pipeline does not need
     report = {
         "frame_size": list(size),
         "network": {"backbone": config.backbone, "memory_size": config.memory_size, "corr_size": config.corr_size},
@@ -103,7 +104,7 @@ def run(
 
 
 def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: "StageTimes | None" = None) -> Call:
-    """A call that takes one step with a full memory; with ``stages`` it tells them what each part took."""
+    """A call that runs one step with a full memory; ``stages`` records the time of each stage."""
     frame, memory = frame.to(memory_format=torch.channels_last), None
     for _ in range(memory_size):
         _, memory = model.step(frame, memory)
@@ -113,7 +114,7 @@ def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: 
 
 
 class StageTimes:
-    """Adds up the seconds that the parts of a network take, by hooks around their calls."""
+    """Records the seconds of the stages of a network, by hooks around the calls of its modules."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -121,7 +122,7 @@ class StageTimes:
         self._start = 0.0
 
     def attach(self, model: LMANet) -> None:
-        """Times the parts of ``model`` from now on."""
+        """Adds hooks to the modules of ``model``; a baseline has no stages."""
         if model.config.baseline:
             return
         parts = {"encoder": model.encoder, "attention": model.read, "fusion": model.fusion, "decoder": model.decoder}
@@ -131,11 +132,12 @@ class StageTimes:
             part.register_forward_hook(partial(self._ended, stage))
 
     def clear(self) -> None:
+        """Drops the times so far, as those of the warm-up."""
         for values in self.seconds.values():
             values.clear()
 
     def per_frame(self, frames: int) -> dict[str, list[float]]:
-        """Seconds of each stage in each frame; a stage may be called several times in a frame."""
+        """Seconds of each stage in each frame, summed over its calls in the frame."""
         found = {}
         for stage, values in self.seconds.items():
             calls = len(values) // frames
@@ -144,35 +146,35 @@ class StageTimes:
         return found
 
     def _starting(self, part: nn.Module, arguments: tuple) -> None:
-        self._start = synchronized_seconds(self.device)  # no part is inside another
+        self._start = synchronized_seconds(self.device)  # no stage contains another
 
     def _ended(self, stage: str, part: nn.Module, arguments: tuple, output: object) -> None:
         self.seconds[stage].append(synchronized_seconds(self.device) - self._start)
 
 
 def onnx_runtime(single: LMANet, frame: torch.Tensor) -> Call | None:
-    """A call of the single-frame model in ONNX Runtime with as many threads; ``None`` where that is not installed."""
+    """A call of the single-frame network in ONNX Runtime; ``None`` where that is not installed."""
     try:
         import onnxruntime  # noqa: F401
 
         from models.inference.onnx import export_single_frame, runtime_session
     except ImportError as error:
-        log.info("without ONNX Runtime (%s is not installed)", error.name)
+        log.info("ONNX Runtime is not measured: %s is not installed", error.name)
         return None
-    session = runtime_session(export_single_frame(single, tuple(frame.shape[-2:])))
+    session = runtime_session(export_single_frame(single, height_width(frame.shape)))
     inputs = {session.get_inputs()[0].name: frame.numpy()}
     return lambda: session.run(None, inputs)
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, quartiles and least, in milliseconds."""
+    """Median, quartiles and minimum in milliseconds, of seconds."""
     low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     found = {"median": middle, "quartile_1": low, "quartile_3": high, "least": min(values)}
     return {name: round(1000 * value, 3) for name, value in found.items()}
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Medians over the rounds of one variant's time by another's in the same round."""
+    """Ratios of the times of two variants in the same round: medians over the rounds."""
     pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
     pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
     return {
@@ -185,6 +187,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def table(report: dict) -> str:
+    """The report as text."""
     lines = [f"{'milliseconds a frame':<36}{'median':>9}{'quartiles':>18}{'least':>9}"]
     for name, each in [*report["milliseconds"].items(), *((f"  {k}", v) for k, v in report["stages"].items())]:
         quartiles = f"{each['quartile_1']:.1f}-{each['quartile_3']:.1f}"

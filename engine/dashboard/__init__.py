@@ -1,1 +1,1 @@
-"""What a run shows of itself in visdom while it goes on."""
+"""``--visualize``: a running training or evaluation in visdom."""

@@ -1,10 +1,10 @@
 """A non-blocking client of the visdom server: a run sets the contents of windows, a thread sends them.
 
-The client keeps the contents of all windows. So nothing is lost where the server is absent, starts late or restarts:
-once it answers, what it lacks is sent. Of a window that changes faster than it can be sent only the last state is sent;
-the queue is bounded by the number of windows, and of pictures in a history.
+The client keeps the contents of all windows, and sends those that the server lacks: nothing is lost where the server is
+absent, starts late or restarts. Of a window that changes faster than it can be sent, only the last state is sent; the
+queue is bounded by the number of windows, and of pictures in a history.
 
-The thread spends at most 2 % of its time computing, and connects to the loopback interface alone, past all proxies.
+The thread computes for at most 2 % of the time, and connects to the loopback interface only, without proxies.
 """
 
 import http.client
@@ -26,8 +26,8 @@ import websocket
 from utils.files import write_text
 from utils.visdom_settings import HOST, LONGEST_HISTORY
 
-# Own code although visdom has a client: that one posts in the caller's thread and without a time limit, so that a
-# server that hangs stops the run; and what it could not send is lost.
+# Own code although visdom has a client: that one posts in the caller's thread without a timeout, so that a server that
+# hangs stops the run; and contents that it cannot send are lost.
 
 log = logging.getLogger(__name__)
 
@@ -35,32 +35,32 @@ RETRY_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0
 PAUSE_SECONDS = 0.3
 LONGEST_PAUSE_SECONDS = 30.0
-# Seconds to rest for each second of computing.
+# Seconds of sleep for each second of computing.
 REST = 50
-# Pixels of a pane's bar with its line, on the server's page.
+# Height in pixels of a pane's title bar and its line, on the server's page.
 BAR = 15
-# Limit of writing the windows at the end, on a busy machine.
+# Time limit of writing the windows at the end, on a busy machine.
 DISK_SECONDS = 10.0
-# The server's page does not escape names in scripts and addresses.
+# The server's page does not escape these in scripts and addresses.
 UNSAFE_IN_NAMES = re.compile(r"[\x00-\x1f\\/'\"<>&%+#?]")
 LONGEST_NAME_BYTES = 200
 
-# As visdom's own client sends it for a window: "data", "layout" and "opts".
+# Of visdom's protocol, for one window: "data", "layout" and "opts".
 Message = dict[str, Any]
 Render = Callable[[], Message]
-# Called with the row and column of a click in a picture, in its pixels.
+# Called with the row and column of a click in a picture, in pixels of the picture.
 OnClick = Callable[[float, float], None]
 
 
 def environment_name(name: str) -> str:
-    """The name with characters replaced that visdom's page or a file system do not take, and shortened."""
+    """A valid visdom environment and file name: characters that are not allowed are replaced, long names shortened."""
     safe = UNSAFE_IN_NAMES.sub("_", name)
     return safe.encode("utf-8", "replace")[:LONGEST_NAME_BYTES].decode("utf-8", "ignore") or "run"
 
 
 @dataclass(eq=False)
 class _Window:
-    """Contents of a window: one message, or the messages of a history; and how many of them the server has."""
+    """Contents of a window: one message, or the messages of a history; the server has the first ``sent`` of them."""
 
     environment: str
     name: str
@@ -68,7 +68,7 @@ class _Window:
     sent: int = 0
 
     def message(self, position: int, renders: list[Render | Message]) -> Message:
-        """The message at a position of ``renders``, where it is kept once rendered."""
+        """The message at a position of ``renders``, which is rendered on first use."""
         message = renders[position]
         if not isinstance(message, dict):
             renders[position] = message = message()
@@ -76,9 +76,10 @@ class _Window:
 
 
 class Dashboard:
-    """Windows of a run in visdom environments. No call blocks, and none fails because of the server.
+    """Windows of a run in visdom environments; no call blocks, and none fails because of the server.
 
-    ``environments`` are all of the run; windows that the server still holds under their names are closed first.
+    ``environments`` are all environments of the run; windows that the server holds in them are closed at the first
+    connection.
     """
 
     def __init__(self, port: int, environments: Sequence[str], retry_seconds: float = RETRY_SECONDS):
@@ -100,13 +101,13 @@ class Dashboard:
         return self._connected
 
     def show(self, environment: str, window: str, render: Render) -> None:
-        """Replaces the contents of a window. ``render`` is called by the thread."""
+        """Replaces the contents of a window by those that ``render`` returns; the client's thread calls it."""
         with self._lock:
             shown = self._window(environment, window)
             shown.renders, shown.sent = [render], 0
 
     def add(self, environment: str, window: str, render: Render) -> None:
-        """Adds a picture to the history of a window."""
+        """Adds a picture to the history of a window; ``render`` as in ``show``."""
         with self._lock:
             shown = self._window(environment, window)
             shown.renders.append(render)
@@ -114,21 +115,21 @@ class Dashboard:
                 shown.renders, shown.sent = shown.renders[1:], max(0, shown.sent - 1)
 
     def on_click(self, environment: str, window: str, answer: OnClick) -> None:
-        """Registers a callback for clicks on a picture, called by a thread of its own."""
+        """Registers a callback for clicks on a picture; a thread of its own calls it."""
         with self._lock:
             self._clicks[environment, window] = answer
 
     def save(self, folder: Path) -> None:
-        """Writes every environment to ``FOLDER/ENVIRONMENT.json`` soon, in visdom's own format."""
+        """Has the thread write every environment to ``FOLDER/ENVIRONMENT.json``, in visdom's format."""
         with self._lock:
             self._save_to = folder
 
     def wake(self) -> None:
-        """Sends changes without the usual pause, for a user who waits."""
+        """Sends changes without the usual pause, as a user is waiting."""
         self._wake.set()
 
     def close(self, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Flushes changes to disk, and for at most ``seconds`` to the server, if one answers."""
+        """Writes changes to disk, and sends them for at most ``seconds`` if a server answers."""
         self._give_up_at = time.monotonic() + seconds
         self._next_try = 0.0
         self._closing.set()
@@ -145,7 +146,7 @@ class Dashboard:
             self._wake.clear()
             try:
                 self._write_files()
-                # At the end a server that was connected before is tried once more: it may have restarted.
+                # At the end, one more try to connect to a server that was connected before: it may have restarted.
                 if self._connected or ((self._greeted or not closing) and self._connect()):
                     self._send_missing()
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -167,18 +168,18 @@ class Dashboard:
         self._next_try = time.monotonic() + self.retry_seconds
         present = json.loads(self._posted("env_state", {}))
         if not isinstance(present, list):
-            raise ValueError("what answers is no visdom server")
+            raise ValueError("the server that answers is not visdom")
         with self._lock:
             for window in self._windows.values():
                 window.sent = 0
         if not self._greeted:
-            # Windows of an earlier run of the same name, which this one may not have.
+            # Windows of an earlier run of the same name.
             for environment in set(self.environments) & set(present):
                 self._posted("close", {"win": None, "eid": environment})
             addresses = (f"http://localhost:{self.port}/env/{quote(name)}" for name in self.environments)
             log.info("visdom shows this run: %s", " and ".join(addresses))
         elif self._warned:
-            log.info("visdom answers again at http://localhost:%d: what it lacks is sent", self.port)
+            log.info("visdom answers again at http://localhost:%d: missing windows are sent", self.port)
         self._connected = self._greeted = True
         self._listener = threading.Thread(target=self._listen, name="dashboard-clicks", daemon=True)
         self._listener.start()
@@ -190,8 +191,8 @@ class Dashboard:
         if not self._warned and not self._closing.is_set():
             self._warned = True
             log.warning(
-                "--visualize: no visdom server answers at http://localhost:%d (%s); the run goes on, and what is "
-                "missing is sent once one does: start it with `visdom`, or without internet with "
+                "--visualize: no visdom server answers at http://localhost:%d (%s); the run goes on, and windows are "
+                "sent once one answers: start it with `visdom`, or without internet access with "
                 "`python -m utils.visdom_server`",
                 self.port,
                 error,
@@ -209,7 +210,7 @@ class Dashboard:
                 try:
                     message = window.message(position, renders)
                 finally:
-                    # Before it is sent, so that a window that cannot be rendered is not retried for ever.
+                    # Before sending, so that a window that cannot be rendered is not retried forever.
                     with self._lock:
                         if window.renders is renders:
                             window.sent = position + 1
@@ -236,7 +237,7 @@ class Dashboard:
             self._posted("save", {"data": list(environments)})
 
     def _posted(self, endpoint: str, message: Message) -> str:
-        """The server's answer; raises ``OSError`` or ``HTTPException`` where there is none."""
+        """The server's answer. Raises ``OSError`` or ``HTTPException`` where it does not answer."""
         left = max(0.1, min(TIMEOUT_SECONDS, self._give_up_at - time.monotonic()))
         connection = http.client.HTTPConnection(HOST, self.port, timeout=left)
         try:
@@ -248,7 +249,7 @@ class Dashboard:
     def _listen(self) -> None:
         """Handles clicks until the server ends the connection."""
         try:
-            # Connected here, since the library would use the proxy of the environment.
+            # Without this socket the library would use the proxy of the environment.
             direct = socket.create_connection((HOST, self.port), TIMEOUT_SECONDS)
             events = websocket.create_connection(f"ws://{HOST}:{self.port}/vis_socket", socket=direct)
             events.settimeout(None)
@@ -270,15 +271,15 @@ class Dashboard:
             return
         try:
             answer(*_place(event))
-        except Exception:  # nor must a click
+        except Exception:  # nor must an error in a click
             log.warning("the dashboard could not answer a click", exc_info=True)
         self.wake()
 
 
 def _place(event: dict[str, Any]) -> tuple[float, float]:
-    """Row and column of a click as the page of visdom 0.2 counts them: in a picture one pixel wider than requested.
+    """Row and column of a click in pixels of visdom 0.2, whose page draws pictures one pixel wider than requested.
 
-    The page of visdom 0.3, whose panes have versions, draws it 2 pixels narrower, and its middle 8 pixels higher.
+    The page of visdom 0.3, whose panes have versions, draws them 2 pixels narrower, and their middle 8 pixels higher.
     """
     down, right = float(event["image_coord"]["y"]), float(event["image_coord"]["x"])
     pane = event.get("pane_data") or {}
@@ -290,7 +291,7 @@ def _place(event: dict[str, Any]) -> tuple[float, float]:
 
 
 def _stored_window(messages: list[Message]) -> dict[str, Any]:
-    """A window as the server of visdom 0.2 stores it after these messages."""
+    """The window that the server of visdom 0.2 stores after these messages."""
     first, opts = messages[0], messages[0]["opts"]
     kept = {
         "command": "window",
@@ -311,8 +312,9 @@ def _stored_window(messages: list[Message]) -> dict[str, Any]:
 
 
 def saved_window(folder: Path, environment: str, window: str) -> dict[str, Any] | None:
-    """A window of a saved environment, as visdom stores it; ``None`` where there is none."""
+    """A window of a saved environment, in visdom's format; ``None`` where there is none that can be read."""
     try:
-        return json.loads((folder / f"{environment}.json").read_text(encoding="utf-8"))["jsons"][window]
+        found = json.loads((folder / f"{environment}.json").read_text(encoding="utf-8"))["jsons"][window]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return found if isinstance(found, dict) else None

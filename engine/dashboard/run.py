@@ -1,10 +1,10 @@
-"""What a run shows in visdom: one environment with its pictures, one with its graphs, named after its folder."""
+"""The windows of a run in visdom: an environment of pictures and one of graphs, named after the run's folder."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from torch import Tensor
@@ -20,16 +20,17 @@ from engine.reports.scores import MEAN_IOU, confusion_shares, iou_by_name, perce
 from engine.run_folder import EpochRow, RunFolder
 from utils.class_set import ClassSet
 from utils.resize import resize_labels
+from utils.sizes import height_width
 from utils.visualize import colorized, error_map, narrowed
 
 PICTURE_WIDTH = 560
-# Points of the loss by step; when there are more, every second is left out.
+# Points of the loss by step; of more, every second one is dropped.
 MOST_POINTS = 4000
 
 
 @dataclass(frozen=True)
 class _Shot:
-    """The first clip as it was predicted once: the last frame H W 3, prediction and label H W."""
+    """The first clip: its last frame ``H W 3``, and class indices ``H W`` of prediction and label."""
 
     frame: np.ndarray
     prediction: np.ndarray
@@ -37,10 +38,10 @@ class _Shot:
 
 
 class RunDashboard:
-    """Shows a training or an evaluation. Its calls take next to no time: pictures are made by the dashboard's thread.
+    """Shows a training or an evaluation. Calls return at once: the client's thread draws the pictures.
 
-    ``look`` returns what the last frame of the first clip reads from the memory, if there is one; ``rows`` are the
-    epochs that a resumed training has behind it.
+    ``look`` returns the memory view of the first clip, or ``None`` without a memory; ``rows`` are the epochs of a
+    resumed training. Windows are updated every ``steps_plot`` steps, or batches of an evaluation.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class RunDashboard:
         self._losses: list[float] = []
         self._keep_every = 1
         if rows:
-            self._take_up(rows)
+            self._restore(rows)
 
     def see_clip(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
-        """Keeps the first clip of an evaluation; called for every clip."""
+        """Keeps the first clip of an evaluation; an ``OnClip`` callback."""
         if number == 0:
-            size = tuple(frame.shape[-2:])
+            size = height_width(frame.shape)
             self._shot = _Shot(
                 np.ascontiguousarray(frame.permute(1, 2, 0).numpy()),
                 resize_labels(prediction, size).numpy(),
@@ -78,7 +79,7 @@ class RunDashboard:
             )
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Adds the loss of a training step; every ``steps_plot`` steps their mean becomes a point."""
+        """Adds the loss of a training step; the graph shows means over ``steps_plot`` steps."""
         self._losses.append(loss)
         if len(self._losses) < self.steps_plot and step < steps:
             return
@@ -92,7 +93,7 @@ class RunDashboard:
         self._graph("loss by step", "epoch", "loss", (shown,), marks=len(x) < 40)
 
     def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None:
-        """Shows an epoch that is over, and has both environments written to the run's folder."""
+        """Shows a completed epoch, and saves both environments in the run's folder."""
         epochs = [row.epoch for row in rows]
         self._milliseconds[0].append(epochs[-1])
         self._milliseconds[1].append(1000 * validation.network_seconds_per_frame())
@@ -103,13 +104,13 @@ class RunDashboard:
         self.client.save(self._saved)
 
     def progress(self, evaluation: Evaluation) -> None:
-        """Shows how far an evaluation is; called for every batch, it looks at every ``steps_plot``-th."""
+        """Shows the scores so far after every ``steps_plot``-th batch; to be called after each batch."""
         batches = len(evaluation.network_seconds)
         if batches % self.steps_plot == 0:
             self._scores(evaluation, f"the first {evaluation.clips} clips")
 
     def evaluation(self, result: Evaluation) -> None:
-        """Shows an evaluation that is over, and has both environments written to the run's folder."""
+        """Shows a completed evaluation, and saves both environments in the run's folder."""
         clips, seconds = range(1, len(result.network_seconds) + 1), result.network_seconds
         self._milliseconds = list(clips), [1000 * value for value in seconds]
         self._scores(result, f"{result.clips} clips")
@@ -118,16 +119,16 @@ class RunDashboard:
         self.client.save(self._saved)
 
     def wait_for_interrupt(self) -> None:
-        """Goes on answering clicks until Ctrl-C, which ends this wait and nothing else."""
+        """Answers clicks until Ctrl-C."""
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
     def close(self) -> None:
-        """Waits for what is still to be sent, a few seconds at most."""
+        """Sends the remaining windows, for a few seconds at most."""
         self.client.close()
 
-    def _take_up(self, rows: Sequence[EpochRow]) -> None:
-        """Goes on after ``rows`` with what was shown of them, as far as it was saved."""
+    def _restore(self, rows: Sequence[EpochRow]) -> None:
+        """Shows the saved windows of a resumed training again, up to the last of ``rows``."""
         last = rows[-1].epoch
         for window, points in (("loss by step", self._step_points), ("time", self._milliseconds)):
             saved = saved_window(self._saved, self.graphs, window)
@@ -136,11 +137,10 @@ class RunDashboard:
                 points[0].extend(x for x, _ in kept)
                 points[1].extend(y for _, y in kept)
         for window in ("prediction", "errors"):
-            saved = saved_window(self._saved, self.pictures, window)
-            shown = [content for content in (saved or {}).get("content", []) if _epoch_of(content) <= last]
-            for content in shown:
-                message = _picture_again(saved, content)
-                self.client.add(self.pictures, window, lambda message=message: message)
+            saved = saved_window(self._saved, self.pictures, window) or {}
+            for content in saved.get("content", []):
+                if _epoch_of(content) <= last:
+                    self.client.add(self.pictures, window, partial(_saved_picture, saved, content))
         self._curves_of(rows)
 
     def _curves_of(self, rows: Sequence[EpochRow]) -> None:
@@ -189,12 +189,13 @@ class RunDashboard:
             self._picture("frame", lambda: windows.picture("current frame", narrowed(shot.frame, PICTURE_WIDTH)))
         else:
             if self._cell is None:
-                found = telling_cells(shot.label, view.query.shape[-2:], 1, self.classes)
-                self._cell = found[0][1:] if found else tuple(side // 2 for side in view.query.shape[-2:])
+                height, width = height_width(view.query.shape)
+                found = telling_cells(shot.label, (height, width), 1, self.classes)
+                self._cell = found[0][1:] if found else (height // 2, width // 2)
             if first:
                 for name, frame in zip([*view.names(), "current frame"], [*view.past, view.frame], strict=True):
                     self._input(name, frame)
-            self._inspect()
+            self._inspect(view, *self._cell)
             self.client.on_click(self.pictures, "frame", self._clicked)
         self._picture("target", lambda: windows.picture("target", self._colored(shot.label), exact=True))
         self.client.add(
@@ -216,18 +217,17 @@ class RunDashboard:
         if view is not None:
             height, width = narrowed(view.frame, PICTURE_WIDTH).shape[:2]
             self._cell = view.cell_at((down - windows.top_in_pane(height)) / height, right / width)
-            self._inspect()
+            self._inspect(view, *self._cell)
 
-    def _inspect(self) -> None:
-        """Shows where the attention of the chosen pixel goes."""
-        view, (row, column) = self._view, self._cell
+    def _inspect(self, view: MemoryView, row: int, column: int) -> None:
+        """Shows the attention of the feature pixel at ``row, column``."""
 
         @cache
-        def pictures() -> PixelPictures:  # made once, by the thread that sends the first window
+        def pictures() -> PixelPictures:  # drawn once, by the client's thread
             return view.pictures(row, column, PICTURE_WIDTH)
 
         def current() -> dict:
-            # Without a caption, above which the page would count the pixels of a click.
+            # A caption would shift the pixels in which the page counts clicks.
             elsewhere = f", {pictures().elsewhere()}" if pictures().elsewhere() else ""
             return windows.picture(f"pixel {row}, {column} (click twice for another){elsewhere}", pictures().current)
 
@@ -236,7 +236,7 @@ class RunDashboard:
 
         self._picture("frame", current)
         for number in range(len(view.past)):
-            self._picture(f"memory {number + 1}", lambda number=number: memory(number))
+            self._picture(f"memory {number + 1}", partial(memory, number))
 
     def _input(self, name: str, frame: np.ndarray) -> None:
         def render() -> dict:
@@ -256,10 +256,12 @@ class RunDashboard:
 
 
 def _epoch_of(content: dict) -> float:
+    """The epoch in a picture's caption; infinity where there is none."""
     words = content.get("caption", "").replace(",", " ").split()
     return int(words[1]) if len(words) > 1 and words[0] == "epoch" and words[1].isdigit() else float("inf")
 
 
-def _picture_again(saved: dict, content: dict) -> dict:
+def _saved_picture(saved: dict, content: dict) -> dict:
+    """The message that shows a picture of a saved window's history again."""
     opts = {name: saved[name] for name in ("title", "width", "height")}
     return {"data": [{"content": content, "type": "image_history"}], "opts": opts}

@@ -1,4 +1,4 @@
-"""From settings to the dashboard of a run."""
+"""Builds the dashboard of a run from settings."""
 
 import functools
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def dashboard_of(
     baseline: dict | None,
     rows: Sequence[EpochRow] = (),
 ) -> RunDashboard | None:
-    """What shows the run in visdom, if that is asked for; of several processes only the first shows anything."""
+    """The dashboard of a run; ``None`` without ``--visualize``, and in all processes but the first."""
     if not settings.visualize or not distributed.is_first():
         return None
     first_clip = functools.cache(lambda: clips[0].frames)

@@ -1,4 +1,4 @@
-"""Messages for the visdom server: contents of windows, plots in Plotly's format.
+"""Messages for the visdom server: contents of windows; plots are in Plotly's format.
 
 Colors are from the Okabe-Ito palette, which the color-blind can distinguish; lines differ in their dashes too.
 """
@@ -14,7 +14,7 @@ from utils.visualize import data_uri
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PLOT_SIZE = {"width": 520, "height": 330}
-# visdom's page lays panes out in rows of 15 pixels, minus 9, with a bar of 15 above the content.
+# In visdom's page the height of a pane is a number of rows of 15 pixels, minus 9; its title bar takes 15 of them.
 ROW, LOST, BAR = 15, 9, 15
 
 
@@ -29,6 +29,7 @@ class Curve(NamedTuple):
 
 
 def plot_of_curves(title: str, x_title: str, y_title: str, curves: Sequence[Curve], marks: bool = True) -> dict:
+    """A plot of lines; ``marks`` draws their points too."""
     traces = [
         {
             "type": "scatter",
@@ -47,7 +48,7 @@ def plot_of_curves(title: str, x_title: str, y_title: str, curves: Sequence[Curv
 def plot_of_iou(
     title: str, iou: dict[str, float | None], colors: Mapping[str, Color], baseline: dict | None = None
 ) -> dict:
-    """A bar per class, in percent and in the class's color; diamonds for ``baseline``, an earlier evaluation."""
+    """A bar per class, in percent and in the class's color; diamonds at the IoU of ``baseline``, a report."""
     names = list(iou)
     fills = ["#{:02x}{:02x}{:02x}".format(*colors[name]) for name in names]
     traces = [
@@ -75,7 +76,7 @@ def plot_of_iou(
 
 
 def plot_of_confusion(title: str, shares: np.ndarray, names: Sequence[str]) -> dict:
-    """A heat map of shares R K in percent: a row per labeled class (NaN without pixels), a column per prediction."""
+    """A heat map of shares ``K-1 K`` in percent: rows are labels (NaN without pixels), columns predictions."""
     rows, columns = shares.shape
     trace = {
         "type": "heatmap",
@@ -94,27 +95,28 @@ def plot_of_confusion(title: str, shares: np.ndarray, names: Sequence[str]) -> d
 
 
 def pane_height(height: int) -> int:
-    """Height to request for a pane that shows a picture of ``height`` in full."""
+    """Height in pixels to request for a pane that shows all of a picture of ``height``."""
     rows = -(-(height + 2 * BAR + LOST) // ROW)
     return ROW * rows - ROW - LOST
 
 
 def top_in_pane(height: int) -> float:
-    """Offset of the picture below the bar of such a pane, from which the page counts clicks."""
+    """Offset in pixels of the picture in such a pane below its bar, where the page counts clicks from."""
     return (pane_height(height) + ROW - height) / 2
 
 
 def picture(title: str, image: np.ndarray, caption: str = "", exact: bool = False, history: bool = False) -> dict:
-    """An image H W 3, in a pane of its size; ``history`` shows all added images with a slider."""
+    """A picture ``H W 3`` in a pane of its size; ``history`` adds it to a pane with a slider, ``exact`` encodes PNG."""
     content = {"src": data_uri(image, exact), "caption": caption}
     height, width = image.shape[:2]
     below = 26 * history + 22 * bool(caption)
-    # The page draws it one pixel wider than that: in its own size, so that clicks are in its pixels.
+    # The page draws it one pixel wider than requested: in its own size then, so that clicks are in its pixels.
     opts = {"title": title, "width": width - 1, "height": pane_height(height + below)}
     return {"data": [{"content": content, "type": "image_history" if history else "image"}], "opts": opts}
 
 
 def text(title: str, html: str, width: int, height: int) -> dict:
+    """A pane with HTML, of a size in pixels."""
     return {
         "data": [{"content": html, "type": "text"}],
         "layout": {},

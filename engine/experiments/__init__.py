@@ -1,1 +1,1 @@
-"""Experiments from short declarative files: trainings and evaluations of several seeds, and their tables and plots."""
+"""Experiments from short declarative files: trainings and evaluations with several seeds, their tables and plots."""

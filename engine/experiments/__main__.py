@@ -1,9 +1,9 @@
-"""Run an experiment: train and evaluate all arms of its file, with all seeds, and write tables and a figure.
+"""Run an experiment: train and evaluate all arms of its plan with all seeds, and write tables and a figure.
 
     python -m engine.experiments headline
     python -m engine.experiments window --savedir save/window --jobs 4
 
-The same command resumes where it was stopped. Jobs of one thread each are reproducible on the same machine.
+The same command resumes a stopped experiment. Jobs of one thread each are reproducible on the same machine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from utils.lock import FolderLock
 
 @dataclass(frozen=True)
 class _Options:
-    """The command's options, by their names."""
+    """The options of the command, by name."""
 
     name: str
     savedir: str | None
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = module_parser("engine.experiments", __doc__)
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(names())}, or a .toml file like theirs")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(names())}, or a .toml file of a plan")
     parser.add_argument("--savedir", metavar="DIR", help="output folder (save/experiments/NAME)")
     parser.add_argument(
         "--jobs",
@@ -62,7 +62,8 @@ def _run(options: _Options) -> None:
     folder = Path(options.savedir or f"save/experiments/{plan.name}").resolve()
     circumstances = f"{options.threads} threads a command, PyTorch {torch.__version__}, seeds {plan.seeds}."
 
-    def tell(done: list[Chain]) -> None:
+    def report(done: list[Chain]) -> None:
+        """Writes table, figures and picture of the chains that are done, and prints the table."""
         results = read_results(done)
         if not results:
             return
@@ -80,7 +81,7 @@ def _run(options: _Options) -> None:
         print("\n".join(step.text for step in steps))
         return
     with FolderLock(writable_folder(folder, "--savedir"), "--savedir"):
-        run_plan(plan, folder, options.jobs, options.threads, tell)
+        run_plan(plan, folder, options.jobs, options.threads, report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figure of an experiment: the mIoU of every arm, or gains against the plan's axis."""
+"""The figure of an experiment: the mIoU of every arm, or the gains along the plan's axis."""
 
 import io
 import statistics
@@ -17,7 +17,7 @@ LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (INK, ":"))
 
 
 def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> bytes:
-    """A dot per seed, and means; ``at``: positions of arms on the plan's axis, if it has one."""
+    """The figure as PNG: a dot per seed, and means; ``at`` are positions of arms on the axis, if the plan has one."""
     with matplotlib.rc_context(matplotlib.RcParams({**LOOKS, "axes.grid.axis": "y" if at else "x"})):
         if at:
             figure = Figure(figsize=(7.5, 4), layout="constrained")
@@ -35,7 +35,7 @@ def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -
 
 
 def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> None:
-    """Gains of arms over their references, against the axis; a line per ``Arm.line``."""
+    """Draws gains over the references along the axis; a line per ``Arm.line``."""
     names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
     for index, name in enumerate(names):
         color, dashes = LINES[index % len(LINES)]
@@ -55,7 +55,7 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
 
 
 def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], arms: Sequence[str]) -> None:
-    """mIoU from top to bottom, with the mean gain over the reference beside."""
+    """Draws the mIoU of arms from top to bottom, and beside it the mean gain over the reference."""
     references = {plan.reference_of(arm) for arm in arms}
     for row, arm in enumerate(arms):
         values = [100 * value for value in values_of(results, arm, "mIoU").values()]

@@ -6,20 +6,20 @@
     reference = "control"                      # gains are relative to this arm, by seed
     axis = "side of the window"                # the figure shows gains against it, at each arm's ``at``
 
-    [data]                                     # sets of clips, by name: a module that writes them, and its options
+    [data]                                     # data sets, by name: a module that writes them, and its options
     street = "datasets.synthetic --train-clips 400 --size 128x256"
 
     [arms.lmanet]
     data = "street"
-    start = "trained_models/erfnet_street.pth" # a weight file, or another arm, whose last weights are taken
+    start = "trained_models/erfnet_street.pth" # initial weights: a file, or the last ones of another arm
     train = "--lr-start 1e-3 --num-epochs 4"   # absent: the initial weights are evaluated
     evaluate = "--consistency"                 # options of the evaluation
     network = "--corr-size 5"                  # options of both
     at = "5"                                   # on the axis; motion: median motion of its clips, in pixels per frame
-    line = "T = 3"                             # arms of the same name are connected by a line
+    line = "T = 3"                             # arms with the same text are connected by a line
 
-An arm with ``each = [...]`` is one arm for each value, which replaces ``{}`` in its name and its strings. An arm may
-have a ``reference`` of its own.
+An arm with ``each = [...]`` is one arm per value, which replaces ``{}`` in its name and its strings. An arm may have a
+``reference`` of its own.
 """
 
 import math
@@ -39,7 +39,7 @@ MOTION = "motion"
 
 @dataclass(frozen=True)
 class Arm:
-    """One network, or one way to train or evaluate it. Options are split into words."""
+    """One network, or one way to train or evaluate it; options are lists of words."""
 
     name: str
     data: str | None
@@ -53,6 +53,7 @@ class Arm:
 
     @property
     def folder(self) -> str:
+        """Name of the arm's folder."""
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in self.name)
 
 
@@ -69,10 +70,11 @@ class Plan:
     arms: tuple[Arm, ...]
 
     def arm(self, name: str) -> Arm | None:
+        """The arm of that name; ``None`` where there is none."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def reference_of(self, name: str) -> str | None:
-        """Name of the arm that gains of an arm are relative to, None where it has none."""
+        """Name of the arm that the gains of an arm are relative to; ``None`` where it has none."""
         arm = self.arm(name)
         return None if arm is None else arm.reference
 
@@ -82,16 +84,17 @@ class Plan:
         return arm.train is not None or (start is not None and self.depends_on_seed(start))
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds to run an arm with: the first one where the result does not depend on it."""
         return self.seeds if self.depends_on_seed(arm) else self.seeds[:1]
 
 
 def names() -> list[str]:
-    """The experiments that come with the project."""
+    """Names of the shipped plans."""
     return sorted(path.stem for path in PLANS.glob("*.toml"))
 
 
 def read_plan(name_or_file: str) -> Plan:
-    """A plan by its name, or from a TOML file. Raises ``OptionError`` where it cannot be read or is inconsistent."""
+    """A shipped plan by name, or the plan of a TOML file. Raises ``OptionError`` for an invalid plan."""
     path = Path(name_or_file) if name_or_file.endswith(".toml") else PLANS / f"{name_or_file}.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Results of an experiment: one record per arm and seed, as a table, as CSV and as a figure."""
+"""Results of an experiment, one per arm and seed: as a table and as CSV."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ CONSISTENCY = ("TC", "mVC8", "mVC16")
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one evaluation, in [0, 1]; those that were not measured are absent."""
+    """The figures of one evaluation in [0, 1], without those that were not measured."""
 
     arm: str
     seed: int
@@ -42,7 +42,7 @@ def _read(chain: Chain) -> Result:
         figures |= {metric.title: value for metric, value in shown_metrics(report) if metric.name != MEAN_IOU}
         if "consistency" in report:
             consistency = report["consistency"]
-            # A network without a memory has figures of single frames alone.
+            # A network without a memory has only figures of the single frame.
             of = WITH_MEMORY if WITH_MEMORY in consistency["tc"] else SINGLE_FRAME
             figures |= {"TC": consistency["tc"][of], **consistency["mvc"][of]}
         figures = {name: value for name, value in figures.items() if value is not None}
@@ -52,40 +52,43 @@ def _read(chain: Chain) -> Result:
 
 
 def positions(plan: Plan, results: Sequence[Result], folder: Path) -> dict[str, float]:
-    """Where on the plan's axis the arms with results are, by name; ``folder`` is the experiment's, with its data."""
-    there = {result.arm for result in results}
+    """Positions on the plan's axis of the arms with results, by name; ``folder`` is the experiment's."""
+    with_results = {result.arm for result in results}
     places: dict[str, float] = {}
     motion: dict[str, float] = {}  # by data
     for arm in plan.arms:
-        if arm.at is None or arm.name not in there:
+        if arm.at is None or arm.name not in with_results:
             continue
         if not isinstance(arm.at, str):
             places[arm.name] = arm.at
             continue
-        assert arm.at == MOTION and arm.data is not None  # as the plan was checked
+        assert arm.at == MOTION and arm.data is not None  # read_plan has checked it
         if arm.data not in motion:
-            motion[arm.data] = round(median_motion(data_folder(folder, arm.data)), 3)  # beyond: rounding errors
+            motion[arm.data] = round(
+                median_motion(data_folder(folder, arm.data)), 3
+            )  # further digits are rounding errors
         places[arm.name] = motion[arm.data]
     return places
 
 
 def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
-    """Difference of an arm to its reference, by seed that both were run with."""
+    """Difference of an arm to its reference, by the seeds of both; empty for an arm without a reference."""
     reference = plan.reference_of(arm)
     if reference is None or reference == arm:
         return {}
     mine, theirs = (values_of(results, name, measure) for name in (arm, reference))
-    if len(theirs) == 1:  # does not depend on the seed
+    if len(theirs) == 1:  # of a reference that does not depend on the seed
         theirs = dict.fromkeys(mine, next(iter(theirs.values())))
     return {seed: value - theirs[seed] for seed, value in mine.items() if seed in theirs}
 
 
 def values_of(results: Sequence[Result], arm: str, measure: str) -> dict[int, float]:
+    """Values of a measure of an arm, in [0, 1], by seed."""
     return {r.seed: r.figures[measure] for r in results if r.arm == arm and measure in r.figures}
 
 
 def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapping[str, float]) -> str:
-    """The tables: all measures of all arms, gains seed by seed, and the IoU of each class; ``at``: see positions."""
+    """Tables of all measures of all arms with their gains, and of the IoU per class; ``at`` are the ``positions``."""
     arms = [arm.name for arm in plan.arms if any(r.arm == arm.name for r in results)]
     found = dict.fromkeys(measure for result in results for measure in result.figures)
     measures = [measure for measure in found if measure not in CONSISTENCY]
@@ -122,7 +125,7 @@ def mean_and_deviation(values: Iterable[float], signed: bool = False) -> str:
 
 
 def csv_text(results: Sequence[Result]) -> str:
-    """A row per figure: arm, seed, measure, value in [0, 1]."""
+    """Rows of arm, seed, measure and value in [0, 1]."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "measure", "value"])
@@ -138,5 +141,5 @@ def _row(cells: Sequence[str], rule: bool = False) -> list[str]:
 
 
 def results_files(folder: Path) -> tuple[Path, Path, Path]:
-    """Table, CSV and figure of an experiment."""
+    """Paths of the table, the CSV and the figure of an experiment."""
     return folder / "table.md", folder / "results.csv", folder / "figure.png"

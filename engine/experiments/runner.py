@@ -1,8 +1,8 @@
-"""Runs the commands of an experiment, several in parallel, and resumes where it was stopped.
+"""Runs the commands of an experiment, several in parallel, and resumes a stopped one.
 
-Every command is one of ``main.py`` or of a module that writes data, in a process of its own with a fixed number of
-threads, and is recorded. A finished step leaves its command in a file beside its results and is not repeated. Results
-of the same recipe in another experiment beside this one - all have a control, most the same data - are copied.
+A command runs ``main.py``, or a module that writes data, in a process of its own with a fixed number of threads. A
+completed step has its command in a file beside its results, and is not repeated. Results of the same recipe in a
+neighboring experiment are copied: all have a control arm, and most the same data.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 DONE, LOG, RECIPE = "done.txt", "log.txt", ".recipe.json"
 CHECKPOINT = "checkpoint.pth.tar"
-STEPS_SAVE = 100  # steps that a stopped training repeats at most
+STEPS_SAVE = 100  # a stopped training repeats at most this many steps
 CODE = tuple(
     f"{part}/**/*{kind}" for part in ("datasets", "engine", "models", "utils") for kind in (".py", ".cpp", ".h", ".cu")
 )
@@ -43,9 +43,10 @@ TAIL = 600  # characters of a failed step's log that are shown
 
 @dataclass(frozen=True)
 class Step:
-    """One command and the folder that it fills.
+    """One command and the folder of its results.
 
-    options: the value of every option but the folder. Those that are paths of other steps' results are in ``inputs``.
+    ``options`` are the values of all options but the folder, and but those that are results of other steps, which are
+    in ``inputs``.
     """
 
     folder: Path
@@ -55,10 +56,12 @@ class Step:
 
     @property
     def text(self) -> str:
+        """The command as it is typed."""
         return shlex.join(["python", *self.command])
 
     @property
     def recipe_file(self) -> Path:
+        """Path of the step's recipe, beside its folder."""
         return self.beside(RECIPE)
 
     def beside(self, ending: str) -> Path:
@@ -68,7 +71,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one arm with one seed, in order; they may need the results of another chain."""
+    """The steps of one arm with one seed, in order; they may depend on another chain."""
 
     arm: Arm
     seed: int
@@ -76,16 +79,17 @@ class Chain:
 
     @property
     def report(self) -> Path:
+        """Path of the report of the evaluation, the last step."""
         return self.steps[-1].folder / "report.json"
 
 
 def data_folder(folder: Path, name: str) -> Path:
-    """The folder of an experiment's data of that name."""
+    """Folder of a data set of an experiment."""
     return folder / "data" / name
 
 
 def data_steps(plan: Plan, folder: Path) -> list[Step]:
-    """Steps that write the clips of the arms."""
+    """The steps that write the data sets of a plan."""
     steps = []
     for name, (module, *options) in plan.data.items():
         place = data_folder(folder, name)
@@ -95,7 +99,7 @@ def data_steps(plan: Plan, folder: Path) -> list[Step]:
 
 
 def chains(plan: Plan, folder: Path) -> list[Chain]:
-    """All trainings and evaluations: first those without dependencies, so that all jobs have work."""
+    """All trainings and evaluations, those without dependencies first, so that all jobs have work."""
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms if seed in plan.seeds_of(arm)]
     pairs.sort(key=lambda pair: _depth(plan, pair[0]))
     made = {str(step.folder): step for step in data_steps(plan, folder)}
@@ -103,13 +107,13 @@ def chains(plan: Plan, folder: Path) -> list[Chain]:
 
 
 def _depth(plan: Plan, arm: Arm) -> int:
-    """Number of arms that it depends on."""
+    """Number of arms that an arm depends on."""
     start = plan.arm(arm.start)
     return 0 if start is None else 1 + _depth(plan, start)
 
 
 def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, made: dict[str, Step]) -> Chain:
-    """The steps of an arm; ``made`` maps paths of results to the steps that it may depend on; adds its own."""
+    """The steps of an arm; ``made`` maps paths of results to the steps that make them, and receives this arm's."""
     common = [*plan.options, *_data_options(arm, folder), *arm.network]
     steps, weights = [], _weights(plan, folder, arm.start, seed)
     if arm.train is not None:
@@ -148,7 +152,7 @@ def _data_options(arm: Arm, folder: Path) -> list[str]:
 
 
 def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
-    """The last weights of an arm, not its best ones, which are selected on the clips of the evaluation."""
+    """Path of the last weights of an arm: its best ones are selected on the clips of the evaluation."""
     arm = plan.arm(start)
     if arm is None:
         return start
@@ -160,7 +164,7 @@ def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
 class Runner:
     """Runs steps in ``jobs`` parallel processes of ``threads`` threads each.
 
-    library: the folder of this and of other experiments, which may hold results of the same recipe.
+    ``library`` is the folder of this and of other experiments, whose results of the same recipe are copied.
     """
 
     def __init__(self, jobs: int, threads: int, library: Path):
@@ -168,11 +172,15 @@ class Runner:
         self._stopped = threading.Event()
 
     def run(self, data: Iterable[Step], all_chains: Iterable[Chain]) -> None:
-        """Raises ``IncompleteError`` where a command fails, after those that run beside it have ended."""
+        """Runs all steps that are not completed.
+
+        Raises ``IncompleteError`` where a command fails, once those beside it have ended, and ``OptionError`` where a
+        folder holds results of another command.
+        """
         for step in data:
             self._do(step)
         pool = ThreadPoolExecutor(self.jobs)
-        # A chain is submitted after those it starts from: they run or are done when it waits for them.
+        # A chain is submitted after the one that it starts from, so that waiting for that cannot deadlock.
         futures: dict[tuple[str, int], Future] = {}
         try:
             for chain in all_chains:
@@ -201,7 +209,7 @@ class Runner:
             return
         recipe, begun = self._recipe(step), _holds_files(step.folder)
         if begun and _text(step.recipe_file) != recipe:
-            recipe = None  # begun with another recipe: comparable to nothing
+            recipe = None  # begun with another recipe: the results follow from neither
         step.folder.mkdir(parents=True, exist_ok=True)
         if recipe is None:
             step.recipe_file.unlink(missing_ok=True)
@@ -217,7 +225,7 @@ class Runner:
         write_text(done, step.text + "\n")
 
     def _execute(self, step: Step) -> None:
-        # Modules that write data refuse a folder with other files.
+        # Modules that write data refuse a folder that is not empty.
         path = step.beside(".log") if step.command[0] == "-m" else step.folder / LOG
         goes_on = ["--resume"] if (step.folder / CHECKPOINT).is_file() else []
         with path.open("a", encoding="utf-8") as output:
@@ -231,10 +239,12 @@ class Runner:
             ).returncode
         if status:
             tail = path.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip().splitlines()
-            raise IncompleteError(f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it said nothing'}")
+            raise IncompleteError(
+                f"{step.text}: ended with status {status}: {tail[-1] if tail else 'it printed nothing'}"
+            )
 
     def _recipe(self, step: Step) -> str | None:
-        """All that determines the results of a step; None where an input has no recipe.
+        """All that determines the results of a step, as JSON; ``None`` where an input has no recipe.
 
         Files are represented by their digests, inputs by the digests of their recipes.
         """
@@ -247,7 +257,7 @@ class Runner:
         return json.dumps({**values, **circumstances}, indent=1, sort_keys=True) + "\n"
 
     def _twin(self, recipe: str) -> Path | None:
-        """A folder with the results of the same recipe."""
+        """A folder with results of the same recipe; ``None`` where there is none."""
         for pattern in (f"*/data/*{RECIPE}", f"*/*/seed*/*{RECIPE}"):
             for path in sorted(self.library.glob(pattern)):
                 folder = path.with_name(path.name.removesuffix(RECIPE))
@@ -268,7 +278,7 @@ def _text(path: Path) -> str | None:
 
 
 def _content(value: object) -> object:
-    """The SHA-256 of a file for its path, in lists too; other values as they are."""
+    """A value with the paths of files replaced by their SHA-256, in lists too."""
     if isinstance(value, list):
         return [_content(each) for each in value]
     if not isinstance(value, str | Path) or not (PROJECT / value).is_file():
@@ -279,7 +289,7 @@ def _content(value: object) -> object:
 
 @cache
 def _program_digest() -> str:
-    """Digest of all code that steps run: other code may have other results."""
+    """SHA-256 of all code that steps run, as other code may have other results."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in CODE for path in PROJECT.glob(pattern)):
         if "experiments" not in path.relative_to(PROJECT).parts:
@@ -288,7 +298,7 @@ def _program_digest() -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies the results of a step atomically, without its ``DONE`` file, which names its folder."""
+    """Copies the results of a step atomically, without its ``DONE`` file, which contains the name of its folder."""
     part = target.with_name(target.name + PART)
     try:
         if part.exists():
@@ -302,12 +312,12 @@ def _copy(source: Path, target: Path) -> None:
         raise IncompleteError(f"{source}: cannot be copied to {target} ({error}); name another --savedir") from error
 
 
-def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, told: Callable[[list[Chain]], None]) -> None:
-    """Runs the rest of an experiment; calls ``told`` with the finished chains at the end, also after an error."""
+def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, report: Callable[[list[Chain]], None]) -> None:
+    """Runs the remaining steps of an experiment; at the end, also after an error, reports the completed chains."""
     data, all_chains = data_steps(plan, folder), chains(plan, folder)
     steps = [*data, *(step for chain in all_chains for step in chain.steps)]
     write_text(folder / "commands.txt", "\n".join(step.text for step in steps) + "\n")
     try:
         Runner(jobs, threads, folder.parent).run(data, all_chains)
     finally:
-        told([chain for chain in all_chains if chain.report.is_file()])
+        report([chain for chain in all_chains if chain.report.is_file()])

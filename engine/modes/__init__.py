@@ -1,1 +1,1 @@
-"""One file a mode: from the options to what it prints and writes."""
+"""The modes of ``main.py``, one file each: from settings to the output and the files of a run."""

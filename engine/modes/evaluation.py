@@ -1,4 +1,4 @@
-"""``--eval-mode``: one pass over the validation clips, and what it says of the network."""
+"""``--eval-mode``: one pass over the validation clips, and its report."""
 
 import logging
 import sys
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) -> None:
-    """Evaluates, prints the table and writes ``report.json`` and ``report.html``."""
+    """Evaluates the network, prints its scores, and writes ``report.json`` and ``report.html``."""
     wanted = settings.report
     baseline = read_report(wanted.baseline) if wanted.baseline else None
     settings, model = with_network(settings, device)
@@ -44,8 +44,8 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     loader, _ = loader_of(settings.data, clips, device, trains=False)
     picks = BestAndWorst(clips.clips, classes.num_outputs)
     dashboard = dashboard_of(wanted, folder, model, clips, device, baseline)
-    writer = all_of(clip_writer(wanted, folder, clips), picks, dashboard and dashboard.see_clip)
-    on_batch = dashboard and dashboard.progress
+    writer = all_of(clip_writer(wanted, folder, clips), picks, None if dashboard is None else dashboard.see_clip)
+    on_batch = None if dashboard is None else dashboard.progress
     loss = loss_function(classes, model.config.shallow_decoder, device)
     int8 = settings.stream.int8 is not None
     segmenter = segmenter_of(settings, model, device) if int8 or wanted.consistency else None
@@ -107,8 +107,8 @@ def report_page(
     clips: ClipDataset,
     device: torch.device,
 ) -> ReportPage:
-    """The page of an evaluation; the clip that the network is best at is the one whose attention is shown."""
-    from engine.reports.plots import confusion_png  # only here: matplotlib takes long to import
+    """The page of an evaluation; it shows the attention in the clip with the highest IoU."""
+    from engine.reports.plots import confusion_png  # here, as matplotlib takes long to import
 
     counts, classes = result.confusion.counts.cpu().numpy(), clips.dataset.classes
     inspected = None

@@ -1,4 +1,4 @@
-"""``--export-weights`` and ``--export-onnx``: the network as files for other programs."""
+"""``--export-weights`` and ``--export-onnx``: the network in files for other programs."""
 
 import torch
 
@@ -13,14 +13,17 @@ from utils.sizes import format_size
 
 
 def run_export(settings: Settings, path: str) -> None:
-    """Writes the weights under the published names."""
+    """Writes the weights to ``path``, under the published names."""
     _, model = with_network(settings, torch.device("cpu"))
     kind = export_weights(model, path, trained=False)
     print(f"{path}: written as {kind}")
 
 
 def run_onnx_export(settings: Settings, path: str) -> None:
-    """Writes one step of a stream, or the single-frame network, as an ONNX file."""
+    """Writes one step of a stream, or the single-frame network, to ``path`` as ONNX.
+
+    Raises ``OptionError`` where the file cannot be written.
+    """
     settings, model = with_network(settings, torch.device("cpu"))
     refuse_untrained_memory(model)
     content = export_step(model, settings.data.work_size)

@@ -1,4 +1,4 @@
-"""``--stream``: a video without labels, frame by frame."""
+"""``--stream``: labels a video, frame by frame."""
 
 import logging
 from collections.abc import Mapping
@@ -20,13 +20,16 @@ log = logging.getLogger(__name__)
 
 
 def run_stream(settings: Settings, source_name: str, device: torch.device, folder: RunFolder) -> None:
-    """Labels the source, prints and writes the summary. Raises ``IncompleteError`` where that cannot be written."""
+    """Labels the frames of a source, prints and writes a summary.
+
+    Raises ``IncompleteError`` where the source is truncated, or a file cannot be written.
+    """
     refuse_previous(folder.path, settings.stream.overwrite)
     source = open_source(source_name)
     log.info("%s", source.description)
     settings, model = with_network(settings, device)
     segmenter = segmenter_of(settings, model, device)
-    # Only now, when all that could be refused has been read.
+    # Only now, after all that may refuse the options.
     clear_previous(folder.path, [each for each in (source_name, settings.stream.int8) if each])
     stream = stream_of(settings.stream, settings.network.classes, segmenter, source, folder.path)
     folder.describe_run(settings, describe(model))
@@ -44,7 +47,7 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
 
 
 def circumstances(arguments: Mapping[str, object], device: torch.device) -> dict[str, object]:
-    """Where and how something was computed, as JSON holds it."""
+    """Device, threads, PyTorch's version and options of a run: plain values for JSON."""
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),

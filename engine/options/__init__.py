@@ -1,1 +1,1 @@
-"""The options of ``main.py``: the parser, its checks, and the settings that both end in. No torch is imported here."""
+"""The options of ``main.py``: the parser, the checks, and the settings that they result in. Imports no torch."""

@@ -1,4 +1,4 @@
-"""All checks of options that need no network, and the network that they describe. Nothing here imports torch."""
+"""Checks of options, and the configuration of the network that they describe. Imports no torch."""
 
 import argparse
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.sizes import format_size
 
-MOST = 1_000_000_000  # of any count: what is more is a slip of the finger
-FLOW_SIDE = 12  # of the smallest frame that OpenCV's DIS flow takes
+MOST = 1_000_000_000  # of any count: more is taken for a typing error
+FLOW_SIDE = 12  # pixels: the least longer side of frames for OpenCV's DIS optical flow
 
-# Fields of LMANetConfig, and the options that they come from.
+# Fields of LMANetConfig and their options.
 OPTION_OF_FIELD = {
     "backbone": "backbone",
     "memory_size": "stm_queue_size",
@@ -41,9 +41,9 @@ OPTION_OF_FIELD = {
 def checked(
     arguments: Mapping[str, Any], typed: frozenset[str], command: str, classes: ClassSet | None = None
 ) -> Settings:
-    """The settings of parsed options; ``classes`` are those of the data set where they are not given.
+    """The settings of parsed options; ``classes`` default to those of the data set.
 
-    Raises a ``UserError`` for what cannot be done.
+    Raises a ``UserError`` for invalid options and for options that contradict each other.
     """
     options = argparse.Namespace(**arguments)
     dataset = dataset_named(options.dataset)
@@ -66,8 +66,10 @@ def with_fields(
     classes: ClassSet | None = None,
     work_size: tuple[int, int] | None = None,
 ) -> Settings:
-    """The settings with other values of ``LMANetConfig``'s fields, of the classes and of the size of frames, as if
-    they had been typed; all that follows from them is derived anew."""
+    """The settings with other fields of ``LMANetConfig``, classes and size of frames, as if they had been typed.
+
+    Values that depend on them are derived anew. Raises what ``checked`` does.
+    """
     arguments = {**settings.untouched}
     for field, value in fields.items():
         arguments[OPTION_OF_FIELD[field]] = not value if field == "batch_norm" else value
@@ -83,7 +85,7 @@ def typed_fields(settings: Settings) -> dict[str, object]:
 
 
 def option_text(field: str, value: object, preposition: str = "") -> str:
-    """How a field's value is typed, after a preposition: ``with --corr-size 5``, ``without --mask-border``."""
+    """The option for a value of a field, after a preposition: ``with --corr-size 5``, ``without --mask-border``."""
     name = OPTION_OF_FIELD[field].replace("_", "-")
     if not isinstance(value, bool):
         return f"{preposition}--{name} {value}"
@@ -93,7 +95,7 @@ def option_text(field: str, value: object, preposition: str = "") -> str:
 
 
 def network_config(options: argparse.Namespace, classes: ClassSet) -> LMANetConfig:
-    """The network that the options describe; raises ``OptionError`` where they do not go together."""
+    """The configuration of the network. Raises ``OptionError`` for options that contradict each other."""
     return LMANetConfig(
         num_classes=classes.num_outputs,
         backbone=options.backbone,

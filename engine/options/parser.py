@@ -1,4 +1,4 @@
-"""Every option of ``main.py``, in groups, and all checks that need no network. Nothing here imports torch."""
+"""The options of ``main.py``, in groups. Imports no torch: ``--help`` and wrong options are answered at once."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ examples:
   main.py --eval-mode --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 --savedir save/eval_lma_erf
   main.py --training --weights trained_models/erfnet_pretrained.pth --lr-start 2e-4 --lr-strategy plateau_08 \\
       --num-epochs 50 --batch-size 5 --savedir save/training_lma_erf
-  main.py --training --resume ... the same options ... goes on where that training stopped
+  main.py --training --resume ... the same options ...     resumes that training
   main.py --stream drive.mp4 --weights trained_models/lmanet_erf_best.pth --stm-queue-size 4 --save-video overlay \\
       --savedir save/drive
   main.py --eval-mode --baseline-mode --savedir save/eval_erf     the single-frame network alone
@@ -38,9 +38,9 @@ examples:
 
 
 def parse_options(argv: Sequence[str] | None = None) -> Settings:
-    """The settings of a command line; plugins that it names are loaded first.
+    """The settings of a command line (default: ``sys.argv``), whose plugins are loaded first.
 
-    Ends the program with one line and status 2 where options are wrong or contradict each other.
+    Exits with one line on stderr and status 2 where options are invalid or contradict each other.
     """
     try:
         words = sys.argv[1:] if argv is None else list(argv)
@@ -53,7 +53,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Settings:
 
 
 def typed_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
-    """Names of the options that are on the command line, whatever their values."""
+    """Names of the options on the command line, also of those with their default value."""
     defaults = {action: action.default for action in parser._actions}
     try:
         for action in defaults:
@@ -65,7 +65,7 @@ def typed_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
 
 
 def _plugins_in(argv: Sequence[str] | None) -> list[str]:
-    """The plugins of a command line, before the parser is built that knows what they register."""
+    """The plugins of a command line, read before the parser is built, as they register choices of its options."""
     parser = OneLineParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     _add_plugin(parser)
     plugins: list[str] = parser.parse_known_args(argv)[0].plugin
@@ -73,6 +73,7 @@ def _plugins_in(argv: Sequence[str] | None) -> list[str]:
 
 
 def build_parser() -> OneLineParser:
+    """A parser of all options, with the choices that are registered so far."""
     parser = OneLineParser(
         prog=PROGRAM,
         description="LMANet: video semantic segmentation with a local memory attention. Trains and evaluates.",
@@ -98,18 +99,18 @@ def build_parser() -> OneLineParser:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults where they say something, and examples as they are typed."""
+    """Shows defaults except empty ones, and keeps the lines of the examples."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=32, width=min(120, int(os.environ.get("COLUMNS", 110))))
 
-    def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, "", False, argparse.SUPPRESS) or action.nargs == 0
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, "", False, [], argparse.SUPPRESS) or action.nargs == 0
         return action.help if silent else super()._get_help_string(action)
 
 
 class _VersionAction(argparse.Action):
-    """Prints versions and what the machine has, and exits; only then is torch imported."""
+    """Prints versions and properties of the machine, and exits; only then is torch imported."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **more: Any):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **more)
@@ -127,7 +128,7 @@ def _add_plugin(parser: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file of yours that registers a data set, backbone, metric, output or schedule; may be repeated",
+        help="a Python file that registers a data set, backbone, metric, output or schedule; may be repeated",
     )
 
 
@@ -143,43 +144,49 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
     )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
     mode.add_argument(
-        "--benchmark", choices=BENCHMARKS, help="measure the time of a frame, with weights that need not be there"
+        "--benchmark", choices=BENCHMARKS, help="measure the time of the attention, or of a frame, with random weights"
     )
     group.add_argument(
         "--export-onnx",
         metavar="FILE",
-        help="write one step of a stream, or the single-frame network of --baseline-mode, for frames of --work-size",
+        help="write one step of a stream, or with --baseline-mode the single-frame network, as ONNX, for frames of "
+        "--work-size",
     )
     group.add_argument(
         "--export-weights",
         metavar="FILE",
-        help="write --weights under the published names; alone, or before --eval-mode",
+        help="write --weights under the published names; alone or before --eval-mode",
     )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--savedir", required=True, metavar="DIR", help="folder for everything that this run writes")
+    group.add_argument("--savedir", required=True, metavar="DIR", help="folder for all files of the run")
     group.add_argument(
         "--device",
         default="auto",
         choices=DEVICES,
-        help="where to compute; auto takes CUDA, then MPS, then the CPU",
+        help="device to compute on; auto: the first available of CUDA, MPS, CPU",
     )
     group.add_argument(
         "--amp",
         nargs="?",
         const="bfloat16",
         choices=("bfloat16", "float16"),
-        help="with --training and --stream: compute in 16 bits where that is precise enough; training with float16, "
-        "whose gradients are scaled, needs CUDA",
+        help="with --training and --stream: mixed precision; training in float16, with scaled gradients, needs CUDA",
     )
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of weights that start fresh, of order and augmentation"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of fresh weights, of the order of clips, and of augmentation",
     )
-    group.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
+    group.add_argument("--resume", action="store_true", help="resume from the checkpoint in --savedir")
     _add_plugin(group)
-    group.add_argument("--version", action=_VersionAction, help="print what a report of a fault needs, and exit")
+    group.add_argument(
+        "--version", action=_VersionAction, help="print versions and the machine, for bug reports, and exit"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -201,41 +208,42 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--work-size",
         type=_size,
         metavar="HxW",
-        help="frames are resized to this (default: the backbone's; Synthetic: as drawn)",
+        help="size that frames are resized to (default: the backbone's; Synthetic: that of the files)",
     )
     group.add_argument(
-        "--cache", metavar="DIR", help="keep decoded, resized frames here, so that later epochs are fast"
+        "--cache", metavar="DIR", help="cache of decoded, resized frames, which makes later epochs faster"
     )
     group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips per process per step")
-    group.add_argument("--num-workers", type=int, default=4, metavar="N", help="processes that read the data")
+    group.add_argument(
+        "--num-workers", type=int, default=4, metavar="N", help="data loading processes, for each process"
+    )
     group.add_argument(
         "--retries",
         type=int,
         default=4,
         metavar="N",
-        help="where a file that was there cannot be read, as its file system went away, try up to N times again, after "
-        "1, 4, 16, 64, ... seconds",
+        help="retries to read a file whose file system does not answer, after 1, 4, 16, 64, ... seconds",
     )
     group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
     group.add_argument(
         "--control",
         choices=CONTROLS,
-        help="a control experiment: clips that repeat their labeled frame, or have earlier frames, or labels, of "
-        "another clip",
+        help="control experiment: clips that repeat their labeled frame, or with earlier frames, or labels, of another "
+        "clip",
     )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
-    group.add_argument("--model", default="lmanet.py", metavar="FILE", help="the network's file in models/")
+    group.add_argument("--model", default="lmanet.py", metavar="FILE", help="file of the network in models/: lmanet.py")
     group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {', '.join(backbone_names())}")
-    group.add_argument(
-        "--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weights to start from; none: all start fresh"
-    )
-    group.add_argument("--baseline-mode", action="store_true", help="the single-frame network alone, without a memory")
+    group.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weight file; none: random weights")
+    group.add_argument("--baseline-mode", action="store_true", help="the single-frame network, without a memory")
     group.add_argument("--stm-queue-size", type=int, default=3, metavar="T", help="frames in the memory")
-    group.add_argument("--win-size", type=int, default=-1, metavar="S", help="frames of a clip; -1: the memory and one")
-    group.add_argument("--corr-size", type=int, default=21, metavar="N", help="side of the attention's window, odd")
+    group.add_argument(
+        "--win-size", type=int, default=-1, metavar="S", help="frames of a clip; -1: those of the memory and one"
+    )
+    group.add_argument("--corr-size", type=int, default=21, metavar="N", help="side of the attention window, odd")
     group.add_argument(
         "--fusion-strategy", metavar="NAME", help=f"one of {', '.join(FUSION_WIDTH)} (default: the backbone's)"
     )
@@ -244,109 +252,129 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default="all",
         choices=MEMORY_STRATEGIES,
         metavar="NAME",
-        help="which frames of the window are processed: all; skip_01 ... skip_05: every 2nd ... 6th; random: T of them",
+        help="frames of a clip that are processed: all; skip_01 ... skip_05: every 2nd ... 6th; random: T of them",
     )
     group.add_argument(
         "--model-struct", default="original", choices=STRUCTURES, metavar="NAME", help=f"one of {', '.join(STRUCTURES)}"
     )
-    _add_switch(group, "--local-correlation", "attention within the window; --no-: over whole frames")
-    group.add_argument("--learnable-constant", action="store_true", help="one learned score that no value belongs to")
+    _add_switch(group, "--local-correlation", "attention within a window; --no-: over whole frames")
+    group.add_argument(
+        "--learnable-constant",
+        action="store_true",
+        help="a learned score in the softmax of the attention, with value 0",
+    )
     group.add_argument(
         "--mask-border",
         action="store_true",
-        help="neighbors outside of the frame take no part in the attention (published: with score 0 and value 0)",
+        help="leave neighbors outside of the frame out of the attention (published: score 0 and value 0)",
     )
-    group.add_argument("--memorize-first", action="store_true", help="a frame enters the memory before it is read")
-    _add_switch(group, "--align-weights", "query keys start as a copy of the memory's")
-    group.add_argument("--always-decode", action="store_true", help="logits for every frame, not for the last only")
-    group.add_argument("--shallow-dec", action="store_true", help="a 1x1 convolution as decoder, at 1/8 of the size")
-    group.add_argument("--backbone-nobn", action="store_true", help="leave the backbone's batch norms out")
+    group.add_argument(
+        "--memorize-first", action="store_true", help="write a frame to the memory before the memory is read"
+    )
+    _add_switch(group, "--align-weights", "initialize the query's key head as a copy of the memory's")
+    group.add_argument("--always-decode", action="store_true", help="decode every frame, not only the last one")
+    group.add_argument(
+        "--shallow-dec", action="store_true", help="a 1x1 convolution as decoder, at 1/8 of the size of frames"
+    )
+    group.add_argument("--backbone-nobn", action="store_true", help="leave out the backbone's batch norms")
     group.add_argument(
         "--attention-backend",
         default="auto",
         choices=ATTENTION_BACKENDS,
-        help="how the local attention is computed; auto takes the fastest that can",
+        help="implementation of the local attention; auto: the fastest that is available",
     )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument("--num-epochs", type=int, default=150, metavar="N", help="passes over the training clips")
-    group.add_argument(
-        "--lr-start", type=float, default=5e-5, metavar="RATE", help="learning rate of Adam at the start"
-    )
+    group.add_argument("--num-epochs", type=int, default=150, metavar="N", help="epochs to train")
+    group.add_argument("--lr-start", type=float, default=5e-5, metavar="RATE", help="initial learning rate of Adam")
     group.add_argument(
         "--lr-strategy",
         default="pow_09",
         choices=schedule_names(),
         metavar="NAME",
-        help="plateau_03 ... _09: times 0.3 ... 0.9 when the training loss stalls; pow_07, pow_09: polynomial decay to "
-        "--num-epochs; pow_09_b: over 50 epochs, then constant",
+        help="learning-rate schedule: plateau_03 ... _09: times 0.3 ... 0.9 where the training loss stalls; pow_07, "
+        "pow_09: polynomial decay over all epochs; pow_09_b: over 50 epochs, then constant",
     )
-    group.add_argument("--train-encoder", action="store_true", help="do not freeze the encoder")
-    group.add_argument("--train-decoder", action="store_true", help="do not freeze the decoder")
-    group.add_argument("--train-erfnet-shallow-dec", action="store_true", help="train the shallow decoder's 1x1 output")
+    group.add_argument("--train-encoder", action="store_true", help="train the encoder too")
+    group.add_argument("--train-decoder", action="store_true", help="train the decoder too")
+    group.add_argument(
+        "--train-erfnet-shallow-dec", action="store_true", help="train the shallow decoder's 1x1 convolution"
+    )
     group.add_argument(
         "--warm-start",
         type=int,
         default=0,
         metavar="N",
-        help="a fresh memory starts as good as the single frame: its weights follow from the features of N training "
-        "clips, for example 16; 0: random weights, as published",
-    )
-    group.add_argument("--encoder-eval-mode", action="store_true", help="batch norm and dropout as in evaluation")
-    group.add_argument("--decoder-eval-mode", action="store_true", help="the same for the decoder")
-    group.add_argument(
-        "--epochs-save", type=int, default=0, metavar="N", help="keep the weights of every Nth epoch; 0: no"
-    )
-    group.add_argument("--iouTrain", action="store_true", help="IoU on the training clips too")
-    group.add_argument(
-        "--steps-save", type=int, default=0, metavar="K", help="a checkpoint every K steps too; 0: after epochs only"
+        help="initialize a fresh memory from the features of N training clips, such as 16, so that it starts as good "
+        "as the single frame; 0: random weights, as published",
     )
     group.add_argument(
-        "--accumulate", type=int, default=1, metavar="K", help="batches of each process that make one step"
+        "--encoder-eval-mode", action="store_true", help="encoder in evaluation mode (batch norm, dropout)"
     )
-    _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
+    group.add_argument("--decoder-eval-mode", action="store_true", help="decoder in evaluation mode")
+    group.add_argument(
+        "--epochs-save", type=int, default=0, metavar="N", help="keep the weights of every Nth epoch; 0: of none"
+    )
+    group.add_argument("--iouTrain", action="store_true", help="measure IoU on the training clips")
+    group.add_argument(
+        "--steps-save",
+        type=int,
+        default=0,
+        metavar="K",
+        help="write a checkpoint also every K steps; 0: only after epochs",
+    )
+    group.add_argument(
+        "--accumulate", type=int, default=1, metavar="K", help="batches per process per step (gradient accumulation)"
+    )
+    _add_switch(
+        group, "--iouVal", "measure IoU on the validation clips; --no-: the best epoch is that of the lowest loss"
+    )
     group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("processes (under torchrun, what it says counts instead)")
+    group = parser.add_argument_group("processes (torchrun's environment takes precedence)")
     group.add_argument(
-        "--gpus", type=int, default=1, metavar="N", help="processes on this machine, one for each GPU, or on its CPU"
+        "--gpus", type=int, default=1, metavar="N", help="processes on this machine, one per GPU or all on the CPU"
     )
-    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines, all with the same command")
-    group.add_argument("--nr", type=int, default=0, metavar="K", help="number of this machine, from 0")
+    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines; each runs the same command")
+    group.add_argument("--nr", type=int, default=0, metavar="K", help="rank of this machine, from 0")
     group.add_argument("--master-addr", default="localhost", metavar="HOST", help="address of machine 0")
-    group.add_argument("--mport", type=int, default=8888, metavar="PORT", help="port of machine 0 where all meet")
+    group.add_argument("--mport", type=int, default=8888, metavar="PORT", help="port of machine 0 for the rendezvous")
     group.add_argument(
         "--max-restarts",
         type=int,
         default=0,
         metavar="N",
-        help="where a process fails, start all again up to N times, from the last checkpoint",
+        help="where a process fails, restart all from the last checkpoint, up to N times",
     )
 
 
 def _add_reports(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reports")
+    group.add_argument("--loss", action="store_true", help="with --eval-mode: report the loss (training always does)")
     group.add_argument(
-        "--loss", action="store_true", help="with --eval-mode: report the loss too (training always does)"
+        "--use-orig-res", action="store_true", help="also score predictions enlarged to the labels' own size"
     )
     group.add_argument(
-        "--use-orig-res", action="store_true", help="also score predictions enlarged to the labels' size"
-    )
-    group.add_argument("--save-images", action="store_true", help="frame, label, prediction, overlay, errors as PNG")
-    group.add_argument(
-        "--save-all-vals", action="store_true", help="predictions as label ids at the labels' size, for the benchmark"
+        "--save-images", action="store_true", help="write frame, label, prediction, overlay and errors as PNG"
     )
     group.add_argument(
-        "--baseline-path", metavar="DIR", help="an earlier evaluation's --savedir: its IoU and the gain are shown"
+        "--save-all-vals",
+        action="store_true",
+        help="write predictions as ids of label files, at the labels' own size, for the benchmark",
     )
-    group.add_argument("--visualize", action="store_true", help="show the run in visdom, where its server runs")
-    group.add_argument("--port", type=int, default=8097, metavar="PORT", help="of the visdom server")
     group.add_argument(
-        "--steps-plot", type=int, default=50, metavar="N", help="with --visualize: a point of the loss every N steps"
+        "--baseline-path",
+        metavar="DIR",
+        help="--savedir of an earlier evaluation, whose IoU and the gain over it are shown",
+    )
+    group.add_argument("--visualize", action="store_true", help="show the run in visdom, where a server is running")
+    group.add_argument("--port", type=int, default=8097, metavar="PORT", help="port of the visdom server")
+    group.add_argument(
+        "--steps-plot", type=int, default=50, metavar="N", help="with --visualize: plot the loss every N steps"
     )
 
 

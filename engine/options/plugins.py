@@ -1,10 +1,9 @@
-"""``--plugin FILE.py``: a file of the user's that registers data sets, backbones, metrics, outputs or schedules.
+"""``--plugin FILE.py``: a user's file that registers data sets, backbones, metrics, outputs or schedules.
 
-It is the user's own code and runs as such; nothing else is ever imported or run because of an option or a file.
+Only this option runs a user's code: no other option, and no weight file, does.
 """
 
 import importlib.util
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,6 @@ from engine.streaming.output import registered_outputs
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
 from utils.errors import OptionError, UserError
-
-log = logging.getLogger(__name__)
 
 _loaded: set[Path] = set()
 
@@ -60,7 +57,7 @@ def _registered() -> tuple[object, ...]:
 
 
 def _place(error: BaseException, path: Path) -> str:
-    """The line of the file in which an error came up."""
+    """The line of the file that raised an error, as text; empty where none did."""
     lines, trace = [], error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):

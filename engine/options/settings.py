@@ -1,4 +1,4 @@
-"""What the command line asks for, as frozen values that are handed on. Nothing here imports torch."""
+"""The settings of a command line, as frozen dataclasses. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CROP = (713, 713)
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The network, the classes that it predicts and the weights that it starts from (a file, or ``none``).
+    """The network, the classes that it predicts, and the weights that it starts from (a file, or ``none``).
 
-    ``work_size`` is the height and width of its frames. ``other_classes`` says that weights for other classes may be
-    loaded, with a classifier that starts fresh; ``resumes`` that a checkpoint is read instead of the weights.
+    ``work_size`` is the height and width of its frames. With ``other_classes`` weights for other classes may be loaded,
+    and the classifier starts fresh; with ``resumes`` a checkpoint is read instead of the weights.
     """
 
     config: LMANetConfig
@@ -34,8 +34,11 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which clips are read, and how. ``work_size`` is the height and width that frames are resized to; ``window``
-    counts the frames of a clip up to and with the labeled one; ``control`` names a control experiment."""
+    """Which clips are read, and how.
+
+    ``work_size`` is the height and width that frames are resized to, ``window`` the length of a clip in frames, the
+    labeled one included, ``control`` the name of a control experiment.
+    """
 
     dataset: str
     root: str | None
@@ -53,7 +56,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long to train, at which learning rate, and what to do on the way; see the options of the same names."""
+    """Epochs, learning rate, checkpoints and logs of a training; see the options of the same names."""
 
     num_epochs: int
     lr_start: float
@@ -74,8 +77,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """A stream's source, its network's speed-ups and what is watched. ``int8`` names the frames that 8-bit integers are
-    calibrated on; ``outputs`` are the values of all options that outputs declare, by their names."""
+    """The source, speed and outputs of a stream.
+
+    ``int8`` names the source of calibration frames; ``outputs`` are the values of the outputs' own options, by name.
+    """
 
     source: str | None
     every: int
@@ -90,7 +95,7 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What an evaluation, or the validation of a training, reports."""
+    """The reports of an evaluation, or of the validations of a training."""
 
     iou: bool
     loss: bool
@@ -106,7 +111,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """How many processes work together, and where they meet."""
+    """The number of processes, and where they rendezvous."""
 
     gpus: int
     nodes: int
@@ -120,9 +125,9 @@ class ProcessSettings:
 class Settings:
     """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes.
 
-    ``command`` is what was typed; ``arguments`` are the values of all options by name, as files of a run hold them;
-    ``typed`` are the names of those that were on the command line, and ``untouched`` all values before any was derived
-    from another.
+    ``command`` is the command line as it was typed. ``arguments`` are the values of all options by name, as files of a
+    run hold them; ``untouched`` are those before any was derived from another, and ``typed`` the names of the options
+    that were typed.
     """
 
     training: bool
@@ -156,7 +161,7 @@ def settings_of(
     output_names: frozenset[str],
     command: str,
 ) -> Settings:
-    """The settings that checked options stand for."""
+    """The settings of checked options."""
     return Settings(
         training=options.training,
         eval_mode=options.eval_mode,

@@ -1,4 +1,4 @@
-"""The options of ``--stream`` and their checks. Nothing here imports torch."""
+"""The options of ``--stream`` and their checks. Imports no torch."""
 
 import argparse
 
@@ -12,30 +12,32 @@ STREAM_DEFAULTS = {"every": 1, "no_cut_detection": False, "overwrite": False}
 
 
 def add_stream_group(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``--stream`` and of its outputs to a parser."""
     group = parser.add_argument_group("stream")
     group.add_argument("--every", type=int, default=1, metavar="K", help="memorize every Kth frame")
-    group.add_argument(
-        "--no-cut-detection", action="store_true", help="keep the memory where another scene seems to begin"
-    )
+    group.add_argument("--no-cut-detection", action="store_true", help="do not clear the memory at detected scene cuts")
     add_to(group, output_options())
     group.add_argument(
         "--consistency",
         action="store_true",
-        help="how steady labels are over time, with and without the memory; also in --eval-mode",
+        help="measure temporal consistency, with and without the memory; also with --eval-mode",
     )
-    group.add_argument("--compile", action="store_true", help="compile the network first: a minute, then faster")
+    group.add_argument(
+        "--compile", action="store_true", help="compile the network first, which takes a minute; then it is faster"
+    )
     group.add_argument(
         "--int8",
         nargs="?",
         const="",
         metavar="SOURCE",
-        help="8-bit integers on the CPU, by ONNX Runtime, calibrated on frames of SOURCE, which is anything that "
-        "--stream takes; also with --eval-mode, and without SOURCE with --benchmark stream",
+        help="compute in 8-bit integers, on the CPU by ONNX Runtime, calibrated on frames of SOURCE (as for --stream); "
+        "also with --eval-mode, and without SOURCE with --benchmark stream",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream left in --savedir")
+    group.add_argument("--overwrite", action="store_true", help="replace the files of an earlier stream in --savedir")
 
 
 def check_stream(options: argparse.Namespace) -> None:
+    """Raises ``OptionError`` for options of streams that are invalid or contradict others."""
     if options.int8 is not None:
         _check_int8(options)
     if options.every < 1:

@@ -1,1 +1,1 @@
-"""What a run shows of itself in files: tables, pages, plots, pictures of clips, and the memory inspector."""
+"""Reports of a run as files: tables, pages, plots, pictures of clips, and the memory inspector."""

@@ -1,4 +1,4 @@
-"""Pictures and predictions of the clips of an evaluation, as files."""
+"""Writes pictures and predictions of the clips of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,14 @@ from engine.run_folder import RunFolder
 from utils.class_set import ClassSet
 from utils.png import write_png
 from utils.resize import resize_labels
+from utils.sizes import height_width
 from utils.visualize import ERROR_LEGEND, colorized, error_map, legend, overlay, stacked
 
 LEGEND_WIDTH = 640
 
 
 def clip_writer(settings: ReportSettings, folder: RunFolder, clips: ClipDataset) -> OnClip | None:
-    """What is written for each clip, if anything is."""
+    """The callback that writes the files of each clip; ``None`` where the settings ask for none."""
     classes = clips.dataset.classes
     return all_of(
         PictureWriter(folder.images_folder, clips.clips, classes) if settings.save_images else None,
@@ -38,7 +39,7 @@ class PictureWriter:
         self.folder, self.clips, self.classes = folder, clips, classes
 
     def __call__(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
-        size = tuple(frame.shape[-2:])
+        size = height_width(frame.shape)
         image = frame.permute(1, 2, 0).numpy()
         predicted, labeled = (resize_labels(labels, size).numpy() for labels in (prediction, label))
         pictures = {
@@ -53,7 +54,7 @@ class PictureWriter:
 
 
 class PredictionWriter:
-    """Writes predictions as ids of label files, at the labels' own size and under the benchmark's names."""
+    """Writes predictions as ids of label files, at the labels' own size, to ``FOLDER/GROUP/NAME_pred_labelIds.png``."""
 
     def __init__(self, folder: Path, clips: Sequence[Clip], classes: ClassSet):
         self.folder, self.clips, self.classes = folder, clips, classes
@@ -67,18 +68,18 @@ class PredictionWriter:
 
 
 def all_of(*writers: OnClip | None) -> OnClip | None:
-    """One function that calls those of the given ones that are there."""
+    """One callback that calls all of the given ones; ``None`` where all are ``None``."""
     present = [writer for writer in writers if writer is not None]
 
-    def call_each(*clip: object) -> None:
+    def call_each(number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
         for writer in present:
-            writer(*clip)
+            writer(number, frame, prediction, label)
 
     return call_each if present else None
 
 
 def class_legend(classes: ClassSet, width: int) -> np.ndarray:
-    """What the colors of labels and of error maps stand for."""
+    """A legend of the colors of label maps and error maps, RGB uint8 ``H W 3`` of that width."""
     labels = [*classes.names, "without a label"]
     errors, error_colors = [f"errors: {name}" for name, _ in ERROR_LEGEND], [color for _, color in ERROR_LEGEND]
     return stacked([legend(labels, classes.palette, width), legend(errors, error_colors, width)])

@@ -1,4 +1,4 @@
-"""The memory inspector: where the attention of a pixel of the current frame goes in each frame of the memory."""
+"""The memory inspector: the attention of one pixel of the current frame over the frames of the memory."""
 
 from dataclasses import dataclass
 
@@ -15,23 +15,24 @@ from utils.class_set import ClassSet
 from utils.resize import resize_labels
 from utils.visualize import enlarged_to, heat_overlay, heat_scale, marked, narrowed, stacked
 
-# Height of what is shown of a memory frame, in sides of the window.
+# Height of the shown part of a memory frame, in window sides.
 SURROUNDINGS = 1.3
 
 
 @dataclass(frozen=True)
 class PixelPictures:
-    """What is shown of one pixel: the current frame with a mark, and each memory frame, oldest first, with its heat."""
+    """Pictures ``H W 3`` for one pixel: the current frame with the pixel marked, and a heat map over each memory frame,
+    oldest first."""
 
     current: np.ndarray
     past: tuple[np.ndarray, ...]
-    captions: tuple[str, ...]  # of ``past``: which frame it is, and its share of the attention
-    shares: tuple[float, ...]  # of the attention, one a memory frame
-    outside: float  # share that neighbors outside of the frame take
-    sink: float  # share that the learned constant takes
+    captions: tuple[str, ...]  # of ``past``: name of the frame and its share of the attention
+    shares: tuple[float, ...]  # of the attention, one per memory frame, in [0, 1]
+    outside: float  # share of the attention to neighbors outside of the frame
+    sink: float  # share of the attention to the learned constant
 
     def elsewhere(self) -> str:
-        """The shares that no memory frame gets, in words; empty where there are none."""
+        """The attention that goes to no memory frame, as text; empty where there is none."""
         parts = [f"{100 * self.outside:.1f} % outside of the frame"] if self.outside >= 0.0005 else []
         parts += [f"{100 * self.sink:.1f} % to the learned constant"] if self.sink else []
         return ", ".join(parts)
@@ -39,7 +40,10 @@ class PixelPictures:
 
 @dataclass(frozen=True)
 class MemoryView:
-    """One clip as its last frame sees it: pictures H W 3, query keys ``C h w``, memory keys ``C T h w``."""
+    """The last read of a clip: frame and memory frames ``H W 3``, query key ``C h w``, memory keys ``C T h w``.
+
+    ``sink`` is the learned constant, where the network has one.
+    """
 
     frame: np.ndarray
     past: tuple[np.ndarray, ...]
@@ -49,21 +53,22 @@ class MemoryView:
     config: LMANetConfig
 
     def cell_at(self, down: float, right: float) -> tuple[int, int]:
-        """Row and column of the feature pixel at a place in the picture, both given as shares of its sides."""
+        """Row and column of the feature pixel at a position in the picture, in shares of its height and width."""
         height, width = self.query.shape[-2:]
         row, column = int(down * height), int(right * width)
         return min(max(row, 0), height - 1), min(max(column, 0), width - 1)
 
     def attention(self, row: int, column: int) -> PixelAttention:
+        """Attention weights of the feature pixel at ``row, column`` over the memory."""
         if self.config.local:
             window, masked = self.config.corr_size, self.config.mask_border
             return local_weights(self.query, self.keys, row, column, window, self.sink, masked)
         return global_weights(self.query, self.keys, row, column, self.sink)
 
     def pictures(self, row: int, column: int, width: int = 640) -> PixelPictures:
-        """What is shown of the feature pixel at ``row, column``, pictures at most ``width`` wide.
+        """Pictures for the feature pixel at ``row, column``, at most ``width`` pixels wide.
 
-        Memory frames are cut to what surrounds the window where it is small.
+        Memory frames are cropped to the surroundings of the window where it is small.
         """
         attention = self.attention(row, column)
         maps, shown = self._spread(attention.weights, row, column)
@@ -86,13 +91,13 @@ class MemoryView:
         )
 
     def names(self) -> list[str]:
-        """What to call each memory frame, by how many processed frames it lies before the current one."""
+        """Name of each memory frame: its distance to the current frame, in processed frames."""
         newest = 0 if self.config.memorize_first else 1
         ages = range(newest + len(self.past) - 1, newest - 1, -1)
         return [f"memory frame −{age}" if age else "the current frame" for age in ages]
 
     def _surroundings(self, row: int, column: int) -> tuple[slice, slice]:
-        """Rows and columns of the features that are shown of a memory frame."""
+        """Rows and columns of the shown part of a memory frame, in feature pixels."""
         height, width = self.query.shape[-2:]
         tall = round(SURROUNDINGS * self.config.corr_size)
         if not self.config.local or tall >= height:
@@ -103,7 +108,7 @@ class MemoryView:
         return slice(top, top + tall), slice(left, left + wide)
 
     def _cut(self, picture: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
-        """The part of a picture, given in rows and columns of the features, enlarged to the width of the whole."""
+        """The part of a picture at rows and columns in feature pixels, enlarged to the width of the picture."""
         height, width = self.query.shape[-2:]
         down, right = picture.shape[0] / height, picture.shape[1] / width
         rows = slice(round(part[0].start * down), round(part[0].stop * down))
@@ -111,7 +116,7 @@ class MemoryView:
         return enlarged_to(picture[rows, columns], picture.shape[1])
 
     def _spread(self, weights: Tensor, row: int, column: int) -> tuple[Tensor, np.ndarray]:
-        """Weights laid over the whole frame, ``T h w``, and where the window is, ``h w``."""
+        """Weights of the window as maps of the whole frame, ``T h w``, and a mask of the window, ``h w``."""
         height, width = self.query.shape[-2:]
         if not self.config.local:
             return weights, np.ones((height, width), dtype=bool)
@@ -126,9 +131,9 @@ class MemoryView:
 
 @torch.inference_mode()
 def memory_view(model: LMANet, frames: Tensor, device: torch.device) -> MemoryView | None:
-    """What the last frame of a clip (``S 3 H W`` uint8, the processed frames) reads from the memory.
+    """The read of the memory by the last frame of a clip (uint8 ``S 3 H W``, the processed frames).
 
-    ``None`` for a network without a memory. The network is in the mode that it was in, afterwards too.
+    ``None`` for a network without a memory. Evaluates the model and leaves it in its train or evaluation mode.
     """
     config = model.config
     if config.baseline:
@@ -154,10 +159,10 @@ def memory_view(model: LMANet, frames: Tensor, device: torch.device) -> MemoryVi
 def telling_cells(
     prediction: np.ndarray, size: tuple[int, int], count: int, classes: ClassSet
 ) -> list[tuple[int, int, int]]:
-    """Class, row and column of up to ``count`` feature pixels that are worth a look: one of a class, in the order of
-    ``classes.shown_first``, each the pixel of its class nearest to the middle of all of them.
+    """Class index, row and column of up to ``count`` feature pixels to show, one per class.
 
-    ``prediction`` is H W class indices, ``size`` height and width of the features.
+    Classes are in the order of ``classes.shown_first``; the pixel is the one of its class that is nearest to the median
+    position. ``prediction`` is class indices ``H W``, ``size`` the height and width of the features.
     """
     small = resize_labels(prediction, size)  # h w
     in_order = map(classes.names.index, classes.shown_first)
@@ -172,7 +177,7 @@ def _middle(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _last_read(model: LMANet, clip: Tensor) -> tuple[Tensor, FrameMemory]:
-    """Query key ``B C h w`` and memory of the last read of a clip, as the network itself passes them."""
+    """Query key ``B C h w`` and memory that the network reads at the last frame of a clip; by a hook."""
     reads: list[tuple[Tensor, FrameMemory]] = []
 
     def note(read: nn.Module, arguments: tuple) -> None:

@@ -1,6 +1,6 @@
-"""``report.html``: one page that holds all it shows, readable on a phone and without a network.
+"""``report.html``: one self-contained page, readable on a phone and without a network.
 
-The values are prepared here, as texts; the markup is in ``report.html.j2``, which escapes each of them.
+Values are formatted here, as texts; the markup is in ``report.html.j2``, which escapes each of them.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from engine.reports.memory_view import MemoryView, telling_cells
 from engine.reports.picks import PickedClip
 from engine.reports.scores import gain_of, percent
 from utils.class_set import ClassSet, Color
-from utils.sizes import format_size
+from utils.sizes import format_size, height_width
 from utils.visualize import ERROR_LEGEND, colorized, data_uri, error_map, narrowed, png_uri
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -33,7 +33,7 @@ class InspectedClip:
 
 @dataclass(frozen=True)
 class ReportPage:
-    """What the page shows. ``report`` is the content of report.json; parts that are empty are left out."""
+    """The content of the page; empty parts are left out. ``report`` is the content of ``report.json``."""
 
     title: str
     classes: ClassSet
@@ -70,7 +70,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _TableRow:
-    """IoU of a class, or their mean. ``color`` is empty where none is known, ``width`` where there is no bar."""
+    """IoU of a class, or their mean; ``color`` is empty for the mean, ``width``, of the bar, where IoU is undefined."""
 
     name: str
     is_mean: bool
@@ -103,7 +103,7 @@ class _ShownClip:
 
 @dataclass(frozen=True)
 class _Gallery:
-    """Clips under one title, with a legend of the classes that occur in them."""
+    """Clips under one title, with a legend of their classes."""
 
     title: str
     classes: Sequence[_LegendEntry]
@@ -112,7 +112,7 @@ class _Gallery:
 
 @dataclass(frozen=True)
 class _ShownPixel:
-    """A pixel of the features: its class, its place, and where its attention goes."""
+    """A feature pixel: its class, its position, and pictures of its attention."""
 
     name: str
     row: int
@@ -158,7 +158,7 @@ def _figures(report: dict, baseline: dict | None) -> list[_Figure]:
 
 
 def _table_rows(report: dict, baseline: dict | None, classes: ClassSet) -> list[_TableRow]:
-    """IoU of each class and, last, their mean; none where it was not measured."""
+    """Rows of each class and, last, of their mean; no rows where IoU was not measured."""
     if "iou" not in report:
         return []
     had = {} if baseline is None else baseline["iou"]
@@ -202,9 +202,9 @@ def _shown_clip(clip: PickedClip, classes: ClassSet) -> _ShownClip:
 
 
 def _attention(inspected: InspectedClip, classes: ClassSet) -> _Attention | None:
-    """The pixels of the clip that are worth a look; None where there are none."""
+    """The attention of some pixels of the clip; ``None`` where no class has enough pixels."""
     view, clip = inspected.view, inspected.clip
-    cells = telling_cells(clip.prediction, view.query.shape[-2:], SHOWN_PIXELS, classes)
+    cells = telling_cells(clip.prediction, height_width(view.query.shape), SHOWN_PIXELS, classes)
     if not cells:
         return None
     reach = f"its {view.config.corr_size} x {view.config.corr_size} neighbors" if view.config.local else "all pixels"

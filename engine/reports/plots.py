@@ -1,6 +1,7 @@
 """Plots of a run as PNG: curves over the epochs, IoU per class, the confusion matrix, a stream's memory and time.
 
-Free colors are those of Okabe and Ito, which the color-blind tell apart, and lines differ in their dashes too.
+Colors that are not those of classes are from the Okabe-Ito palette, which the color-blind can distinguish; lines differ
+in their dashes too.
 """
 
 import io
@@ -20,24 +21,26 @@ from utils.class_set import ClassSet
 from utils.files import write_bytes
 
 BLUE, VERMILION, GREEN, INK, GRAY = "#0072B2", "#D55E00", "#009E73", "#222222", "#8a8a8a"
-LOOKS = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GRAY,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-# Behind figures that lines may cross.
+LOOKS = matplotlib.RcParams(
+    {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": GRAY,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.grid": True,
+        "grid.color": "#e4e4e4",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+)
+# Background of numbers that lines may cross.
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-# Cells of the confusion matrix from this share on carry their figure.
+# Least share whose number is written in a cell of the confusion matrix.
 WRITTEN_FROM = 0.01
 
 
@@ -49,7 +52,7 @@ def write_training_plots(
     classes: ClassSet,
     baseline: dict | None,
 ) -> None:
-    """Writes ``curves.png`` of all epochs, ``iou.png`` and ``confusion.png`` of the last one's validation."""
+    """Writes ``curves.png`` of all epochs, ``iou.png`` and ``confusion.png`` of the last epoch's validation."""
     title = f"validation of epoch {rows[-1].epoch}"
     iou, mean = iou_by_name(classes.names, confusion.iou()), confusion.mean_iou()
     write_bytes(folder.curves_file, curves_png(rows, best_epoch))
@@ -86,7 +89,7 @@ def iou_png(
     title: str,
     baseline: dict | None = None,
 ) -> bytes:
-    """A bar a class in the class's color, the mean as a line; with an earlier report a diamond for what it had."""
+    """A bar per class in the class's color, a line at the mean, and diamonds at the IoU of ``baseline``, a report."""
     with matplotlib.rc_context(LOOKS):
         figure = Figure(figsize=(8, 0.32 * len(iou) + 1.6), layout="constrained")
         axes = figure.subplots()
@@ -96,9 +99,10 @@ def iou_png(
         axes.barh(places, values, color=fills, edgecolor=INK, linewidth=0.6, height=0.72)
         for place, (name, value) in enumerate(iou.items()):
             text = "neither labeled nor predicted" if value is None else f"{100 * value:.1f}"
-            had = _share(baseline, name) if value is not None else None
-            right = max(100 * (value or 0), 0 if had is None else 100 * had)
-            if had is not None:
+            right = 100 * (value or 0)
+            had = _share(baseline, name)
+            if value is not None and had is not None:
+                right = max(right, 100 * had)
                 text += f"  ({100 * (value - had):+.1f})"
             ink = GRAY if value is None else INK
             axes.text(right + 1.6, place, text, va="center", color=ink, fontsize=9, bbox=PAPER)
@@ -119,13 +123,13 @@ def iou_png(
 
 
 def confusion_png(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
-    """Where the pixels of each labeled class (a row) were put, in percent of the row.
+    """The confusion matrix in percent of the labeled pixels of each class, a row.
 
-    ``counts`` is K K, rows labels, columns predictions; the last row, of what is ignored, is left out.
+    ``counts`` is ``K K``, rows labels, columns predictions; the last row, of the ignore index, is left out.
     """
     shares = confusion_shares(counts)
     rows, columns = shares.shape
-    with matplotlib.rc_context({**LOOKS, "axes.grid": False}):
+    with matplotlib.rc_context(matplotlib.RcParams({**LOOKS, "axes.grid": False})):
         figure = Figure(figsize=(9.4, 8.4), layout="constrained")
         axes = figure.subplots()
         painted = axes.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
@@ -147,7 +151,7 @@ def confusion_png(counts: np.ndarray, names: Sequence[str], title: str) -> bytes
 
 
 def stream_png(samples: dict[str, Sequence[float | None]]) -> bytes:
-    """What a stream needed along the way: resident memory, and the network's time for a frame, both from 0."""
+    """Resident memory and the network's time for a frame over the frames of a stream, both axes from 0."""
     with matplotlib.rc_context(LOOKS):
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         panels = (("resident_mebibytes", "resident memory, MiB", BLUE), ("network_milliseconds", "network, ms", GREEN))
@@ -172,11 +176,10 @@ def _draw_pair(
 
 
 def _draw_baseline(axes: Axes, names: list[str], baseline: dict) -> None:
-    had = [(place, _share(baseline, name)) for place, name in enumerate(names)]
-    had = [(place, share) for place, share in had if share is not None]
+    shares = {place: share for place, name in enumerate(names) if (share := _share(baseline, name)) is not None}
     axes.scatter(
-        [100 * share for _, share in had],
-        [place for place, _ in had],
+        [100 * share for share in shares.values()],
+        list(shares),
         marker="D",
         s=26,
         facecolor="white",
@@ -186,8 +189,8 @@ def _draw_baseline(axes: Axes, names: list[str], baseline: dict) -> None:
         label="baseline",
     )
     if baseline["mean_iou"] is not None:
-        share = 100 * baseline["mean_iou"]
-        axes.axvline(share, color=VERMILION, linestyle="--", linewidth=1.4, label=f"its mean {share:.2f} %")
+        mean = 100 * baseline["mean_iou"]
+        axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1.4, label=f"its mean {mean:.2f} %")
 
 
 def _share(baseline: dict | None, name: str) -> float | None:

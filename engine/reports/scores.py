@@ -1,4 +1,4 @@
-"""What an evaluation says: the table of IoU per class, and the same as JSON."""
+"""The scores of an evaluation: all metrics and the IoU per class, as a table and as JSON."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from utils.errors import OptionError
 from utils.terminal import shaded
 
 MEAN_IOU = "mean_iou"
-# Percentage points of gain or loss that get the deepest color.
+# Gain, or loss, as a share, that is shown in the deepest color.
 DEEPEST_GAIN = 0.1
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage with two digits; ``nan`` where there is none."""
+    """A share as a percentage with two digits; ``nan`` for ``None``."""
     return "nan" if value is None or math.isnan(value) else f"{100 * value:.2f}"
 
 
 def iou_by_name(names: Sequence[str], iou: Tensor) -> dict[str, float | None]:
-    """Class name -> IoU in [0, 1], ``None`` where the class neither is labeled nor predicted."""
+    """IoU in [0, 1] by class name; ``None`` for classes neither labeled nor predicted."""
     return {name: _or_none(value) for name, value in zip(names, iou.tolist(), strict=False)}
 
 
@@ -35,10 +35,9 @@ def iou_table(
     colored: bool = False,
     metric_counts: Mapping[str, Tensor] | None = None,
 ) -> str:
-    """IoU per class and its mean in percent, then all other metrics; with an earlier report also its figures and the
-    gain.
+    """IoU per class and their mean in percent, then all other metrics; with a ``baseline`` report its IoU and the gain.
 
-    ``colored`` puts terminal colors to the figures, by their value; ``metric_counts`` are those of an evaluation.
+    ``colored`` shades the numbers by value, for a terminal; ``metric_counts`` are those of an ``Evaluation``.
     """
     rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
     before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
@@ -61,13 +60,13 @@ def iou_table(
 def scores(
     names: Sequence[str], confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | None = None
 ) -> dict[str, object]:
-    """All metrics and the IoU per class, as JSON holds them."""
+    """All metrics and the IoU per class, plain values for JSON."""
     values = {metric.name: _or_none(value) for metric, value in _values(confusion, metric_counts)}
     return {**values, "iou": iou_by_name(names, confusion.iou())}
 
 
 def _values(confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | None) -> list[tuple[Metric, float]]:
-    """Every metric with its value; ``metric_counts=None``: those that the confusion matrix alone is enough for."""
+    """Every metric with its value, without those that need counts where ``metric_counts`` lacks them."""
     counts = metric_counts or {}
     found = []
     for metric in registered_metrics():
@@ -78,14 +77,14 @@ def _values(confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | No
 
 
 def confusion_shares(counts: np.ndarray) -> np.ndarray:
-    """Counts K K as shares of each row, K-1 K; ``nan`` in rows of classes that are not labeled."""
+    """Counts ``K K`` as shares of each row, ``K-1 K``; NaN in rows of classes that are not labeled."""
     kept = counts[:-1].astype(np.float64)
     totals = kept.sum(axis=1, keepdims=True)
     return np.divide(kept, totals, out=np.full_like(kept, np.nan), where=totals > 0)
 
 
 def read_report(folder: str | Path) -> dict:
-    """The report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
+    """Metrics and IoU from the report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
     path = Path(folder) / "report.json"
     try:
         report = json.loads(path.read_text())
@@ -98,7 +97,7 @@ def read_report(folder: str | Path) -> dict:
 
 
 def gain_of(value: float | None, before: float | None) -> float | None:
-    """What was gained, as a share; ``None`` where one of the two is not known."""
+    """The difference of two shares; ``None`` where either is ``None``."""
     return None if value is None or before is None else value - before
 
 

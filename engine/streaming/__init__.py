@@ -1,1 +1,1 @@
-"""A video without labels, frame by frame: sources, the stream itself, its outputs and its record."""
+"""``--stream``, a video without labels frame by frame: sources, the stream, its outputs, and what is measured."""

@@ -1,7 +1,7 @@
-"""What an output of a stream is: it declares its options, its files and what it needs, and takes frame after frame.
+"""The interface of a stream's outputs: an output declares its options and files, and writes frame after frame.
 
-Outputs are the files in ``engine/streaming/outputs/``, and those that a ``--plugin`` registers. No torch is needed to
-read what they declare.
+Outputs are the files in ``engine/streaming/outputs/``, and those that a ``--plugin`` registers. The parser reads their
+options, so that importing them must import neither torch, NumPy, OpenCV nor PyAV.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ SHIPPED = "engine.streaming.outputs"
 
 
 class LabeledFrame(NamedTuple):
-    """A frame with its labels, and when it is shown: RGB uint8 ``H W 3``, class indices uint8 ``H W``, probabilities
-    float16 ``K h w`` where an output needs them."""
+    """A frame, RGB uint8 ``H W 3``, its presentation time, and its class indices, uint8 ``H W``.
+
+    ``probabilities`` are float16 ``K h w`` at the working size; ``None`` where no output of the stream needs them.
+    """
 
     name: str
     image: np.ndarray
@@ -36,7 +38,7 @@ class LabeledFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What an output is told of its stream: the folder to write to, the classes, frames per second of the source."""
+    """What an output knows of its stream: the folder to write to, the classes, and the source's frames per second."""
 
     folder: Path
     classes: ClassSet
@@ -44,10 +46,11 @@ class StreamInfo:
 
 
 class Output(ABC):
-    """Takes one labeled frame after the other, in a thread of its own.
+    """Writes labeled frames, one after the other, in a thread of its own.
 
-    ``name`` is what messages and ``stream.json`` call it; ``options`` are added to ``main.py``; ``leaves`` are names of
-    files and folders in the save folder that it writes, which ``--overwrite`` removes before another stream.
+    ``name`` is its name in messages and in ``stream.json``; ``options`` are added to ``main.py``; ``leaves`` are the
+    names of the files and folders that it writes in ``--savedir``, which ``--overwrite`` removes before another stream.
+    With ``needs_probabilities`` frames come with probabilities.
     """
 
     name: ClassVar[str]
@@ -58,28 +61,28 @@ class Output(ABC):
     @classmethod
     @abstractmethod
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Output | None:
-        """The output that the parsed options ask for, by their names (``save_video``); ``None`` where they do not."""
+        """The output for the values of its options, by name (``save_video``); ``None`` where they do not ask for it."""
 
     @classmethod
     def check_options(cls, values: Mapping[str, object]) -> None:
-        """Raises ``OptionError`` for values that cannot be; called before torch is imported."""
+        """Raises ``OptionError`` for invalid values of its options; called before torch is imported."""
         return
 
     @abstractmethod
     def write(self, frame: LabeledFrame) -> None:
-        """Takes the next frame. Raises ``OSError`` or ``IncompleteError`` where it cannot be written."""
+        """Writes the next frame. Raises ``OSError`` or ``IncompleteError`` where it cannot be written."""
 
     def close(self) -> None:
-        """Completes what was written."""
+        """Completes the files after the last frame."""
         return
 
     def abandon(self) -> str:
-        """Ends after an error and returns what is left under which name."""
+        """Closes the files after an error; returns a text that tells which of them are left."""
         return f"what {self.name} wrote until then is left"
 
 
 def frame_file_name(name: str) -> str:
-    """What the files of a frame are called: as the frame, without the ending of Cityscapes' frames."""
+    """Name for the files of a frame: the frame's, without the ending ``_leftImg8bit`` of Cityscapes' file names."""
     return name.removesuffix("_leftImg8bit")
 
 
@@ -87,7 +90,7 @@ _OUTPUTS: dict[str, type[Output]] = {}
 
 
 def register_output(output: type[Output]) -> type[Output]:
-    """Makes an output known to ``--stream``; usable as a decorator.
+    """Registers an output for ``--stream``; a class decorator.
 
     Raises ``OptionError`` for a name that is taken, and for an output without a name, options or leaves.
     """
@@ -101,13 +104,13 @@ def register_output(output: type[Output]) -> type[Output]:
 
 
 def registered_outputs() -> Sequence[type[Output]]:
-    """All outputs, those of the project first."""
+    """All outputs, the shipped ones first."""
     import_all(SHIPPED)
     return tuple(_OUTPUTS.values())
 
 
 def output_options() -> tuple[Option, ...]:
-    """The options of all outputs; one that several declare occurs once, as the first of them declares it."""
+    """The options of all outputs; an option that several outputs declare occurs once."""
     by_flag: dict[str, Option] = {}
     for output in registered_outputs():
         for option in output.options:

@@ -1,4 +1,4 @@
-"""What an earlier stream left in the folder: refused, or removed where that was asked for."""
+"""Files of an earlier stream in ``--savedir``: refused, or removed with ``--overwrite``."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SUMMARY, PLOT = "stream.json", "stream.png"
 
 
 def refuse_previous(folder: Path, overwrite: bool) -> None:
-    """Raises ``OptionError`` where an earlier stream left something in the folder and not ``overwrite``."""
+    """Raises ``OptionError`` where the folder holds files of an earlier stream, unless ``overwrite``."""
     found = _left_by_a_stream(folder)
     if found and not overwrite:
         raise OptionError(
@@ -20,7 +20,7 @@ def refuse_previous(folder: Path, overwrite: bool) -> None:
 
 
 def clear_previous(folder: Path, sources: Sequence[str]) -> None:
-    """Removes what an earlier stream left. Raises ``OptionError`` where one of the sources would go with it."""
+    """Removes the files of an earlier stream. Raises ``OptionError`` where one of the sources is among them."""
     found = _left_by_a_stream(folder)
     for source in sources:
         if any(Path(source).resolve().is_relative_to(path.resolve()) for path in found):

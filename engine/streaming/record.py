@@ -1,4 +1,4 @@
-"""What is counted while a stream runs: frames, labels, speed, memory. Nothing in it grows with the video's length."""
+"""Measurements of a running stream: frames, labels, speed, memory; of constant size, however long the video is."""
 
 import statistics
 import time
@@ -11,8 +11,8 @@ from engine.streaming.threads import REMEMBERED
 from utils.class_set import ClassSet
 from utils.timing import resident_mebibytes
 
-SETTLED_AFTER = 10  # frames: until then queues fill, memory is allocated, code is compiled
-MOST_SAMPLES = 400  # when there are as many, every second one is dropped
+SETTLED_AFTER = 10  # frames of warm-up: queues fill, memory is allocated, code is compiled
+MOST_SAMPLES = 400  # of these every second one is dropped
 ALONE_IS = (
     "the network's steps on the last frame, timed once reading and writing had ended; frames per second are those from "
     f"frame {SETTLED_AFTER} to the last, while all went on side by side"
@@ -20,7 +20,7 @@ ALONE_IS = (
 
 
 class Sample(NamedTuple):
-    """How it stood at a frame; the memory is ``None`` where the system does not tell."""
+    """Memory and time at one frame; the memory is ``None`` where the system does not report it."""
 
     frame: int
     resident_mebibytes: float | None
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class StreamRecord:
-    """Counts frames by their labels and the time that the network took for each."""
+    """Counts frames and their labels, and records the network's time for each."""
 
     def __init__(self, classes: ClassSet):
         self.classes = classes
@@ -43,7 +43,7 @@ class StreamRecord:
         self._settled_at = self._last_at = 0.0
 
     def add(self, labels: np.ndarray, network_ms: float) -> None:
-        """Counts a frame by its labels at the working size."""
+        """Adds a frame: class indices ``H W`` at the working size, and the network's time in milliseconds."""
         self.network_ms.append(network_ms)
         self._pixels += np.bincount(labels.ravel(), minlength=len(self._pixels))
         if self.frames % self._sample_every == 0:
@@ -55,11 +55,11 @@ class StreamRecord:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the pace since ``SETTLED_AFTER`` frames says something."""
+        """Whether enough frames have followed the warm-up to measure the pace."""
         return self.frames > 2 * SETTLED_AFTER
 
     def pace(self) -> dict | None:
-        """Frames per second once all had settled, and what the network alone would give; ``None`` for a few frames."""
+        """Frames per second after the warm-up, and those of the network alone; ``None`` for too few frames."""
         if not self.is_settled:
             return None
         found: dict = {
@@ -76,7 +76,7 @@ class StreamRecord:
         return found
 
     def class_shares(self) -> dict[str, float]:
-        """Class name -> share of all pixels, for classes that were seen."""
+        """Share of all pixels in [0, 1] by class name, for the classes that occurred."""
         total = max(1, int(self._pixels.sum()))
         return {
             name: round(int(n) / total, 6) for name, n in zip(self.classes.output_names, self._pixels, strict=True) if n

@@ -5,15 +5,15 @@ from collections import deque
 import cv2
 import numpy as np
 
-THUMBNAIL = (64, 32)  # width, height: too coarse for motion to matter much
-SAMPLES = 4  # pixels of the frame across one of the thumbnail, which are enough for its mean
+THUMBNAIL = (64, 32)  # width, height: so coarse that motion changes it little
+SAMPLES = 4  # pixels of the frame that are averaged along each side of a thumbnail's pixel
 LEAST_DIFFERENCE = 20.0  # gray levels, mean over the thumbnail
 TIMES_THE_USUAL = 3.0
-RECENT = 8  # differences of which the median is taken
+RECENT = 8  # differences whose median is the usual one
 
 
 class SceneCuts:
-    """Detects cuts: frames that differ from the last one by much, and by much more than usual."""
+    """Detects cuts: frames that differ from the last one by much, and by several times the recent difference."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
@@ -26,7 +26,7 @@ class SceneCuts:
         if last is None:
             return False
         difference = float(np.abs(thumbnail - last).mean())
-        # A median, so that one cut does not hide the next one, and sustained motion soon counts as usual.
+        # The median adapts to sustained motion, and one cut does not raise it and so hide the next one.
         usual = float(np.median(self._differences)) if self._differences else difference
         self._differences.append(difference)
         return difference > max(LEAST_DIFFERENCE, TIMES_THE_USUAL * usual)
@@ -34,5 +34,5 @@ class SceneCuts:
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     step = max(1, min(image.shape[0] // THUMBNAIL[1], image.shape[1] // THUMBNAIL[0]) // SAMPLES)
-    sampled = np.ascontiguousarray(image[::step, ::step])  # of a large frame a few pixels are enough
+    sampled = np.ascontiguousarray(image[::step, ::step])  # faster than averaging all pixels
     return cv2.resize(sampled, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -1,4 +1,4 @@
-"""From settings to a segmenter and a stream."""
+"""Builds the segmenter and the stream from settings."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CALIBRATION_FRAMES = 16
 
 
 def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> VideoSegmenter:
-    """The segmenter of a stream, or of an evaluation that follows whole videos."""
+    """The segmenter of a stream, or of an evaluation of whole videos."""
     stream = settings.stream
     return VideoSegmenter(
         model,
@@ -33,7 +33,7 @@ def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> Vid
 
 
 def calibration_frames(stream: StreamSettings) -> list[np.ndarray] | None:
-    """Frames, RGB uint8 ``H W 3``, that ``--int8`` names; ``None`` where it is not given."""
+    """Frames, RGB uint8 ``H W 3``, from the source that ``--int8`` names; ``None`` without ``--int8``."""
     if stream.int8 is None:
         return None
     return spread_frames(open_source(stream.int8, "--int8"), CALIBRATION_FRAMES)
@@ -42,7 +42,7 @@ def calibration_frames(stream: StreamSettings) -> list[np.ndarray] | None:
 def stream_of(
     settings: StreamSettings, classes: ClassSet, segmenter: VideoSegmenter, source: FrameSource, folder: Path
 ) -> Stream:
-    """A stream from the source into the outputs that were asked for."""
+    """A stream from the source into the outputs of the settings."""
     info = StreamInfo(folder, classes, source.fps)
     outputs = [output.from_options(settings.outputs, info) for output in registered_outputs()]
     names = prediction_names(segmenter)

@@ -1,6 +1,6 @@
 """Sources of frames: a video file, a folder, a pattern of file names, or a camera.
 
-Video files are decoded by PyAV: unlike OpenCV it distinguishes the end of a file from a truncated one.
+Video files are decoded by PyAV, which unlike OpenCV distinguishes the end of a file from a truncated file.
 """
 
 import glob
@@ -19,16 +19,16 @@ from datasets.images import read_picture
 from utils.errors import DataError, IncompleteError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-DEFAULT_FPS = 17.0  # Cityscapes' rate, for frames in single files
-MOST_FPS = 1000.0  # cameras that report more report nonsense
-MOST_CAMERAS = 1000  # larger numbers are no cameras, and OpenCV takes none beyond 32 bits
+DEFAULT_FPS = 17.0  # for frames in single files: that of Cityscapes
+MOST_FPS = 1000.0  # a rate above, as some cameras report, is taken for an error
+MOST_CAMERAS = 1000  # a larger number is taken for an error; OpenCV does not take more than 32 bits
 # An intact file may be a little shorter than its header says: by this share, and by at most these seconds.
 MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
-LONGEST_STEP = 125  # frames from one that is taken to the next: the skipped ones are decoded too
+LONGEST_STEP = 125  # from one calibration frame to the next: the skipped frames are decoded too
 
 
 class SourceFrame(NamedTuple):
-    """A frame, RGB uint8 ``H W 3``, its name, unique in the source, and its presentation time."""
+    """A frame, RGB uint8 ``H W 3``, with a name that is unique in its source, and its presentation time."""
 
     name: str
     image: np.ndarray
@@ -39,20 +39,25 @@ class FrameSource(Protocol):
     """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated."""
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """The source as text, for messages and ``stream.json``."""
+        ...
 
     @property
-    def fps(self) -> float: ...
+    def fps(self) -> float:
+        """Frames per second."""
+        ...
 
     @property
     def count(self) -> int | None:
-        """Expected number of frames; None where it is unknown."""
+        """Expected number of frames; ``None`` where it is unknown."""
+        ...
 
     def __iter__(self) -> Iterator[SourceFrame]: ...
 
 
 def open_source(source: str, option: str = "--stream") -> FrameSource:
-    """The source that a command-line argument names; raises ``DataError`` where it holds no frames."""
+    """The source that the value of ``option`` names. Raises ``DataError`` where it does not exist or has no frames."""
     path = Path(source)
     if source.isdecimal() and not path.exists():
         return Camera(int(source), option)
@@ -83,13 +88,13 @@ def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
         files = source.files[:: max(1, len(source.files) // count)][:count]
         return [frame.image for frame in ImageFiles(source.description, files, "")]
     if isinstance(source, Camera):
-        raise DataError(f"{source.description} has no frames yet to spread over: expected a video or a folder")
+        raise DataError(f"{source.description} cannot be read in advance: expected a video or a folder")
     step = min(LONGEST_STEP, max(1, (source.count or count) // count))
     frames: list[np.ndarray] = []
     try:
         frames.extend(frame.image for frame in islice(source, 0, step * count, step))
     except IncompleteError:
-        if not frames:  # else those will do
+        if not frames:  # of a truncated file those before its end are enough
             raise
     return frames
 
@@ -102,7 +107,7 @@ class ImageFiles:
             raise DataError(problem)
         self.files = sorted(files, key=_counting_order)
         self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
-        self._numbered = len({file.stem for file in files}) < len(files)  # as in folders of several cameras
+        self._numbered = len({file.stem for file in files}) < len(files)  # equal names in several folders
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for position, file in enumerate(self.files):
@@ -144,7 +149,7 @@ class VideoFile:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                for packet in container.demux():  # of audio too: the duration is that of the longest stream
+                for packet in container.demux():  # audio too: the header's duration is that of the longest stream
                     reached = max(reached, _end_of(packet))
                     for frame in stream.decode(packet) if packet.stream is stream else ():
                         if frame.is_corrupt:
@@ -162,16 +167,16 @@ class VideoFile:
 
     def _source_frame(self, frame: av.VideoFrame, number: int) -> SourceFrame:
         image = frame.to_ndarray(format="rgb24")
-        quarters = round(frame.rotation / 90)  # the display matrix of phone videos, counterclockwise
+        quarters = round(frame.rotation / 90)  # counterclockwise, as phones store upright videos
         upright = np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
         seconds = number / self.fps if frame.time is None else frame.time
         return SourceFrame(f"{self.path.stem}_{number:06d}", upright, seconds)
 
     def _ends_early(self, decoded: int, reached: float) -> bool:
-        """Whether the file ends before the duration in its header; False where one of the two is unknown."""
+        """Whether the file ends before the duration in its header; ``False`` where either is unknown."""
         if not self._seconds or not reached:
             return False
-        one_frame = reached / decoded  # the duration of the last one is not always known
+        one_frame = reached / decoded  # the last frame's duration is not always known
         return reached + one_frame < self._seconds - min(MISSING_SHARE * self._seconds, MISSING_SECONDS)
 
 
@@ -184,9 +189,7 @@ class Camera:
         if number >= MOST_CAMERAS:
             raise absent
         previous = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # an absent camera is reported once, by the error below
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below reports an absent camera
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
@@ -214,7 +217,7 @@ class Camera:
 def _numbered(pattern: Path) -> list[Path]:
     """Files that match a printf pattern such as ``frame_%06d.png``, whatever number they start at."""
     parts = re.fullmatch(r"(.*)%0?(\d*)d(.*)", pattern.name, re.DOTALL)
-    assert parts is not None  # as open_source has looked for the placeholder
+    assert parts is not None  # open_source has found the placeholder
     before, width, after = parts.groups()
     digits = rf"\d{{{int(width or 1)},}}"
     matches = re.compile(re.escape(before) + digits + re.escape(after))

@@ -1,4 +1,4 @@
-"""A video of any length through the network, frame by frame: reading, the network and writing go on side by side."""
+"""A video of any length, frame by frame: reading, the network and the outputs run in parallel threads."""
 
 import errno
 import json
@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,12 +37,12 @@ from utils.timing import synchronized_seconds
 log = logging.getLogger(__name__)
 
 SHOWN_CUTS = 10
-# The network is timed alone after a stream, for so small a share of the stream's own time, and for so many steps.
+# Timing of the network alone, after a stream: share of the stream's duration, least and most steps.
 ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 7, 50
 
 
 class Prepared(NamedTuple):
-    """A frame as it came, resized for the network ``1 3 H W``, and whether it begins a new scene."""
+    """A source's frame, the same resized for the network, uint8 ``1 3 H W``, and whether it begins a new scene."""
 
     source: SourceFrame
     image: Tensor
@@ -49,7 +50,7 @@ class Prepared(NamedTuple):
 
 
 class Stream:
-    """Sends a source through a segmenter into outputs; ``consistency`` is counted where it is given."""
+    """Labels the frames of a source and writes them to outputs; ``consistency`` is updated with each frame."""
 
     def __init__(
         self,
@@ -68,16 +69,17 @@ class Stream:
         self._size: tuple[int, int] | None = None
         self._reader = Prefetched(source, self._prepared)
         self._writers: list[OutputThread] = []
-        self._comparer: Background | None = None
+        self._comparer: Background[tuple[Prepared, dict[str, np.ndarray]]] | None = None
 
     def run(self) -> None:
-        """Goes through the source to its end. What was done until then is complete on disk when this raises:
+        """Labels all frames of the source; the main thread only, once.
 
-        ``KeyboardInterrupt`` for Ctrl-C, ``StoppedError`` for SIGTERM, ``IncompleteError`` where the source breaks off
-        or an output cannot go on.
+        Raises ``KeyboardInterrupt`` for Ctrl-C, ``StoppedError`` for SIGTERM, ``IncompleteError`` where the source is
+        truncated or an output fails. The files of the frames until then are complete.
         """
         self._writers = [OutputThread(output) for output in self.outputs]
-        self._comparer = Background(self._compare, "consistency") if self.consistency is not None else None
+        if self.consistency is not None:
+            self._comparer = Background(partial(_compare, self.consistency), "consistency")
         start = time.perf_counter()
         try:
             with NotedSignals() as signals, tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
@@ -100,11 +102,12 @@ class Stream:
             self._time_network_alone(last.image)
 
     def summary(self) -> dict:
-        """Frames, speed, milliseconds of each stage (medians), class shares, cuts, and how it went along the way."""
+        """The content of ``stream.json``: frames, speed, time of each stage, class shares, cuts, samples."""
         record = self.record
         stages = {"reading": self._reader.milliseconds, "network": record.network_ms}
-        side_by_side = [*self._writers, *([self._comparer] if self._comparer else [])]
-        stages |= {each.name: each.milliseconds for each in side_by_side}
+        stages |= {writer.name: writer.milliseconds for writer in self._writers}
+        if self._comparer is not None:
+            stages[self._comparer.name] = self._comparer.milliseconds
         return {
             "complete": record.stopped_by is None,
             "stopped_by": record.stopped_by,
@@ -148,26 +151,20 @@ class Stream:
             self._comparer.put((prepared, labels_to_compare(self.segmenter, prepared.image, prediction)))
 
     def _timed_step(self, image: Tensor) -> tuple[Prediction, float]:
-        """The prediction of the next frame, prepared ``1 3 H W``, and the milliseconds until its labels were there."""
+        """The prediction of the next frame, prepared ``1 3 H W``, and the milliseconds that its labels took."""
         start = synchronized_seconds(self.segmenter.device)
         prediction = self.segmenter.step(image)
-        _ = prediction.labels  # computed here, so that they are timed
+        _ = prediction.labels  # computed and cached, so that their time is measured
         return prediction, 1000 * (synchronized_seconds(self.segmenter.device) - start)
 
     def _time_network_alone(self, image: Tensor) -> None:
-        """Steps of the network with nothing beside it, which the stream's pace is to be compared with."""
+        """Times the network without the other threads, for comparison with the stream's pace."""
         times, end = self.record.network_alone_ms, time.perf_counter() + ALONE_SHARE * self.record.seconds
         while len(times) < LEAST_ALONE or (len(times) < MOST_ALONE and time.perf_counter() < end):
             times.append(self._timed_step(image)[-1])
 
-    def _compare(self, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
-        prepared, labels = item
-        if prepared.begins_scene:
-            self.consistency.reset()
-        self.consistency.update(np.ascontiguousarray(prepared.image[0].permute(1, 2, 0).numpy()), labels)
-
     def _complete_outputs(self) -> None:
-        """Lets every output complete what it was given, then raises the first error of those that could not."""
+        """Completes all outputs, then raises the first error of those that failed."""
         errors = []
         for finish in [
             *(writer.complete for writer in self._writers),
@@ -182,15 +179,23 @@ class Stream:
             raise errors[0]
 
 
+def _compare(consistency: TemporalConsistency, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
+    """Updates the consistency by a frame and its predictions' labels."""
+    prepared, labels = item
+    if prepared.begins_scene:
+        consistency.reset()
+    consistency.update(np.ascontiguousarray(prepared.image[0].permute(1, 2, 0).numpy()), labels)
+
+
 class OutputThread(Background[LabeledFrame]):
-    """Writes an output in a thread of its own, and says what is left of it where it cannot go on."""
+    """Writes an output in a thread of its own; an error tells which files are left."""
 
     def __init__(self, output: Output):
         self._output = output
         super().__init__(self._write, output.name)
 
     def complete(self) -> None:
-        """Waits until all is written and completes the output. Raises ``IncompleteError`` where it cannot."""
+        """Waits for all frames and closes the output. Raises ``IncompleteError`` where that fails."""
         self.finish()
         if not self.failed:
             with explained(self.name, self._output.abandon):
@@ -203,7 +208,7 @@ class OutputThread(Background[LabeledFrame]):
 
 @contextmanager
 def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
-    """Turns an error of writing into an ``IncompleteError`` that says why, and what is left."""
+    """Context that turns an error of writing into an ``IncompleteError`` with its reason and ``what_is_left()``."""
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
@@ -218,7 +223,10 @@ def _stopped_by(error: BaseException) -> str:
 
 
 def summarized(folder: Path, summary: dict) -> bool:
-    """Whether ``stream.json`` and its plot could be written; an error is logged, as a greater one may be on its way."""
+    """Writes ``stream.json`` and its plot; returns whether that worked.
+
+    An error is logged and not raised, which would hide an error of the stream itself.
+    """
     try:
         write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
         write_bytes(folder / PLOT, stream_png(summary["samples"]))
@@ -230,7 +238,7 @@ def summarized(folder: Path, summary: dict) -> bool:
 
 
 def stream_text(summary: dict) -> str:
-    """The summary of a stream in a few lines."""
+    """The summary of a stream as a text of a few lines."""
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in summary["milliseconds"].items())
     lines = [
         f"{summary['frames']} frames, {summary['frames_per_second']} a second on {summary['device']} "
@@ -240,7 +248,7 @@ def stream_text(summary: dict) -> str:
     if "network_alone" in pace:
         lines.append(
             f"once settled {pace['frames_per_second']} frames a second, {percent(pace['share_of_network_alone'])} % of "
-            f"what the network alone gives ({pace['network_alone']})"
+            f"the network alone ({pace['network_alone']})"
         )
     if summary["scene_cuts"]:
         cuts = summary["scene_cuts"]

@@ -1,6 +1,6 @@
-"""Pipelines of threads with bounded queues between them, so that the slowest stage sets the pace.
+"""Pipelines of threads with bounded queues between them: the slowest stage sets the pace.
 
-An error of a thread is raised where its results are used, and a thread never outlives the one that started it.
+An error of a thread is raised in the thread that uses its results.
 """
 
 import threading
@@ -13,32 +13,42 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-DEPTH = 3  # items in a queue: enough to smooth the pace, few enough for the memory
-REMEMBERED = 1000  # durations that are kept for medians, so that memory is bounded in an endless stream
-PATIENCE = 0.1  # seconds between two checks of whether the other side still runs
-_END = object()
+DEPTH = 3  # items in a queue: enough to smooth the pace, and little memory
+REMEMBERED = 1000  # latest durations that are kept for medians: bounded, as a stream may be endless
+PATIENCE = 0.1  # seconds between two checks of whether the other thread still runs
+
+
+class _End:
+    """Marks the end of a queue."""
+
+
+_END = _End()
 
 
 class Prefetched(Iterable[Made], Generic[Item, Made]):
-    """``make(item)`` of each item, computed ahead by one thread; ``milliseconds`` holds the duration of each."""
+    """Iterates over ``make(item)`` for each item, computed ahead by one thread.
+
+    ``milliseconds`` are the latest durations of ``make`` and of reading its item; ``while_waiting`` is called every
+    ``PATIENCE`` seconds without a result, and may raise.
+    """
 
     def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
-        self.while_waiting: Callable[[], None] = lambda: None  # called every ``PATIENCE`` seconds; may raise
+        self.while_waiting: Callable[[], None] = lambda: None
         self._items, self._make = items, make
-        self._queue: Queue = Queue(depth)
+        self._queue: Queue[Made | _End] = Queue(depth)
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
 
     def __iter__(self) -> Iterator[Made]:
         self._thread.start()
-        while (made := self._next()) is not _END:
+        while not isinstance(made := self._next(), _End):
             yield made
         if self._error is not None:
             raise self._error
 
-    def _next(self) -> Made:
+    def _next(self) -> Made | _End:
         while True:
             try:
                 return self._queue.get(timeout=PATIENCE)
@@ -46,7 +56,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 self.while_waiting()
 
     def stop(self) -> None:
-        """Ends the thread; results that were not taken are dropped."""
+        """Ends the thread; remaining results are dropped."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -73,13 +83,13 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
 
 
 class Background(Generic[Item]):
-    """Calls ``work`` for each item that is put, in order, in a thread of its own."""
+    """Calls ``work`` for each item, in order, in a thread of its own; ``milliseconds`` are the latest durations."""
 
     def __init__(self, work: Callable[[Item], None], name: str, depth: int = DEPTH):
         self.name = name
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self._work = work
-        self._queue: Queue = Queue(depth)
+        self._queue: Queue[Item | _End] = Queue(depth)
         self._failed = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -87,15 +97,16 @@ class Background(Generic[Item]):
 
     @property
     def failed(self) -> bool:
+        """Whether ``work`` has raised."""
         return self._failed.is_set()
 
     def put(self, item: Item) -> None:
-        """Enqueues an item, as soon as there is room; raises the error of an earlier one."""
+        """Enqueues an item as soon as there is room; raises the error of an earlier item."""
         if not _put(self._queue, item, self._failed):
             self._raise()
 
     def finish(self) -> None:
-        """Waits for all items; raises the error of the work, if any."""
+        """Waits for all items; raises the error of ``work``, if any."""
         _put(self._queue, _END, self._failed)
         self._thread.join()
         self._raise()
@@ -107,7 +118,7 @@ class Background(Generic[Item]):
 
     def _run(self) -> None:
         try:
-            while (item := self._queue.get()) is not _END:
+            while not isinstance(item := self._queue.get(), _End):
                 start = time.perf_counter()
                 self._work(item)
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
@@ -116,8 +127,8 @@ class Background(Generic[Item]):
             self._failed.set()
 
 
-def _put(queue: Queue, item: object, ended: threading.Event) -> bool:
-    """Enqueues an item as soon as there is room; False where the other side has ended."""
+def _put(queue: Queue[Item | _End], item: Item | _End, ended: threading.Event) -> bool:
+    """Enqueues an item as soon as there is room; returns ``False`` where ``ended`` is set before."""
     while not ended.is_set():
         try:
             queue.put(item, timeout=PATIENCE)

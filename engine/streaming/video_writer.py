@@ -1,7 +1,7 @@
-"""Labeled frames as an MP4 that is whole, or plays up to where it broke off.
+"""Labeled frames as an MP4 that is complete, or plays up to where it broke off.
 
-It is written as ``NAME.partial.mp4`` and takes its name once it is closed. Meanwhile its file is in fragments of a
-second, each written through at once, so that even what a killed process leaves plays.
+It is written as ``NAME.partial.mp4`` and renamed once it is closed. Until then its file is in fragments of one second,
+each of which is written through at once, so that the file of a killed process plays too.
 """
 
 from fractions import Fraction
@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
 from engine.streaming.output import LabeledFrame
@@ -22,96 +23,139 @@ PARTIAL = ".partial.mp4"
 CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 QUALITY = {"libx264": {"crf": "20", "preset": "ultrafast"}, "mpeg4": {"qscale": "3"}}
 FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}  # in microseconds
-LONGEST_SIDE = 16384  # of a video in H.264
-TICKS = 60_000  # a second: whole numbers for the usual rates, and fine enough for any moment
-LEGEND_WIDTH = 1500  # pixels; the letters of wider pictures grow with them
+LONGEST_SIDE = 16384  # pixels, of a video in H.264
+TICKS = 60_000  # per second: whole numbers for the usual rates, and fine enough for any other
+LEGEND_WIDTH = 1500  # pixels; in wider pictures the legend is enlarged by a whole factor
 
 
 class VideoWriter:
-    """An MP4 with the labels over the frames, the labels alone, or both side by side, above a legend of the classes.
+    """An MP4 of frames with their labels overlaid, of labels alone, or of both side by side, above a legend.
 
-    Frames are shown when they are in the source; ``fps`` is no more than what it says about its rate.
+    ``kind`` is ``overlay``, ``labels`` or ``both``, ``alpha`` the overlay opacity in [0, 1]. Frames keep their
+    presentation times; ``fps`` is only the rate in the file's header.
     """
 
     def __init__(self, folder: Path, kind: str, alpha: float, fps: float, classes: ClassSet):
         self.kind, self.alpha, self.fps, self.classes = kind, alpha, fps, classes
         self.path = folder / f"{kind}.mp4"
         self._partial = folder / f"{kind}{PARTIAL}"
-        self._container: av.container.OutputContainer | None = None
-        self._tick = -1
+        self._canvas: _Canvas | None = None
+        self._file: _PartialFile | None = None
         self._table = np.zeros((256, 1, 3), np.uint8)
         self._table[: classes.num_outputs, 0] = classes.palette
 
     def write(self, frame: LabeledFrame) -> None:
-        if self._container is None:
-            self._open(frame.labels.shape)
-        self._draw(frame)
-        # By OpenCV, which takes a seventh of the time that FFmpeg takes for it.
-        encoded = av.VideoFrame.from_ndarray(cv2.cvtColor(self._canvas, cv2.COLOR_RGB2YUV_I420), format="yuv420p")
-        self._tick = max(self._tick + 1, round(frame.seconds * TICKS))  # a frame is never shown before the last one
-        encoded.pts, encoded.time_base = self._tick, Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(encoded))
+        """Adds a frame; all must have the size of the first one. Raises ``IncompleteError`` for too large ones."""
+        if self._canvas is None or self._file is None:
+            height, width = frame.labels.shape
+            self._canvas = _Canvas((height, width), self.kind == "both", self.classes)
+            self._file = _PartialFile(self._partial, self._canvas.picture.shape[:2], self.fps)
+        self._draw(frame, self._canvas)
+        self._file.add(self._canvas.picture, frame.seconds)
 
     def close(self) -> None:
-        if self._container is None:
+        """Completes the file, which then takes its final name."""
+        if self._file is None:
             return
-        self._flush()
-        self._container.close()
         self._file.close()
         self._partial.replace(self.path)
 
     def abandon(self) -> str:
-        if self._container is None:
+        """Closes the file after an error; returns a text that tells its name."""
+        if self._file is None:
             return "no video was begun"
+        self._file.abandon()
+        return f"the video so far is {self._partial.name}"
+
+    def _draw(self, frame: LabeledFrame, canvas: "_Canvas") -> None:
+        colors = cv2.applyColorMap(frame.labels, self._table, dst=canvas.colors)
+        if self.kind == "labels":
+            canvas.left[:] = colors
+        else:
+            blended(frame.image, colors, self.alpha, out=canvas.left)
+        if self.kind == "both":
+            canvas.right[:] = colors
+        canvas.fill_odd_column()
+
+
+class _Canvas:
+    """A picture with one or two panels of ``size = (H, W)`` above a legend, RGB uint8; its sides are even.
+
+    All frames are drawn into the same memory: allocating new memory took longer than drawing. Raises
+    ``IncompleteError`` for a picture that is too large for H.264.
+    """
+
+    def __init__(self, size: tuple[int, int], two_panels: bool, classes: ClassSet):
+        height, width = size
+        total = width * (1 + two_panels)
+        scale = max(1, total // LEGEND_WIDTH)
+        small = legend(classes.names, classes.colors, -(-total // scale))
+        under = small.repeat(scale, axis=0).repeat(scale, axis=1)[:, :total]
+        full = total, height + len(under)
+        if max(full) > LONGEST_SIDE:
+            raise IncompleteError(
+                f"video cannot be written: its pictures (width x height) are {format_size(full)}, H.264 takes at "
+                f"most {format_size((LONGEST_SIDE, LONGEST_SIDE))}: try --save-video labels, or --save-labels"
+            )
+        picture = np.concatenate([np.zeros((height, total, 3), np.uint8), under])
+        missing_rows, missing_columns = (side % 2 for side in picture.shape[:2])  # 4:2:0 needs even sides
+        self.picture = np.pad(picture, ((0, missing_rows), (0, missing_columns), (0, 0)), mode="edge")
+        self.left, self.right = self.picture[:height, :width], self.picture[:height, width:total]
+        self._odd_column = self.picture[:height, total:]
+        self.colors = np.empty((height, width, 3), np.uint8)
+
+    def fill_odd_column(self) -> None:
+        """Repeats the last column of the panels in the column, if any, that makes the width even."""
+        self._odd_column[:] = self.picture[: len(self._odd_column), -2:-1]
+
+
+class _PartialFile:
+    """A fragmented MP4 that is being written; ``size`` is the height and width of its pictures."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+        self._tick = -1
+        self._file = path.open("wb", buffering=0)
+        self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
+        rate = Fraction(fps).limit_denominator(1001) or Fraction(1)
+        self._stream = add_video_stream(self._container, rate, size, QUALITY[CODEC])
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
+        # As OpenCV converts colors: without them, players assume others for large pictures.
+        self._stream.codec_context.colorspace = Colorspace.ITU601
+        self._stream.codec_context.color_range = ColorRange.MPEG
+
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """Encodes a picture, RGB uint8 ``H W 3``, that is shown from ``seconds`` on."""
+        # Converted by OpenCV, in a seventh of the time that FFmpeg takes.
+        converted: np.ndarray = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+        encoded = av.VideoFrame.from_ndarray(converted, format="yuv420p")
+        self._tick = max(self._tick + 1, round(seconds * TICKS))  # presentation times must increase
+        encoded.pts, encoded.time_base = self._tick, Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(encoded))
+
+    def close(self) -> None:
+        """Writes the pictures that the encoder still holds, and completes the file."""
+        self._flush()
+        self._container.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file after an error, as far as that is possible."""
         for end in (self._flush, self._container.close, self._file.close):
             try:
                 end()
             except (OSError, av.error.FFmpegError):
                 continue  # the error that led here is the one to report
-        return f"the video so far is {self._partial.name}"
 
     def _flush(self) -> None:
         self._container.mux(self._stream.encode())
 
-    def _open(self, frame_size: tuple[int, int]) -> None:
-        height, width = frame_size
-        both = self.kind == "both"
-        width *= 1 + both
-        scale = max(1, width // LEGEND_WIDTH)
-        small = legend(self.classes.names, self.classes.colors, -(-width // scale))
-        under = small.repeat(scale, axis=0).repeat(scale, axis=1)[:, :width]
-        size = width, height + len(under)
-        if max(size) > LONGEST_SIDE:
-            raise IncompleteError(
-                f"video cannot be written: its pictures (width x height) are {format_size(size)}, H.264 takes at "
-                f"most {format_size((LONGEST_SIDE, LONGEST_SIDE))}: try --save-video labels, or --save-labels"
-            )
-        # Drawn into again for each frame: fresh memory for its copies took longer than the drawing itself.
-        picture = np.concatenate([np.zeros((height, width, 3), np.uint8), under])
-        missing_rows, missing_columns = (side % 2 for side in picture.shape[:2])  # H.264 in 4:2:0 takes even sides
-        self._canvas = np.pad(picture, ((0, missing_rows), (0, missing_columns), (0, 0)), mode="edge")
-        self._left, self._right = self._canvas[:height, : frame_size[1]], self._canvas[:height, frame_size[1] : width]
-        self._odd_column = self._canvas[:height, width:]
-        self._colors = np.empty((*frame_size, 3), np.uint8)
-        self._file = self._partial.open("wb", buffering=0)
-        self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
-        rate = Fraction(self.fps).limit_denominator(1001) or 1
-        self._stream = self._container.add_stream(CODEC, rate=rate, options=QUALITY[CODEC])
-        self._stream.codec_context.time_base = Fraction(1, TICKS)
-        self._stream.height, self._stream.width = self._canvas.shape[:2]
-        self._stream.pix_fmt = "yuv420p"
-        # What OpenCV makes; players take large pictures that do not say for another kind, and colors shift.
-        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = (
-            Colorspace.ITU601,
-            ColorRange.MPEG,
-        )
 
-    def _draw(self, frame: LabeledFrame) -> None:
-        colors = cv2.applyColorMap(frame.labels, self._table, dst=self._colors)
-        if self.kind == "labels":
-            self._left[:] = colors
-        else:
-            blended(frame.image, colors, self.alpha, out=self._left)
-        if self.kind == "both":
-            self._right[:] = colors
-        self._odd_column[:] = self._canvas[: len(self._odd_column), -2:-1]
+def add_video_stream(
+    container: OutputContainer, rate: Fraction, size: tuple[int, int], options: dict[str, str] | None = None
+) -> av.VideoStream:
+    """Adds a video of pictures of ``size = (H, W)``, both even, in the best codec that is installed."""
+    stream = container.add_stream(CODEC, rate=rate, options=options)
+    assert isinstance(stream, av.VideoStream)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    return stream

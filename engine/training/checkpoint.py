@@ -47,6 +47,7 @@ class Progress:
 
     @property
     def steps(self) -> int:
+        """Number of steps in the epoch so far."""
         return len(self.losses)
 
 
@@ -155,7 +156,7 @@ def resume(training: Training, content: dict, source: object) -> None:
         _resume(training, content, source)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(
-            f"{source}: holds something else than a training's state ({error}): expected a checkpoint of this program"
+            f"{source}: holds something other than a training's state ({error}): expected a checkpoint of this program"
         ) from error
 
 
@@ -167,13 +168,13 @@ def _resume(training: Training, content: dict, source: object) -> None:
         differing = [f"{name} is {found[name]}, asked for {own[name]}" for name in own if own[name] != found[name]]
     if differing:
         raise CheckpointError(
-            f"{source}: is of another network: {'; '.join(differing)}; give the same options to --resume"
+            f"{source}: is of another network: {'; '.join(differing)}; give the same options with --resume"
         )
     saved = options_in(content, str(source))
     if saved and saved.classes and saved.classes.names != training.classes.names:
         raise CheckpointError(
             f"{source}: is for {len(saved.classes.names)} classes, the data set has {len(training.classes.names)} of "
-            "other names; give the same --dataset to --resume"
+            "other names; give the same --dataset with --resume"
         )
     load_weights(training.model, content["state_dict"])
     _resume_optimizer(training.optimizer, content["optimizer"], source)
@@ -213,7 +214,7 @@ def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None
     if not fits:
         raise CheckpointError(
             f"{source}: trained other parts of the network: give the same --train-encoder, --train-decoder and "
-            "--train-erfnet-shallow-dec to --resume"
+            "--train-erfnet-shallow-dec with --resume"
         )
     for group, own in zip(optimizer.param_groups, before, strict=True):
         _check_kind(_settings(group), own, "the optimizer's settings")
@@ -249,7 +250,7 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
         state = schedule.state_dict() | {"last_epoch": epoch}
     elif ("best" in state) != isinstance(schedule, ReduceLROnPlateau):
         raise CheckpointError(
-            f"{source}: was trained with another kind of --lr-strategy: give the same one to --resume"
+            f"{source}: was trained with another kind of --lr-strategy: give the same one with --resume"
         )
     # Fields that the PyTorch of that time did not have keep their own values.
     own = schedule.state_dict()

@@ -98,6 +98,7 @@ class _Meeting:
         return self._combined
 
     def break_up(self) -> None:
+        """Ends the waiting of all clips with ``BrokenBarrierError``, after an error of one."""
         self._barrier.abort()
 
     def _exchange(self) -> None:

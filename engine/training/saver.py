@@ -55,7 +55,7 @@ class Saver:
         if self._error is not None:
             raise TrainingError(
                 f"{self.folder.path}: the last checkpoint could not be written ({self._error.strerror or self._error}):"
-                " expected room on the disk; make some, then go on from the one before it with --resume"
+                " expected free space on the disk; free some, then go on from the one before it with --resume"
             ) from self._error
 
     def wait(self) -> None:

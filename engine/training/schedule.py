@@ -29,6 +29,7 @@ def register_schedule(name: str, schedule: Schedule) -> None:
 
 
 def schedule_names() -> tuple[str, ...]:
+    """Names of all schedules, the shipped ones first."""
     return tuple(_SCHEDULES)
 
 

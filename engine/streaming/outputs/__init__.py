@@ -1,1 +1,1 @@
-"""The outputs of a stream that come with the project, one file each; each registers itself."""
+"""The shipped outputs of a stream, one file each; each registers itself."""

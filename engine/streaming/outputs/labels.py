@@ -1,4 +1,4 @@
-"""``--save-labels``: a label map of each frame."""
+"""``--save-labels``: the label map of each frame."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,17 @@ FOLDER = "labels"
 
 @register_output
 class LabelOutput(Output):
-    """A PNG for each frame, ``NAME_pred_labelTrainIds.png`` or ``NAME_pred_labelIds.png``, as the benchmark's."""
+    """A PNG for each frame: class indices in ``NAME_pred_labelTrainIds.png``, or ids of label files in
+    ``NAME_pred_labelIds.png``, the names of the Cityscapes benchmark."""
 
     name = "labels"
     options = (
-        Option("--save-labels", choices=KINDS, metavar="IDS", help="a PNG for each frame, in trainIds or labelIds"),
+        Option(
+            "--save-labels",
+            choices=KINDS,
+            metavar="IDS",
+            help="a PNG per frame: trainIds (class indices) or labelIds (ids of label files)",
+        ),
     )
     leaves = (FOLDER,)
 
@@ -34,7 +40,7 @@ class LabelOutput(Output):
         return cls(stream.folder, str(kind), stream.classes) if kind else None
 
     def write(self, frame: LabeledFrame) -> None:
-        import cv2  # only here: options are read without OpenCV
+        import cv2  # here, as options are parsed without OpenCV
 
         from utils.png import write_png
 

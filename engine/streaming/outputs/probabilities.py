@@ -1,4 +1,4 @@
-"""``--save-probabilities``: the probabilities of each frame."""
+"""``--save-probabilities``: the class probabilities of each frame."""
 
 import io
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ FOLDER = "probabilities"
 
 @register_output
 class ProbabilityOutput(Output):
-    """A NumPy file for each frame: probabilities of the classes, float16 ``K h w`` at the working size."""
+    """A NumPy file for each frame: class probabilities, float16 ``K h w`` at the working size."""
 
     name = "probabilities"
     options = (
         Option(
             "--save-probabilities",
             action="store_true",
-            help="a NumPy file for each frame: float16, K h w at the working size, 21 MB each at 512x1024",
+            help="a NumPy file per frame: probabilities, float16 K x H x W at the working size, 21 MB at 512x1024",
         ),
     )
     leaves = (FOLDER,)
@@ -36,8 +36,9 @@ class ProbabilityOutput(Output):
         return cls(stream.folder) if values["save_probabilities"] else None
 
     def write(self, frame: LabeledFrame) -> None:
-        import numpy as np  # only here: options are read without it
+        import numpy as np  # here, as options are parsed without NumPy
 
+        assert frame.probabilities is not None  # as needs_probabilities is set
         content = io.BytesIO()
         np.save(content, frame.probabilities)
         with written_whole(self.folder / f"{frame_file_name(frame.name)}_probabilities.npy") as file:

@@ -1,4 +1,4 @@
-"""``--save-video``: the labels as a video."""
+"""``--save-video``: the label maps as a video."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +14,22 @@ KINDS = ("overlay", "labels", "both")
 
 @register_output
 class VideoOutput(Output):
-    """An MP4 with the labels over the frames, the labels alone, or both side by side, above a legend of the classes."""
+    """An MP4 of frames with their labels overlaid, of labels alone, or of both side by side, above a legend."""
 
     name = "video"
     options = (
-        Option("--save-video", choices=KINDS, metavar="KIND", help="an MP4: overlay, labels, or both side by side"),
+        Option(
+            "--save-video",
+            choices=KINDS,
+            metavar="KIND",
+            help="an MP4: overlay (labels over the frames), labels, or both side by side",
+        ),
         Option("--alpha", type=float, default=0.5, metavar="A", help="overlay opacity, 0 to 1"),
     )
     leaves = tuple(f"{kind}{ending}" for kind in KINDS for ending in (".mp4", ".partial.mp4"))
 
     def __init__(self, folder: Path, kind: str, alpha: float, fps: float, classes: ClassSet):
-        from engine.streaming.video_writer import VideoWriter  # only here: options are read without PyAV
+        from engine.streaming.video_writer import VideoWriter  # here, as options are parsed without PyAV
 
         self._writer = VideoWriter(folder, kind, alpha, fps, classes)
         self.path = self._writer.path
