@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.clips import Clip, Video
-from datasets.registry import VideoDataset, register_dataset
+from datasets.registry import VideoDatasetBase, register_dataset
 from utils.class_set import ClassSet, Color, LabelCoding
 from utils.errors import DataError
 
@@ -91,10 +91,10 @@ def resolve_roots(option: str | None = None) -> Roots:
 
     Option and environment hold for both roots. Raises DataError where a root is no folder.
     """
-    variable = os.environ.get(CITYSCAPES_VARIABLE)
-    if option or variable:
+    named = option or os.environ.get(CITYSCAPES_VARIABLE)
+    if named:
         source = "from --data-root" if option else f"from {CITYSCAPES_VARIABLE}"
-        root = Path(option or variable).expanduser()
+        root = Path(named).expanduser()
         return Roots(_existing_root(root, source), root)
     source = "the default"
     root, sequence_root = _default_root(CITYSCAPES_ROOT), _default_root(CITYSCAPES_SEQ_ROOT)
@@ -119,7 +119,9 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
     clips, too_early, longest = [], 0, 0
     for city in _subfolders(label_folder):
         labels = _named_files(label_folder / city, _LABEL_ENDINGS)
-        frames = _CityFrames([folder / city for folder in frame_folders]) if labels else None
+        if not labels:
+            continue
+        frames = _CityFrames([folder / city for folder in frame_folders])
         for name in sorted(labels):
             paths = frames.before(name, [window - 1 - position for position in positions], window)
             if paths is None:
@@ -174,7 +176,7 @@ def cities_of(roots: Roots, split: str) -> list[City]:
     return cities
 
 
-class Cityscapes(VideoDataset):
+class Cityscapes(VideoDatasetBase[Roots]):
     """The benchmark in its own layout; data sets in the same layout subclass it."""
 
     name = "Cityscapes"
