@@ -9,6 +9,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -101,22 +102,22 @@ class FrameCache:
 def _stored(entry: Path, shape: tuple[int, ...], header: tuple[bytes, int, int]) -> Tensor | None:
     """An entry's pixels, or None where there is none, its source has changed since, or it is damaged."""
     pixels = torch.empty(shape, dtype=torch.uint8)
-    content = pixels.numpy()
+    content = pixels.numpy().data
     try:
         with open(entry, "rb", buffering=0) as file:
             start = file.read(_HEADER.size)
             if len(start) < _HEADER.size or _HEADER.unpack(start)[:3] != header:
                 return None
             # One byte more than the pixels is asked for at the end: a file that goes on is not an entry of ours.
-            if _bytes_read(file, memoryview(content).cast("B")) != content.nbytes or file.read(1):
+            if _bytes_read(file, content.cast("B")) != content.nbytes or file.read(1):
                 return None
     except OSError:
         return None
     return pixels if _HEADER.unpack(start)[3] == zlib.crc32(content) else None
 
 
-def _bytes_read(file, buffer: memoryview) -> int:
-    """Fill a buffer from an unbuffered file, which may give it in pieces."""
+def _bytes_read(file: FileIO, buffer: memoryview) -> int:
+    """Fills a buffer from an unbuffered file, whose reads may be partial; returns the number of bytes."""
     position = 0
     while position < len(buffer) and (count := file.readinto(buffer[position:])):
         position += count

@@ -90,10 +90,10 @@ def resolve_roots(option: str | None = None) -> Roots:
 
     Option and environment hold for both roots. Raises DataError where a root is no folder.
     """
-    variable = os.environ.get(CITYSCAPES_VARIABLE)
-    if option or variable:
+    named = option or os.environ.get(CITYSCAPES_VARIABLE)
+    if named:
         source = "from --data-root" if option else f"from {CITYSCAPES_VARIABLE}"
-        root = Path(option or variable).expanduser()
+        root = Path(named).expanduser()
         return Roots(_existing_root(root, source), root)
     source = "the default"
     root, sequence_root = _default_root(CITYSCAPES_ROOT), _default_root(CITYSCAPES_SEQ_ROOT)
@@ -118,7 +118,9 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
     clips, too_early, longest = [], 0, 0
     for city in _subfolders(label_folder):
         labels = _named_files(label_folder / city, _LABEL_ENDINGS)
-        frames = _CityFrames([folder / city for folder in frame_folders]) if labels else None
+        if not labels:
+            continue
+        frames = _CityFrames([folder / city for folder in frame_folders])
         for name in sorted(labels):
             paths = frames.before(name, [window - 1 - position for position in positions], window)
             if paths is None:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.images import read_label
-from datasets.registry import VideoDataset, dataset_named, dataset_names
+from datasets.registry import VideoDatasetBase, dataset_named, dataset_names
 from utils.class_set import ClassSet
 from utils.command import module_parser, run_command, whole_number
 from utils.signals import leave_interrupts_to_parent
@@ -34,7 +34,7 @@ def class_weights(counts: Sequence[int], constant: float = FULL_DECODER) -> tupl
     return (*(1 / math.log(constant + count / total) for count in counts[:-1]), 0.0)
 
 
-def pixel_counts(dataset: VideoDataset, labels: Sequence[Path], processes: int) -> np.ndarray:
+def pixel_counts(dataset: VideoDatasetBase, labels: Sequence[Path], processes: int) -> np.ndarray:
     """Pixels of each class index in all labels together, int64, the last of what is ignored; shows a progress bar on a
     terminal.
 
@@ -77,7 +77,7 @@ def _print_table(options: argparse.Namespace) -> None:
     print(weights_table(dataset.classes, counts))
 
 
-def _counts_of(dataset: VideoDataset, label: Path) -> np.ndarray:
+def _counts_of(dataset: VideoDatasetBase, label: Path) -> np.ndarray:
     indices = read_label(label, None, dataset.label_coding(label))
     return np.bincount(indices.numpy().ravel(), minlength=dataset.classes.num_outputs)
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from datasets.cache import FrameCache
 from datasets.clips import Clip
 from datasets.images import check_label_fits_frame, read_frame, read_label
-from datasets.registry import VideoDataset
+from datasets.registry import VideoDatasetBase
 from datasets.retry import RetryPolicy
 from datasets.sampling import FOR_FRAMES, seeded_generator
 from datasets.transforms import Augmentation
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     frames: Tensor  # uint8  S 3 H W, RGB
     label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), as class indices
     original_label: Tensor  # uint8, as large as the file; of no elements where it was not asked for
-    index: int  # of the clip in the data set
+    index: int  # type: ignore[assignment]  # of the clip in the data set; hides tuple.index, which nobody calls
 
 
 class ClipDataset(Dataset[Sample]):
@@ -41,7 +41,7 @@ class ClipDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        dataset: VideoDataset,
+        dataset: VideoDatasetBase,
         clips: Sequence[Clip],
         size: tuple[int, int],
         augmentation: Augmentation | None = None,
@@ -54,7 +54,7 @@ class ClipDataset(Dataset[Sample]):
     ) -> None:
         self.dataset = dataset
         self.clips = list(clips)
-        self.size = tuple(size)
+        self.size = size
         self.augmentation = augmentation
         self.cache = cache
         self.seed = seed

@@ -7,7 +7,7 @@ Reading the entries needs no torch: the command line is checked before torch is 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
@@ -18,8 +18,11 @@ SHIPPED = "datasets.sets"
 DEFAULT = "Cityscapes"
 
 
-class VideoDataset(ABC):
-    """One data set. Only ``name``, ``classes`` and ``videos`` must be given; the rest has defaults.
+Root = TypeVar("Root")
+
+
+class VideoDatasetBase(ABC, Generic[Root]):
+    """A data set whose files lie at a ``Root``: a folder (see ``VideoDataset``), or several of them.
 
     ``summary`` is its line in ``--help``; ``default_root`` is the folder where ``--data-root`` names none.
     """
@@ -30,28 +33,25 @@ class VideoDataset(ABC):
     default_root: ClassVar[str | None] = None
 
     @abstractmethod
-    def videos(self, root: Path, split: str) -> list[Video]:
+    def root(self, option: str | None) -> Root:
+        """Where the data set lies for this value of ``--data-root``. Raises ``DataError`` where it is not there."""
+
+    @abstractmethod
+    def videos(self, root: Root, split: str) -> list[Video]:
         """The videos of a split (``train``, ``val``), each with its frames in order and the labels that there are.
 
         Raises ``DataError`` where the folder is missing or not of the expected form.
         """
 
-    def root(self, option: str | None) -> Path:
-        """The folder that ``--data-root`` names, or the default one. Raises ``DataError`` where it is none."""
-        folder = Path(option or self.default_root or "").expanduser()
-        if not (option or self.default_root) or not folder.is_dir():
-            raise DataError(f"no data folder {folder} for --dataset {self.name}: name it with --data-root")
-        return folder
-
     def prepare(self, option: str | None) -> None:
-        """Makes what is made on first use. Called before ``root``, in the first process only."""
+        """Creates what is created on first use. Called before ``root``, on rank 0 only."""
         return
 
     def work_size(self, option: str | None) -> tuple[int, int] | None:
         """Height and width that frames are resized to where ``--work-size`` is not given; ``None``: the backbone's."""
         return None
 
-    def clips(self, root: Path, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
+    def clips(self, root: Root, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
         """The clips of a split, each of a ``window`` of frames that ends in a labeled one.
 
         ``positions`` says which of 0..window-1 are wanted, all by default. Raises ``DataError`` where there are no
@@ -60,7 +60,7 @@ class VideoDataset(ABC):
         wanted = range(window) if positions is None else sorted(positions)
         return clips_of_videos(self.videos(root, split), window, wanted, f"split {split} of {root}")
 
-    def sequences(self, root: Path, split: str, window: int) -> list[Video]:
+    def sequences(self, root: Root, split: str, window: int) -> list[Video]:
         """The videos that temporal consistency is measured on, or the parts of them that clips of ``window`` show."""
         return self.videos(root, split)
 
@@ -69,13 +69,26 @@ class VideoDataset(ABC):
         return self.classes.file_id_coding
 
 
-_ENTRIES: dict[str, VideoDataset] = {}
+class VideoDataset(VideoDatasetBase[Path]):
+    """A data set in one folder. Only ``name``, ``classes`` and ``videos`` must be given; the rest has defaults."""
+
+    def root(self, option: str | None) -> Path:
+        """The folder that ``--data-root`` names, or the default one. Raises ``DataError`` where it is none."""
+        folder = Path(option or self.default_root or "").expanduser()
+        if not (option or self.default_root) or not folder.is_dir():
+            raise DataError(f"no data folder {folder} for --dataset {self.name}: name it with --data-root")
+        return folder
 
 
-def register_dataset(dataset: VideoDataset) -> None:
-    """Makes a data set known as ``--dataset NAME``. Raises ``OptionError`` for a name that is taken, and for a data set
-    without one or without classes."""
-    if not isinstance(dataset, VideoDataset):
+_ENTRIES: dict[str, VideoDatasetBase[Any]] = {}  # each has a type of root of its own
+
+
+def register_dataset(dataset: VideoDatasetBase[Any]) -> None:
+    """Makes a data set known as ``--dataset NAME``.
+
+    Raises ``OptionError`` for a name that is taken, and for a data set without a name or without classes.
+    """
+    if not isinstance(dataset, VideoDatasetBase):
         raise OptionError(f"{dataset!r} is no data set: expected an instance of a subclass of VideoDataset")
     check_declared("data set", dataset, "name", "classes")
     if dataset.name in _ENTRIES:
@@ -89,7 +102,7 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(sorted(_ENTRIES, key=lambda name: name != DEFAULT))
 
 
-def dataset_named(name: str) -> VideoDataset:
+def dataset_named(name: str) -> VideoDatasetBase[Any]:
     """The data set of that name. Raises ``OptionError`` where there is none."""
     if name not in dataset_names():
         raise OptionError(f"--dataset {name} is not known: expected one of {', '.join(dataset_names())}")

@@ -1,7 +1,7 @@
 """From settings to clips and loaders."""
 
 import logging
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,7 +9,7 @@ from datasets.cache import FrameCache
 from datasets.clip_dataset import ClipDataset
 from datasets.clips import Video
 from datasets.controls import CONTROLS
-from datasets.registry import VideoDataset, dataset_named
+from datasets.registry import VideoDatasetBase, dataset_named
 from datasets.sampling import EpochSampler
 from datasets.transforms import Augmentation
 from engine.loading import ClipLoader
@@ -76,7 +76,7 @@ def loader_of(
     return loader, sampler
 
 
-def _opened(data: DataSettings) -> tuple[VideoDataset, Path]:
+def _opened(data: DataSettings) -> tuple[VideoDatasetBase, Any]:
     """The data set and its root. The first process generates data sets that are generated on first use."""
     dataset = dataset_named(data.dataset)
     if distributed.is_first():

@@ -4,6 +4,19 @@ The names below are loaded on first use, so that ``models.config`` can be read w
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.backbone import BackboneTraits as BackboneTraits
+    from models.backbone import register_backbone as register_backbone
+    from models.config import LMANetConfig as LMANetConfig
+    from models.description import describe as describe
+    from models.inference.segmenter import VideoSegmenter as VideoSegmenter
+    from models.lmanet import LMANet as LMANet
+    from models.lmanet import build_lmanet as build_lmanet
+    from models.memory import Memory as Memory
+    from models.weights.export import export_weights as export_weights
+    from models.weights.load import load_weights as load_weights
 
 _HOME = {
     "BackboneTraits": "models.backbone",
@@ -20,7 +33,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'models' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

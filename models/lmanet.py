@@ -40,9 +40,11 @@ class LMANet(nn.Module):
         self.read: nn.Module = MemoryRead(config)
         self.push: nn.Module = Push(config.memory_size)
         head_sizes = traits.features, traits.key_channels, config.value_channels
-        self.memory_head, self.query_head = KeyValueHead(*head_sizes), KeyValueHead(*head_sizes)
+        memory_head, query_head = KeyValueHead(*head_sizes), KeyValueHead(*head_sizes)
         if config.align_weights:
-            self.query_head.key.load_state_dict(self.memory_head.key.state_dict())
+            query_head.key.load_state_dict(memory_head.key.state_dict())
+        self.memory_head: nn.Module = memory_head
+        self.query_head: nn.Module = query_head
         self.fusion = FUSIONS[config.fusion](config.value_channels)
         if config.learnable_constant:
             self.attention_constant = nn.Parameter(torch.zeros(1))

@@ -110,8 +110,9 @@ def _components(features: Moments) -> Tensor:
     return (directions * values.sqrt()).flip(1)
 
 
-def _set_head(head: KeyValueHead, features: Moments, components: Tensor) -> None:
+def _set_head(head: nn.Module, features: Moments, components: Tensor) -> None:
     """Each convolution of a head returns the first principal components, as many as it has channels."""
+    assert isinstance(head, KeyValueHead)
     for conv in (head.key, head.value):
         if isinstance(conv, nn.Conv2d):
             basis = components[:, : conv.out_channels]

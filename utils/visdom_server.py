@@ -14,7 +14,6 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import tornado.ioloop
 import tornado.web
@@ -102,14 +101,21 @@ def serve(port: int, env_path: str, scripts: Path) -> None:
             print(f"  {file.target:<44} is {file.path} of the npm package {file.package}", file=sys.stderr)
         print("With npm at hand: python -m utils.visdom_server --npm", file=sys.stderr)
     app.tornado_settings["static_handler_class"] = _handler_for(scripts)
-    application: Any = app.Application(port=port, env_path=str(env_path))
+    application = _Application(port=port, env_path=str(env_path))
     application.settings["autoreload"] = False
-    application.max_image_history = LONGEST_HISTORY  # visdom 0.3 keeps 4 by itself, visdom 0.2 all
     # visdom 0.3 makes a pane as wide as its title, over the panes beside it; the page reads these styles last.
     application.user_settings["user_css"] += "\n.react-grid-item { min-width: 0; }\n"
     application.listen(port, max_buffer_size=1024**3, address=HOST)
     print(f"visdom: http://localhost:{port}", file=sys.stderr, flush=True)
     tornado.ioloop.IOLoop.current().start()
+
+
+class _Application(app.Application):
+    """visdom's, with long histories of pictures: visdom 0.3 keeps 4 by itself, visdom 0.2 all."""
+
+    def __init__(self, port: int, env_path: str) -> None:
+        super().__init__(port=port, env_path=env_path)
+        self.max_image_history = LONGEST_HISTORY
 
 
 def _handler_for(scripts: Path) -> type[tornado.web.StaticFileHandler]:

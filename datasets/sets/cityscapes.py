@@ -5,11 +5,11 @@ from pathlib import Path
 
 from datasets.cityscapes import CITYSCAPES_CLASSES, Roots, find_clips, label_coding, resolve_roots, videos_of
 from datasets.clips import Clip, Video
-from datasets.registry import VideoDataset, register_dataset
+from datasets.registry import VideoDatasetBase, register_dataset
 from utils.class_set import LabelCoding
 
 
-class Cityscapes(VideoDataset):
+class Cityscapes(VideoDatasetBase[Roots]):
     """The benchmark in its own layout; data sets in the same layout subclass it."""
 
     name = "Cityscapes"

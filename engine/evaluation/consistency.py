@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets.clips import Video
 from datasets.images import image_size, read_frame, read_label
-from datasets.registry import VideoDataset
+from datasets.registry import VideoDatasetBase
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
 from engine.reports.scores import percent
 from models.inference.segmenter import Prediction, VideoSegmenter
@@ -21,7 +21,7 @@ MVC = (
 )
 
 
-def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDataset, sequences: Sequence[Video]) -> dict:
+def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, sequences: Sequence[Video]) -> dict:
     """TC and mVC of the labels with and without the memory, at the working size: plain values for JSON."""
     names, classes = prediction_names(segmenter), dataset.classes
     temporal = TemporalConsistency(names, classes.num_outputs)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.registry import VideoDataset, dataset_named
+from datasets.registry import VideoDatasetBase, dataset_named
 from engine.options.settings import CROP, NO_WEIGHTS, Settings, settings_of
 from engine.options.stream import check_stream
 from engine.streaming.output import output_options
@@ -203,7 +203,7 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
         )
 
 
-def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset: VideoDataset) -> None:
+def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset: VideoDatasetBase) -> None:
     if options.work_size is None:
         options.work_size = dataset.work_size(options.data_root) or config.traits.work_size
     if options.consistency and max(options.work_size) < FLOW_SIDE:

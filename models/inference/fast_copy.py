@@ -7,6 +7,7 @@ they read the same features, tensors are channels-last, the memory is filled in 
 import copy
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
@@ -56,6 +57,7 @@ def fold_batch_norms(part: nn.Module) -> int:
     names = list(_convolutions_with_norms(part))
     for conv_name, norm_name in names:
         conv, norm = part.get_submodule(conv_name), part.get_submodule(norm_name)
+        assert isinstance(conv, CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d)
         folded = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
         part.set_submodule(conv_name, folded)
         part.set_submodule(norm_name, nn.Identity())
@@ -104,21 +106,32 @@ class JoinedHeads(nn.Module):
         return list(zip(outputs[::2], outputs[1::2], strict=True))
 
 
+@dataclass
+class _LastOutputs:
+    """What ``JoinedHeads`` returned last, and for which features; not an attribute of a module, as exporting refuses
+    modules that change."""
+
+    features: Tensor | None = None
+    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
 class SharedHead(nn.Module):
-    """One of several heads that are computed together: by whichever is asked first, once for the same features."""
+    """One of several heads that are computed together: by the first that is called, once for the same features."""
 
-    def __init__(self, joined: JoinedHeads, position: int, ready: dict[str, object]):
+    def __init__(self, joined: JoinedHeads, position: int, last: _LastOutputs):
         super().__init__()
-        self.joined, self.position, self.ready = joined, position, ready
+        self.joined, self.position, self.last = joined, position, last
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        if self.ready.get("of") is not features:
-            self.ready.update(of=features, pairs=self.joined(features))
-        return self.ready["pairs"][self.position]
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # B F h w -> B C h w, B D h w
+        if self.last.features is not features:
+            self.last.features, self.last.pairs = features, self.joined(features)
+        return self.last.pairs[self.position]
 
 
 class JoinedGatedFusion(nn.Module):
     """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features."""
+
+    shift: Tensor
 
     def __init__(self, fusion: GatedFusion):
         super().__init__()
@@ -126,11 +139,12 @@ class JoinedGatedFusion(nn.Module):
         self.activate_gates = Tensor.sigmoid_ if fusion.gate_activation is torch.sigmoid else fusion.gate_activation
         self.one_gate = fusion.one_gate
         norm = fusion.norm
+        assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.features_query, self.features_read = fusion.features_query, fusion.features_read
         for features in (self.features_query, self.features_read):
             features.weight.mul_(scale[:, None, None, None])
-            features.bias.mul_(scale)
+            _bias_of(features).mul_(scale)
         self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
         self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
 
@@ -145,37 +159,53 @@ class JoinedGatedFusion(nn.Module):
 
 def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:
     """One convolution with the output channels of several that read the same input, concatenated."""
-    first = convolutions[0]
-    channels = sum(conv.out_channels for conv in convolutions)
-    joined = nn.Conv2d(first.in_channels, channels, first.kernel_size, padding=first.padding, device="meta")
+    joined = copy.deepcopy(convolutions[0])
+    joined.out_channels = sum(conv.out_channels for conv in convolutions)
     joined.weight = nn.Parameter(torch.cat([conv.weight for conv in convolutions]), requires_grad=False)
-    joined.bias = nn.Parameter(torch.cat([conv.bias for conv in convolutions]), requires_grad=False)
+    joined.bias = nn.Parameter(torch.cat([_bias_of(conv) for conv in convolutions]), requires_grad=False)
     return joined
+
+
+def _bias_of(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def _fold_query_norm(model: LMANet) -> None:
     """The batch norm of a fusion's query becomes part of the convolution that makes the query's value for it alone."""
     prepare, head = getattr(model.fusion, "prepare_query", None), model.query_head
+    assert isinstance(head, KeyValueHead)
     if isinstance(prepare, PreparedInput) and isinstance(head.value, nn.Conv2d):
-        head.value = fuse_conv_bn_eval(head.value, prepare[0])
+        norm = prepare[0]
+        assert isinstance(norm, nn.BatchNorm2d)
+        head.value = fuse_conv_bn_eval(head.value, norm)
         prepare[0] = nn.Identity()
 
 
 def _join_heads(model: LMANet) -> None:
     """The heads that read the encoder's features become one convolution."""
-    names = ["query_head", "memory_head"]
+    query_head, memory_head = model.query_head, model.memory_head
+    assert isinstance(query_head, KeyValueHead) and isinstance(memory_head, KeyValueHead)
     if model.config.structure == "original_kv_fusion":  # its memory is made of what was fused, not of the features
-        names = ["query_head"]
-        model.memory_head = SharedHead(JoinedHeads([model.memory_head]), 0, {})
-    joined, ready = JoinedHeads([getattr(model, name) for name in names]), {}
-    for position, name in enumerate(names):
-        setattr(model, name, SharedHead(joined, position, ready))
+        (model.query_head,), (model.memory_head,) = _shared_heads([query_head]), _shared_heads([memory_head])
+    else:
+        model.query_head, model.memory_head = _shared_heads([query_head, memory_head])
+
+
+def _shared_heads(heads: list[KeyValueHead]) -> list[SharedHead]:
+    joined, last = JoinedHeads(heads), _LastOutputs()
+    return [SharedHead(joined, position, last) for position in range(len(heads))]
 
 
 def _compile_parts(model: LMANet) -> None:
     """Compiles what lies between reads of the memory, in place; shapes are those of the first frame."""
     torch._inductor.config.freezing = True
-    model.encoder = torch.compile(model.encoder, dynamic=False)
-    model.decoder = torch.compile(model.decoder, dynamic=False)
+    model.encoder, model.decoder = _compiled(model.encoder), _compiled(model.decoder)
     if not model.config.baseline:
-        model.fusion = torch.compile(model.fusion, dynamic=False)
+        model.fusion = _compiled(model.fusion)
+
+
+def _compiled(part: nn.Module) -> nn.Module:
+    compiled = torch.compile(part, dynamic=False)
+    assert isinstance(compiled, nn.Module)  # of a module it makes a module, which its annotation does not say
+    return compiled

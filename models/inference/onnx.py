@@ -5,7 +5,6 @@ them, the last ones, are there. Start with zeros and ``filled`` 0, and feed each
 """
 
 import importlib.util
-import io
 import json
 import logging
 import warnings
@@ -118,7 +117,7 @@ def exported(
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(f"ONNX files are written by {' and '.join(missing)}: pip install {' '.join(missing)}")
-    content, logs = io.BytesIO(), [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [each.level for each in logs]
     for each in logs:
         each.setLevel(logging.ERROR)
@@ -131,6 +130,6 @@ def exported(
     finally:
         for each, level in zip(logs, levels, strict=True):
             each.setLevel(level)
+    assert program is not None  # it is None for the exporter without dynamo
     program.model.metadata_props.update(metadata or {})
-    program.save(content)
-    return content.getvalue()
+    return program.model_proto.SerializeToString()

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ class VideoSegmenter:
             raise OptionError(f"every is {every}: expected 1 frame or more, for example 1")
         self.device, self.every = torch.device(device), every
         self.traits = model.config.traits
-        self.work_size = tuple(work_size or model.work_size or self.traits.work_size)
+        height, width = work_size or model.work_size or self.traits.work_size
+        self.work_size = height, width
         self.classes = model.classes
         if int8_frames is not None and (compiled or amp or self.device.type != "cpu"):
             other = "compiled" if compiled else "amp" if amp else f"device {self.device}"
@@ -151,17 +153,17 @@ def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object
     contradict the file.
     """
     file = read_weights(weights)
-    fields = {"backbone": "erf", **network}
+    fields: dict[str, Any] = {"backbone": "erf", **network}
     options = file.options
     if options is not None:
         fields |= options.inherited(network, trains=False, contradiction=partial(_contradiction, file.label))
+    classes, work_size = (options.classes, options.work_size) if options else (None, None)
     if "num_classes" not in fields:
-        classes = options.classes.num_outputs if options and options.classes else None
-        shallow = bool(fields.get("shallow_decoder"))
-        fields["num_classes"] = classes or file.num_classes(str(fields["backbone"]), shallow)
+        shallow = fields.get("shallow_decoder", False)
+        fields["num_classes"] = classes.num_outputs if classes else file.num_classes(fields["backbone"], shallow)
     if fields["num_classes"] is None:
         raise WeightsError(f"{file.label}: holds no classifier of --backbone {fields['backbone']}: give num_classes")
-    model = build_lmanet(LMANetConfig(**fields), options and options.classes, options and options.work_size)
+    model = build_lmanet(LMANetConfig(**fields), classes, work_size)
     load_weights(model, file, other_classes=False)
     return model
 
@@ -177,7 +179,7 @@ def has_untrained_memory(model: LMANet) -> bool:
 
 def refuse_untrained_memory(model: LMANet) -> None:
     """Raises ``WeightsError`` where the weights were a single-frame network's and the memory would be noise."""
-    if has_untrained_memory(model):
+    if model.origin is not None and has_untrained_memory(model):
         raise WeightsError(
             f"the weights are those of {model.origin.kind.label}: the memory would be untrained; "
             "run the single-frame network (--baseline-mode, baseline=True), or give the weights of a trained LMANet"

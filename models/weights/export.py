@@ -61,6 +61,6 @@ def published_state_dict(model: LMANet, trained: bool = True) -> dict[str, Tenso
 def exported_kind(model: LMANet, trained: bool = True) -> FileKind:
     """The kind of file that the model is saved as."""
     card, origin = backbone_card(model.config.backbone), model.origin
-    saved = card.files[0] if model.config.baseline else card.lmanet_file
-    holds_no_memory = origin is not None and origin.kind.memory is None and origin.kind.is_published
-    return origin.kind if holds_no_memory and not trained else saved
+    if not trained and origin is not None and origin.kind.memory is None and origin.kind.is_published:
+        return origin.kind
+    return card.files[0] if model.config.baseline else card.lmanet_file

@@ -166,7 +166,7 @@ def _other_classes(file: WeightFile, model: LMANet) -> str:
 
 
 def _refuse_names(
-    tensors: dict[str, Tensor], state: dict[str, Tensor], kind: FileKind, config: LMANetConfig, label: str
+    tensors: Mapping[str, Tensor], state: dict[str, Tensor], kind: FileKind, config: LMANetConfig, label: str
 ) -> None:
     """Refuses a file that lacks a tensor of its kind or holds one too many."""
     names = kind.names(state, config)
@@ -197,7 +197,7 @@ def _decoder_parts(
     return ("decoder.", "memory_decoder.") if holds_other and not holds_own else ()
 
 
-def _refuse_other_backbone(tensors: dict[str, Tensor], placed: int, config: LMANetConfig, label: str) -> None:
+def _refuse_other_backbone(tensors: Mapping[str, Tensor], placed: int, config: LMANetConfig, label: str) -> None:
     """Says which other backbone a file is of, where more of its names belong to that one."""
     best, best_backbone, best_kind = placed, config.backbone, None
     for backbone in shipped_backbones():

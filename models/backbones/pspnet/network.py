@@ -3,6 +3,7 @@
 Modules carry the names of the published weight files, but for the pyramid pooling, which is a part of the decoder here.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,17 +22,19 @@ POOLING_BINS = (1, 2, 3, 6)
 POOLED_CHANNELS = 512
 HEAD_CHANNELS = 512
 
+Norm = Callable[[int], nn.Module]  # makes the batch norm of so many channels
 
-def stem(norm) -> nn.Sequential:
+
+def stem(norm: Norm) -> nn.Sequential:
     """Three 3x3 convolutions and a max-pooling: B 3 H W -> B 128 H/4 W/4, rounded up."""
-    layers = []
+    layers: list[nn.Module] = []
     for channels_in, channels_out, stride in ((3, 64, 2), (64, 64, 1), (64, 128, 1)):
         conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
         layers += [conv, norm(channels_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
 
 
-def stage(channels_in: int, width: int, blocks: int, stride: int, dilation: int, norm) -> nn.Sequential:
+def stage(channels_in: int, width: int, blocks: int, stride: int, dilation: int, norm: Norm) -> nn.Sequential:
     """Bottlenecks that give ``4 * width`` channels; the stride is on the first one's 3x3 convolution."""
     channels_out = width * Bottleneck.expansion
     shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), norm(channels_out))
@@ -60,7 +63,7 @@ class Encoder(nn.Module):
 class PyramidPooling(nn.Module):
     """The input and its averages over a few grids, side by side: B C h w -> B C+2048 h w."""
 
-    def __init__(self, channels: int, norm):
+    def __init__(self, channels: int, norm: Norm):
         super().__init__()
         self.features = nn.ModuleList(
             nn.Sequential(

@@ -6,10 +6,20 @@ from models.weights.file_kinds import SHALLOW, FileKind
 FOLDED_CHANNELS = 160  # LR-ASPP's finer level, 40 channels at 1/8, as channels at 1/16
 
 
-def _register(name: str, features: int, stride: int, *classifier: str, **more: int) -> None:
+def _register(
+    name: str, features: int, stride: int, *classifier: str, skip_channels: int = 0, side_multiple: int = 1
+) -> None:
     register_backbone(
         f"torchvision/{name}",
-        BackboneTraits(features, stride, work_size=(512, 1024), mean=IMAGENET_MEAN, std=IMAGENET_STD, **more),
+        BackboneTraits(
+            features,
+            stride,
+            work_size=(512, 1024),
+            skip_channels=skip_channels,
+            side_multiple=side_multiple,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
         "models.backbones.torchvision_models.network:from_config",
         classifier=tuple(f"decoder.head.{layer}." for layer in classifier),
         files=(
