@@ -249,15 +249,18 @@ def _line(x: list[float], y: list[float]) -> dict[str, Any]:
 
 def _training_steps() -> dict[str, dict[str, Any]]:
     """A training step of LMANet-ERFNet on a clip of 512x1024 with the portable and with the fastest attention."""
-    from models import LMANetConfig, build_lmanet  # only here: the rest needs no network
+    from datasets.registry import DEFAULT, dataset_named  # only here: the rest needs no network
+    from models import LMANetConfig, build_lmanet
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clip = torch.rand(1, 4, 3, 512, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.zeros(1, 512, 1024, dtype=torch.long, device=device)
+    num_classes = dataset_named(DEFAULT).classes.num_outputs
 
     def step(backend: str) -> Callable[[], None]:
         torch.manual_seed(0)
-        model = build_lmanet(LMANetConfig(backbone="erf", memory_size=3, attention_backend=backend)).to(device).train()
+        config = LMANetConfig(backbone="erf", memory_size=3, attention_backend=backend, num_classes=num_classes)
+        model = build_lmanet(config).to(device).train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-5)
 
         def one() -> None:
