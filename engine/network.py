@@ -1,13 +1,15 @@
 """Builds the network of the settings, with the options that its weight file holds."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 
-from engine.options.checks import option_text, typed_fields, with_fields
+from engine.options.checks import OPTION_OF_FIELD, option_text, typed_fields, with_fields
 from engine.options.settings import NO_WEIGHTS, NetworkSettings, Settings
 from models.lmanet import LMANet, build_lmanet
 from models.weights.load import WeightFile, load_weights, read_weights
+from models.weights.saved_options import options_in
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.sizes import format_size
@@ -27,6 +29,20 @@ def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LM
     file = read_weights(network.weights)
     settings = _inherited(settings, file)
     return settings, _built(settings.network, file, device)
+
+
+def with_checkpoint(settings: Settings, content: Mapping[str, object], label: str) -> Settings:
+    """The settings, completed by the options of a checkpoint that is resumed, as far as they were not typed.
+
+    Typed ones that differ are refused where the training is resumed.
+    """
+    options, typed = options_in(content, label), typed_fields(settings)
+    if options is None:
+        return settings
+    taken = {name: value for name, value in options.network.items() if name in OPTION_OF_FIELD and name not in typed}
+    completed = with_fields(settings, taken)
+    _log_taken(settings, completed, label, taken)
+    return completed
 
 
 def _built(network: NetworkSettings, file: WeightFile | None, device: torch.device) -> LMANet:

@@ -9,7 +9,7 @@ from engine import processes
 from engine.dashboard.setup import dashboard_of
 from engine.data import clips_of, loader_of
 from engine.evaluation.evaluate import Evaluation, evaluate
-from engine.network import with_network
+from engine.network import with_checkpoint, with_network
 from engine.options.settings import Settings
 from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.scores import percent, read_report
@@ -31,11 +31,13 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     baseline = read_report(wanted.baseline) if wanted.baseline else None
     if train_settings.amp == "float16" and device.type != "cuda":
         raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
+    found = _checkpoint_to_resume(train_settings.resume, folder) if distributed.is_first() else None
+    checkpoint = distributed.broadcast(found)
+    if checkpoint is not None:
+        settings = with_checkpoint(settings, checkpoint, str(folder.checkpoint_file))
     settings, model = with_network(settings, device)
     data = settings.data
     train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
-    found = _checkpoint_to_resume(train_settings.resume, folder) if distributed.is_first() else None
-    checkpoint = distributed.broadcast(found)
     if train_settings.warm_start and checkpoint is None:
         warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)
