@@ -17,6 +17,14 @@ from utils.signals import (
 )
 
 
+@pytest.fixture(autouse=True)
+def default_handler():
+    """A shell starts what runs in its background with Ctrl-C ignored, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_waits_until_it_is_asked_for():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), NotedSignals() as signals:
