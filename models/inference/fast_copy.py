@@ -23,7 +23,7 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 @torch.no_grad()
 def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
-    """A copy of ``model`` whose ``step`` gives the same logits in less time; for inference only.
+    """A copy of ``model`` whose ``step`` returns the same logits in less time; for inference only.
 
     Its memories are filled in place: what ``step`` was given must not be used again. With ``compiled``, encoder, heads,
     fusion and decoder go through torch.compile with their weights frozen in, which takes a minute at the first frames.
@@ -47,9 +47,9 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
 
 
 def fold_batch_norms(part: nn.Module) -> int:
-    """Makes batch norms part of the convolutions that feed them alone, in place; gives how many were folded.
+    """Makes batch norms part of the convolutions that feed them alone, in place; returns how many were folded.
 
-    Blocks with a method ``folded`` are replaced by what it gives: they know how.
+    Blocks with a method ``folded`` are replaced by what it returns: they know how.
     """
     for name, block in [(name, block) for name, block in part.named_modules() if hasattr(block, "folded")]:
         part.set_submodule(name, block.folded())
@@ -144,7 +144,7 @@ class JoinedGatedFusion(nn.Module):
 
 
 def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:
-    """One convolution that gives the channels of several that read the same input, one behind the other."""
+    """One convolution with the output channels of several that read the same input, concatenated."""
     first = convolutions[0]
     channels = sum(conv.out_channels for conv in convolutions)
     joined = nn.Conv2d(first.in_channels, channels, first.kernel_size, padding=first.padding, device="meta")

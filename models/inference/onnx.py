@@ -1,7 +1,7 @@
 """ONNX files: one step of a stream, with the memory as inputs and outputs, or the single-frame network.
 
 One graph serves all frames, the first too, so a memory in ONNX always has T frames, and ``filled`` says how many of
-them, the last ones, are there. Start with zeros and ``filled`` 0, and feed each call what the last one gave.
+them, the last ones, are there. Start with zeros and ``filled`` 0, and feed each call what the last one returned.
 """
 
 import importlib.util

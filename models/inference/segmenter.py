@@ -49,7 +49,7 @@ class VideoSegmenter:
     """Labels the frames of one video, one after the other, with a memory of constant size.
 
     ``weights`` is a weight file, its state dict, or a network. ``work_size`` is the height and width that frames are
-    resized to for the network (default: the backbone's); ``every`` says that every how many frames one is memorized;
+    resized to for the network (default: the backbone's); one frame in ``every`` is memorized, the first one first;
     ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits), and so do ``int8_frames``,
     on the CPU: about 16 frames like those to come, by which encoder and decoder are quantized (see ``int8.py``).
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.

@@ -81,6 +81,17 @@ def test_labels_are_brought_to_any_size_by_the_centres_of_pixels():
     assert resize_labels(labels, (1, 1)).tolist() == [[4]]
 
 
+def test_labels_and_probabilities_are_those_of_the_logits(model):
+    segmenter, frame = VideoSegmenter(model, work_size=SIZE), frames(1, (47, 65))[0]
+    prediction = segmenter.step(segmenter.prepare(frame))
+    assert np.array_equal(prediction.labels, prediction.logits[0].argmax(0).numpy())
+    assert prediction.labels is prediction.labels  # computed once
+    assert prediction.probabilities.shape == (20, *SIZE)
+    assert torch.allclose(prediction.probabilities.sum(0), torch.ones(SIZE))
+    segmenter.reset()
+    assert np.array_equal(segmenter.push(frame), prediction.labels_at((47, 65)))
+
+
 def test_reset_forgets(model):
     segmenter, (first, second) = VideoSegmenter(model, work_size=SIZE), frames(2)
     alone = segmenter.step(segmenter.prepare(second)).logits.clone()
