@@ -120,6 +120,7 @@ LIGHT = (
     "engine/training/schedule.py",
     "datasets/registry.py",
     "datasets/cityscapes.py",
+    "datasets/sets/*.py",
     "models/backbone.py",
     "models/backbones/*/__init__.py",
 )

@@ -15,7 +15,7 @@ from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.scores import percent, read_report
 from engine.run_folder import RunFolder
 from engine.training.checkpoint import read_checkpoint, resume, run_name
-from engine.training.loop import train
+from engine.training.loop import train as run_epochs
 from engine.training.saver import Saver
 from engine.training.setup import training_of, warm_start_memory
 from models.description import describe
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 def run_training(settings: Settings, device: torch.device, folder: RunFolder) -> None:
     """Trains to the last epoch, from the first one or from the last checkpoint."""
-    wanted, train_settings = settings.report, settings.train
+    wanted, train = settings.report, settings.train
     baseline = read_report(wanted.baseline) if wanted.baseline else None
-    if train_settings.amp == "float16" and device.type != "cuda":
+    if train.amp == "float16" and device.type != "cuda":
         raise OptionError(f"--amp float16 needs CUDA, this runs on {device}: try --amp bfloat16")
-    found = _checkpoint_to_resume(train_settings.resume, folder) if distributed.is_first() else None
+    found = _checkpoint_to_resume(train.resume, folder) if distributed.is_first() else None
     checkpoint = distributed.broadcast(found)
     if checkpoint is not None:
         settings = with_checkpoint(settings, checkpoint, str(folder.checkpoint_file))
     settings, model = with_network(settings, device)
     data = settings.data
     train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
-    if train_settings.warm_start and checkpoint is None:
+    if train.warm_start and checkpoint is None:
         warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)
     training = training_of(settings, model, device)
@@ -61,10 +61,10 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     size = distributed.world_size()
     log.info(
         "a step takes %d clips (%d processes x batch %d x %d), learning rate %g",
-        size * data.batch_size * train_settings.accumulate,
+        size * data.batch_size * train.accumulate,
         size,
         data.batch_size,
-        train_settings.accumulate,
+        train.accumulate,
         training.optimizer.param_groups[0]["lr"],
     )
 
@@ -80,7 +80,7 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
 
     dashboard = dashboard_of(wanted, folder, model, val_clips, device, baseline, training.rows)
     try:
-        train(training, train_settings, loader, sampler, validate, Saver(folder), dashboard)
+        run_epochs(training, train, loader, sampler, validate, Saver(folder), dashboard)
     finally:
         if dashboard is not None:
             dashboard.close()
@@ -88,12 +88,12 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
         if validations and training.rows and distributed.is_first():
             from engine.reports.plots import write_training_plots  # here, as matplotlib takes long to import
 
-            best_epoch = training.best_row(train_settings.val_iou).epoch
+            best_epoch = training.best_row(train.val_iou).epoch
             confusion = validations[0].confusion
             write_training_plots(folder, training.rows, best_epoch, confusion, settings.network.classes, baseline)
     if distributed.is_first():
         folder.remove_previous_checkpoint()
-        best = training.best_row(train_settings.val_iou)
+        best = training.best_row(train.val_iou)
         print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/options.md, the table of all options, as the parser has them: ``python -m engine.options.document``."""
+"""``python -m engine.options.document``: writes docs/options.md, a table of all options, from the parser."""
 
 import argparse
 import sys
@@ -14,17 +14,17 @@ FILE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 BEGINNING = """\
 # Options of `main.py`
 
-Made from the parser by `make docs`; `python main.py --help` shows the same. One of the modes is required, and
-`--savedir`. `--NAME, --no-NAME` switches something on and off.
+Written from the parser by `make docs`; `python main.py --help` shows the same. One of the modes is required, and
+`--savedir`. `--NAME` and `--no-NAME` switch an option on and off.
 """
 END = """\
 ## Exit status
 
 | status | when |
 |---|---|
-| 0 | all is done |
-| 1 | a process or a stream failed on the way, what was done until then is kept |
-| 2 | wrong input: one line says what was found, what was expected and what would work |
+| 0 | success |
+| 1 | a process or a stream failed before its end; the results until then are kept |
+| 2 | wrong input: one line says what was found, what was expected, and a value that works |
 | 75 | in a process that lost another one |
 | 130 | after Ctrl-C |
 | 143 | after SIGTERM; a training has written its checkpoint |
@@ -46,7 +46,7 @@ def _group_text(group: argparse._ArgumentGroup) -> str:
 
 
 def _names(action: argparse.Action) -> str:
-    """``--option VALUE`` as it is typed."""
+    """The option and its value as they are typed: ``--option VALUE``."""
     value = ""
     if action.nargs != 0:
         choices = None if action.choices is None else "{" + ",".join(map(str, action.choices)) + "}"

@@ -317,7 +317,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--epochs-save", type=int, default=0, metavar="N", help="keep the weights of every Nth epoch; 0: of none"
     )
-    group.add_argument("--iouTrain", action="store_true", help="measure IoU on the training clips")
+    group.add_argument("--iouTrain", action="store_true", help="IoU on the training clips too")
     group.add_argument(
         "--steps-save",
         type=int,
@@ -328,9 +328,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--accumulate", type=int, default=1, metavar="K", help="batches per process per step (gradient accumulation)"
     )
-    _add_switch(
-        group, "--iouVal", "measure IoU on the validation clips; --no-: the best epoch is that of the lowest loss"
-    )
+    _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
     group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
 
 
