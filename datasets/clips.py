@@ -26,11 +26,18 @@ class Clip:
 
 @dataclass(frozen=True)
 class Video:
-    """Frames that follow each other, and the label of each, or none."""
+    """Consecutive frames, and the label of each, or None. Raises ``DataError`` unless there are as many of both."""
 
     name: str
     frames: tuple[Path, ...]
     labels: tuple[Path | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.labels):
+            raise DataError(
+                f"video {self.name} has {len(self.frames)} frames and {len(self.labels)} labels: expected a label, or "
+                "None, for each frame"
+            )
 
 
 def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[int], where: str) -> list[Clip]:

@@ -54,6 +54,9 @@ class ClassSet:
     shown_first: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for field in ("names", "colors", "file_ids", "loss_weights", "shallow_loss_weights", "shown_first"):
+            object.__setattr__(self, field, _as_tuple(field, getattr(self, field)))
+        object.__setattr__(self, "colors", tuple(_as_tuple("colors", color) for color in self.colors))
         defaults: dict[str, object] = {
             "file_ids": tuple(range(len(self.names))),
             "loss_weights": (1.0,) * len(self.names),
@@ -104,7 +107,7 @@ class ClassSet:
     def file_id_coding(self) -> LabelCoding:
         """Coding of files that hold ``file_ids``."""
         table = self._table(self.ignored, ((value, index) for index, value in enumerate(self.file_ids)))
-        return LabelCoding(table, frozenset(self.file_ids) | self.ignored_file_ids)
+        return LabelCoding(table, self.ignored_file_ids | {*self.file_ids, self.written_ignored})
 
     @cached_property
     def index_coding(self) -> LabelCoding:
@@ -132,13 +135,8 @@ class ClassSet:
         """The inverse of ``to_json``. Raises ``ClassSetError`` for content that is no class set."""
         known = {field.name for field in dataclasses.fields(cls)}
         try:
-            values: dict[str, Any] = {
-                name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known
-            }
-            values["colors"] = tuple(tuple(color) for color in values["colors"])
-            values["ignored_file_ids"] = frozenset(values.get("ignored_file_ids", {NO_CLASS}))
-            return cls(**values)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return cls(**{name: value for name, value in content.items() if name in known})
+        except (TypeError, ValueError, AttributeError) as error:
             raise ClassSetError(
                 f"a class set cannot be read ({error!r}): expected names and colors of classes"
             ) from error
@@ -146,6 +144,12 @@ class ClassSet:
 
 def _listed(value: object) -> object:
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _as_tuple(field: str, values: object) -> tuple[object, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ClassSetError(f"a class set has {field} {values!r}: expected a list")
+    return tuple(values)
 
 
 def _check(classes: ClassSet) -> None:
@@ -176,6 +180,13 @@ def _check(classes: ClassSet) -> None:
     for value in (*classes.file_ids, *classes.ignored_file_ids, classes.written_ignored):
         if type(value) is not int or not 0 <= value <= 255:
             raise ClassSetError(f"a class set has the id {value!r}: expected whole numbers from 0 to 255")
+    if classes.written_ignored in classes.file_ids:
+        name = names[classes.file_ids.index(classes.written_ignored)]
+        free = next(value for value in range(256) if value not in classes.file_ids)
+        raise ClassSetError(
+            f"class {name!r} has the id {classes.written_ignored}, which is written for ignored pixels: expected "
+            f"another written_ignored, such as {free}"
+        )
     for weight in (*classes.loss_weights, *classes.shallow_loss_weights):
         if not 0 <= weight < float("inf"):
             raise ClassSetError(f"a class set has the loss weight {weight}: expected 0 or more, such as 1.0")
