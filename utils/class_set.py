@@ -34,9 +34,9 @@ class LabelCoding:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """K classes, in the order of a network's logits; index K is the ignore index.
+    """N classes, in the order of a network's logits; index N is the ignore index.
 
-    ``names`` and ``colors`` (RGB) are of the K classes, ``file_ids`` their values in label files (default: 0 to K-1).
+    ``names`` and ``colors`` (RGB) are of the N classes, ``file_ids`` their values in label files (default: 0 to N-1).
     ``ignored_file_ids`` are file values of ignored pixels, ``written_ignored`` is the one that is written for them.
     ``loss_weights`` are the class weights of the loss (default: all 1), ``shallow_loss_weights`` those for the shallow
     decoder. ``shown_first`` names the classes to show first, such as those that move.
