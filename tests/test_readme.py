@@ -1,20 +1,49 @@
-"""What the README says is so: its commands are understood, its files exist, every option is in its table."""
+"""What the documents say is so: their commands are understood, their files exist, their Python examples run."""
 
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from engine.options.parser import build_parser, parse_options
+from datasets.registry import dataset_named
+from engine.options.parser import parse_options
+from tests.engine.videos import moving_blocks, write_video
+from tests.plugins import registries_restored
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
-COMMANDS = re.findall(r"^    python main\.py (.+)$", README, re.MULTILINE)
+DOCUMENTS = {
+    name: (PROJECT / name).read_text()
+    for name in ("README.md", "CONTRIBUTING.md", "docs/usage.md", "docs/architecture.md", "trained_models/README.md")
+}
+# Those of the recipes are carried out by tests/test_recipes.py.
+COMMANDS = [
+    (name, command)
+    for name, text in DOCUMENTS.items()
+    if name != "CONTRIBUTING.md"
+    for command in re.findall(r"^    python main\.py (.+)$", text, re.MULTILINE)
+]
+EXAMPLES = [
+    (name, code)
+    for name, text in DOCUMENTS.items()
+    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command, tmp_path, monkeypatch):
+@pytest.fixture
+def project_copy(tmp_path, monkeypatch):
+    """A working folder as a fresh clone has it, with a video."""
+    os.symlink(PROJECT / "trained_models", tmp_path / "trained_models")
+    write_video(tmp_path / "drive.mp4", moving_blocks(2))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_commands_are_understood(document, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
     for option, needed in (("--weights", ""), ("--baseline-path", "report.json")):
@@ -26,16 +55,61 @@ def test_commands_are_understood(command, tmp_path, monkeypatch):
 
 
 def test_the_published_commands_are_there():
-    assert len(COMMANDS) >= 6
+    assert len([command for name, command in COMMANDS if name == "README.md"]) >= 6
 
 
-def test_every_option_is_in_the_table():
-    table = README.partition("## Options")[2].partition("\n## ")[0]
-    for action in build_parser()._actions:
-        for name in action.option_strings[1:] if action.dest == "help" else action.option_strings[-1:]:
-            assert name == "--help" or f"`{name}" in table, name
+@pytest.mark.parametrize(("document", "code"), EXAMPLES)
+def test_python_examples_run(document, code, project_copy, capsys):
+    torch.manual_seed(0)
+    with registries_restored():
+        exec(compile(code, document, "exec"), {"__name__": "example"})
+    assert "road: " in capsys.readouterr().out if "VideoSegmenter" in code else True
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (PROJECT / target).exists(), target
+def test_the_example_of_a_data_set_finds_its_clips(tmp_path):
+    code = next(code for name, code in EXAMPLES if name == "README.md" and "VideoDataset" in code)
+    for video, last in (("meadow", 4), ("hill", 5)):
+        (tmp_path / "train" / video).mkdir(parents=True)
+        for frame in range(last + 1):
+            (tmp_path / "train" / video / f"{frame:03d}.jpg").touch()
+        (tmp_path / "train" / video / f"{last:03d}.png").touch()
+    with registries_restored():
+        exec(compile(code, "README.md", "exec"), {"__name__": "example"})
+        clips = dataset_named("Animals").clips(tmp_path, "train", window=3)
+    assert [(clip.name, [frame.name for frame in clip.frames], clip.label.name) for clip in clips] == [
+        ("hill_005", ["003.jpg", "004.jpg", "005.jpg"], "005.png"),
+        ("meadow_004", ["002.jpg", "003.jpg", "004.jpg"], "004.png"),
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_linked_files_exist(document):
+    folder = (PROJECT / document).parent
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", DOCUMENTS[document]):
+        assert (folder / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_linked_sections_exist(document):
+    for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", DOCUMENTS[document]):
+        text = ((PROJECT / document).parent / target).read_text() if target else DOCUMENTS[document]
+        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        assert section in [re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles], section
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_of_the_project_that_are_named_exist(document):
+    files = re.findall(r"`((?:engine|models|datasets|utils|tests|docs|images)/[\w/.]*)`", DOCUMENTS[document])
+    assert [file for file in files if not (PROJECT / file).exists()] == []
+
+
+def test_the_tour_counts_the_files_that_it_names():
+    tour = DOCUMENTS["docs/architecture.md"]
+    for way, count in (("training clip", 21), ("stream's frame", 18)):
+        section = tour.partition(f"## The way of a {way}\n")[2].partition("\n## ")[0]
+        assert f"**{count} files**" in section
+        assert re.findall(r"^(\d+)\. `", section, re.MULTILINE) == [str(number + 1) for number in range(count)]
+
+
+def test_the_readme_is_read_in_one_go():
+    assert README.count("\n") <= 200
