@@ -103,6 +103,7 @@ def test_an_experiment_runs_and_the_second_start_does_nothing(tiny, tmp_path, ca
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("report.json")} == before
 
 
+@pytest.mark.slow
 def test_what_another_experiment_has_made_in_the_same_way_is_copied(tiny, tmp_path, capsys):
     head = TINY.partition('[arms."T = {}"]')[0].replace("seeds = [3, 4]", "seeds = [4]")
     tiny.write_text(head)

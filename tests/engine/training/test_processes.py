@@ -60,6 +60,7 @@ def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_pat
     assert_same_training(command, tmp_path, clips, (1, 2, 3), epochs, *more)
 
 
+@pytest.mark.slow
 def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):
     ious = []
     for count in (1, 2):
@@ -86,6 +87,7 @@ def test_a_wrong_input_in_one_rank_is_said_once(command, own_toytown):
     assert damaged.name in error.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named_and_no_process_is_left(command, tmp_path):
     options = ("--training", "--gpus", "2", "--num-epochs", "1000", "--num-workers", "1", *SMALL)
     run = started(command(*options))

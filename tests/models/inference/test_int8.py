@@ -40,7 +40,7 @@ def street(seed: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("weights", "network"),
     [
-        ("erfnet_street.pth", {"baseline": True}),
+        pytest.param("erfnet_street.pth", {"baseline": True}, marks=pytest.mark.slow),
         ("lmanet_erf_street.pth", {"fusion": "sigmoid-do2"}),
     ],
 )

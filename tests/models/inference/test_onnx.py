@@ -30,9 +30,9 @@ def session_of(content: bytes):
     "kind",
     [
         {},
-        {"memorize_first": True, "learnable_constant": True, "corr_size": 21},
+        pytest.param({"memorize_first": True, "learnable_constant": True, "corr_size": 21}, marks=pytest.mark.slow),
         {"mask_border": True, "memory_size": 1},
-        {"backbone": "torchvision/lraspp_mobilenet_v3_large"},
+        pytest.param({"backbone": "torchvision/lraspp_mobilenet_v3_large"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -160,6 +160,7 @@ def test_failing_compiler_is_quoted(monkeypatch, tmp_path):
     assert list((tmp_path / "cache" / "lmanet").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_share_one_library(tmp_path):
     script = (
         "import importlib.util as u\n"
