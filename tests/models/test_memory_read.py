@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from models import LMANetConfig, build_lmanet
+from models import build_lmanet
 from models.memory import Memory, PaddedMemory, Push, PushPadded
 from models.memory_read import MemoryRead, PaddedRead
+from tests.networks import LMANetConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
