@@ -175,13 +175,13 @@ def cities_of(roots: Roots, split: str) -> list[City]:
     return cities
 
 
-def label_coding(label: str | Path) -> LabelCoding:
+def label_coding(label: str | Path, classes: ClassSet = CITYSCAPES_CLASSES) -> LabelCoding:
     """What the values of a label file stand for, known by its name. Raises DataError for another name."""
     name = Path(label).name
     if name.endswith(TRAIN_IDS_ENDING):
-        return CITYSCAPES_CLASSES.index_coding
+        return classes.index_coding
     if name.endswith(LABEL_IDS_ENDING):
-        return CITYSCAPES_CLASSES.file_id_coding
+        return classes.file_id_coding
     raise DataError(
         f"label {label}: the name must end in {TRAIN_IDS_ENDING} or {LABEL_IDS_ENDING}, which tells its ids"
     )

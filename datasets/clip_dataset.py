@@ -19,7 +19,7 @@ from utils.resize import resize_label_as_pillow
 
 
 class Sample(NamedTuple):
-    """What a data set gives for a clip."""
+    """A clip as tensors."""
 
     frames: Tensor  # uint8  S 3 H W, RGB
     label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), as class indices

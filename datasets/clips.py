@@ -57,6 +57,7 @@ def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[in
                 continue
             frames = tuple(video.frames[first + position] for position in positions)
             clips.append(Clip(f"{video.name}_{video.frames[last].stem}", video.name, frames, label))
+    _refuse_names(clips, where)
     if not clips and not too_early:
         raise DataError(f"no labels in {where}: expected one or more labeled frames")
     if not clips:
@@ -73,3 +74,15 @@ def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[in
             window,
         )
     return clips
+
+
+def _refuse_names(clips: Sequence[Clip], where: str) -> None:
+    """Raises ``DataError`` for two clips of one name, and for names that are no file names: files are called so."""
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.name in seen or "/" in clip.name or clip.group in ("", ".", ".."):
+            raise DataError(
+                f"{where}: a labeled frame is called {clip.name}: expected names without slashes that differ, as "
+                "predictions are written under them"
+            )
+        seen.add(clip.name)

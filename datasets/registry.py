@@ -4,6 +4,7 @@ They are the files in ``datasets/sets/``, and those that a ``--plugin`` register
 Reading the entries needs no torch: the command line is checked before torch is imported.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
 from utils.errors import DataError, OptionError
-from utils.modules import check_declared, import_all
+from utils.modules import check_declared, import_all, load_file
 
 SHIPPED = "datasets.sets"
 DEFAULT = "Cityscapes"
@@ -67,6 +68,17 @@ class VideoDatasetBase(ABC, Generic[Root]):
     def label_coding(self, label: Path) -> LabelCoding:
         """What the values of a label file stand for."""
         return self.classes.file_id_coding
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """By name: a loader's worker that is spawned has not loaded the plugin that registers it."""
+        module = sys.modules[type(self).__module__]
+        return _unpickled, (self.name, module.__name__, module.__file__)
+
+
+def _unpickled(name: str, module: str, file: str) -> VideoDatasetBase[Any]:
+    if name not in dataset_names() and module not in sys.modules:
+        load_file(Path(file), module)
+    return dataset_named(name)
 
 
 class VideoDataset(VideoDatasetBase[Path]):

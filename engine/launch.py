@@ -60,7 +60,7 @@ def _run(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     try:
         distributed.join(device.type)
-        with folder.locked(processes.lock_patience()) if distributed.is_first() else nullcontext():
+        with folder.locked(processes.lock_timeout()) if distributed.is_first() else nullcontext():
             distributed.barrier()
             run_modes(settings, device, folder)
         distributed.leave()

@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from engine.options.checks import OPTION_OF_FIELD, option_text, typed_fields, with_fields
+from engine.options.checks import OPTION_OF_FIELD, fields_of, option_text, with_fields, with_values
 from engine.options.settings import NO_WEIGHTS, NetworkSettings, Settings
+from models.backbone import backbone_card, backbone_names
 from models.lmanet import LMANet, build_lmanet
 from models.weights.load import WeightFile, load_weights, read_weights
-from models.weights.saved_options import options_in
+from models.weights.saved_options import SavedOptions, options_in
 from utils.class_set import ClassSet
-from utils.errors import OptionError
+from utils.errors import OptionError, WeightsError
 from utils.sizes import format_size
 
 log = logging.getLogger(__name__)
@@ -31,12 +34,45 @@ def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LM
     return settings, _built(settings.network, file, device)
 
 
+def arguments_with_file(arguments: Mapping[str, Any], typed: frozenset[str]) -> dict[str, Any] | None:
+    """Values of options by name, completed by what ``--weights`` says of its network; ``None`` where it says nothing.
+
+    Raises ``WeightsError`` where typed options contradict the file.
+    """
+    path = arguments["weights"]
+    if arguments["resume"] or arguments["benchmark"] or not Path(path).is_file():
+        return None
+    try:
+        options = read_weights(path).options
+    except WeightsError:
+        return None  # said where the network is built
+    if options is None:
+        return None
+    return with_values(arguments, *_taken(options, path, arguments, typed))
+
+
+def _taken(
+    options: SavedOptions, label: str, arguments: Mapping[str, Any], typed: frozenset[str]
+) -> tuple[dict[str, object], tuple[int, int] | None]:
+    """Fields of ``LMANetConfig`` and the size of frames that a file knows and that were not typed."""
+
+    def contradiction(field: str, wanted: object, found: object) -> str:
+        return (
+            f"{option_text(field, wanted)} contradicts {label}, whose network was trained "
+            f"{option_text(field, found, 'with ')}: leave it out"
+        )
+
+    trains = bool(arguments["training"])
+    taken = options.inherited(fields_of(arguments, typed), trains, contradiction)
+    return taken, None if "work_size" in typed or trains else options.work_size
+
+
 def with_checkpoint(settings: Settings, content: Mapping[str, object], label: str) -> Settings:
     """The settings, completed by the options of a checkpoint that is resumed, as far as they were not typed.
 
     Typed ones that differ are refused where the training is resumed.
     """
-    options, typed = options_in(content, label), typed_fields(settings)
+    options, typed = options_in(content, label), fields_of(settings.untouched, settings.typed)
     if options is None:
         return settings
     taken = {name: value for name, value in options.network.items() if name in OPTION_OF_FIELD and name not in typed}
@@ -71,20 +107,32 @@ def _inherited(settings: Settings, file: WeightFile) -> Settings:
     if options is None:
         return settings if classes is None else with_fields(settings, {}, classes)
 
-    def contradiction(field: str, typed: object, found: object) -> str:
-        return (
-            f"{option_text(field, typed)} contradicts {file.label}, whose network was trained "
-            f"{option_text(field, found, 'with ')}: leave it out"
-        )
-
-    taken = options.inherited(typed_fields(settings), settings.training, contradiction)
-    work_size = None if "work_size" in settings.typed or settings.training else options.work_size
-    completed = with_fields(settings, taken, classes, work_size)
+    taken, work_size = _taken(options, file.label, settings.untouched, settings.typed)
+    completed = _with_file(settings, file.label, taken, classes, work_size)
     _log_taken(settings, completed, file.label, taken)
     trained, runs = options.network.get("memory_size"), completed.network.config.memory_size
     if options.holds_memory and "stm_queue_size" in settings.typed and trained != runs:
         log.info("%s: was trained with %s frames in the memory, runs with %s as typed", file.label, trained, runs)
     return completed
+
+
+def _with_file(
+    settings: Settings,
+    label: str,
+    taken: dict[str, object],
+    classes: ClassSet | None,
+    work_size: tuple[int, int] | None,
+) -> Settings:
+    """The settings with what is taken from a file; raises ``OptionError`` that says so where that cannot be."""
+    backbone = taken.get("backbone")
+    if backbone is not None and backbone not in backbone_names():
+        raise OptionError(
+            f"{label}: its network is on --backbone {backbone}, which is not known: add the --plugin that registers it"
+        )
+    try:
+        return with_fields(settings, taken, classes, work_size)
+    except OptionError as error:
+        raise OptionError(f"{error} ({label} says {', '.join(_changed(settings, taken))})") from error
 
 
 def _classes(settings: Settings, file: WeightFile) -> ClassSet | None:
@@ -105,11 +153,20 @@ def _some(classes: ClassSet) -> str:
 
 
 def _log_taken(before: Settings, after: Settings, label: str, taken: dict[str, object]) -> None:
-    old, new = before.network.config, after.network.config
-    texts = [option_text(field, getattr(new, field)) for field in taken if getattr(old, field) != getattr(new, field)]
+    """Logs what a file has changed in the options as they were parsed."""
+    texts = _changed(before, taken)
     if before.data.work_size != after.data.work_size:
         texts.append(f"--work-size {format_size(after.data.work_size)}")
     if texts:
         log.info("%s: %s taken from the file", label, ", ".join(texts))
     if after.network.classes is not before.network.classes:
         log.info("%s: predicts %s", label, _some(after.network.classes))
+
+
+def _changed(settings: Settings, taken: dict[str, object]) -> list[str]:
+    """The options that a file says otherwise than they were parsed."""
+    parsed = fields_of(settings.untouched)
+    if "fusion" in taken and parsed["fusion"] is None:
+        backbone = str(taken.get("backbone", parsed["backbone"]))
+        parsed["fusion"] = backbone_card(backbone).traits.default_fusion
+    return [option_text(field, value) for field, value in taken.items() if parsed[field] != value]

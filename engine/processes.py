@@ -27,7 +27,7 @@ EXIT_FAILED = 1
 MEETING_SECONDS = 600
 # A process that lost another one delays its exit by this, so that the launcher sees the failed process first.
 GRACE_SECONDS = 2.0
-LOCK_PATIENCE_SECONDS = 15.0
+LOCK_TIMEOUT_SECONDS = 15.0
 
 
 def wants_several(settings: ProcessSettings) -> bool:
@@ -131,6 +131,6 @@ def may_be_restarted() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or (is_rank() and name != "none")
 
 
-def lock_patience() -> float:
+def lock_timeout() -> float:
     """Seconds to wait for the lock of the run's folder: after a restart, earlier processes may still be ending."""
-    return LOCK_PATIENCE_SECONDS if may_be_restarted() else 0.0
+    return LOCK_TIMEOUT_SECONDS if may_be_restarted() else 0.0

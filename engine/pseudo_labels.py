@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.cityscapes import TRAIN_IDS_ENDING, Roots, cities_of, resolve_roots
+from datasets.cityscapes import CITYSCAPES_CLASSES, TRAIN_IDS_ENDING, Roots, cities_of, resolve_roots
 from datasets.images import read_picture
 from engine.launch import pick_device
 from engine.options.parser import DEVICES
@@ -38,7 +38,7 @@ class _Options:
 
     out: str
     weights: str
-    backbone: str
+    backbone: str | None
     data_root: str | None
     every: int
     confidence: float
@@ -56,9 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="weights of the network that labels the frames"
     )
-    parser.add_argument(
-        "--backbone", default="erf", metavar="NAME", help="backbone of the network, as for main.py (erf)"
-    )
+    parser.add_argument("--backbone", metavar="NAME", help="backbone of the network, as for main.py (erf)")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the data set (as for main.py)")
     parser.add_argument(
         "--every",
@@ -85,10 +83,11 @@ def _write(options: _Options) -> None:
     roots = resolve_roots(options.data_root)
     cities = cities_of(roots, "train")
     segmenter = VideoSegmenter(options.weights, options.backbone, pick_device(options.device), baseline=True)
+    _refuse_other_classes(segmenter)
     out = writable_folder(options.out, "OUT")
     if out.resolve() in (roots.root.resolve(), roots.sequence_root.resolve()):
         raise OptionError(f"OUT {out} is the data set itself: expected another folder, such as save/pseudo_labels")
-    _claim(out, options, roots)
+    _claim(out, options, roots, segmenter.model.config.backbone)
     _link(out / "leftImg8bit_sequence", roots.sequence_root / "leftImg8bit_sequence")
     if (roots.root / "gtFine" / "val").is_dir():
         _link(out / "gtFine" / "val", roots.root / "gtFine" / "val")
@@ -112,10 +111,27 @@ def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) 
     return resize_labels(np.where(is_unsure, np.uint8(NO_CLASS), prediction.labels), frame.shape[:2])
 
 
-def _claim(out: Path, options: _Options, roots: Roots) -> None:
+def _refuse_other_classes(segmenter: VideoSegmenter) -> None:
+    """Raises ``OptionError`` where the network predicts other classes than those of the labels that are written."""
+    wanted, count = CITYSCAPES_CLASSES, segmenter.model.config.num_classes
+    names = wanted.names if segmenter.classes is None else segmenter.classes.names
+    if count != wanted.num_outputs or names != wanted.names:
+        raise OptionError(
+            f"--weights predict {count - 1} classes ({', '.join(names[:2])}, ...): expected the {len(wanted.names)} of "
+            f"the data set ({', '.join(wanted.names[:2])}, ...)"
+            if segmenter.classes is not None
+            else f"--weights predict {count - 1} classes: expected the {len(wanted.names)} of the data set"
+        )
+
+
+def _claim(out: Path, options: _Options, roots: Roots, backbone: str) -> None:
     """Writes the options to ``OUT``. Raises ``OptionError`` where it holds labels of other options, or a data set."""
     wanted = {name: value for name, value in asdict(options).items() if name not in ("out", "device")}
-    wanted |= {"weights": str(Path(options.weights).resolve()), "data_root": str(roots.root.resolve())}
+    wanted |= {
+        "backbone": backbone,
+        "weights": str(Path(options.weights).resolve()),
+        "data_root": str(roots.root.resolve()),
+    }
     file = out / DESCRIPTION
     text = json.dumps(wanted, indent=1, sort_keys=True) + "\n"
     if file.exists() and file.read_text(encoding="utf-8") != text:

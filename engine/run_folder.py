@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor
 
@@ -60,16 +61,20 @@ class RunFolder:
         self.predictions_folder = self.path / "predictions"
         self.dashboard_folder = self.path / "visdom"
 
+    def renamed(self, shallow: bool) -> Self:
+        """The same folder, with the names for a network with the shallow decoder or without."""
+        return type(self)(self.path, shallow)
+
     @property
     def name(self) -> str:
         """Name of the run: the last folder of the path."""
         return os.path.basename(os.path.abspath(self.path)) or "run"
 
     @contextmanager
-    def locked(self, patience: float = 0.0) -> Iterator[None]:
-        """Context in which no other run uses the folder. Raises ``OptionError`` where one still does after ``patience``
+    def locked(self, timeout: float = 0.0) -> Iterator[None]:
+        """Context in which no other run uses the folder. Raises ``OptionError`` where one still does after ``timeout``
         seconds."""
-        with FolderLock(self.path, "--savedir", patience):
+        with FolderLock(self.path, "--savedir", timeout):
             remove_parts(self.path)
             yield
 

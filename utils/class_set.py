@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 
 NO_CLASS = 255  # value of unlabeled pixels in 8-bit label files, unless a data set defines another one
+LONGEST_NAME = 100  # letters of a class's name
 MOST_CLASSES = 254  # class indices are 8-bit, and one of them stands for what is ignored
 IGNORED_NAME, IGNORED_COLOR = "ignored", (0, 0, 0)
 
@@ -159,8 +160,11 @@ def _check(classes: ClassSet) -> None:
     if count > MOST_CLASSES:
         raise ClassSetError(f"a class set has {count} classes: expected at most {MOST_CLASSES}, as labels have 8 bits")
     for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise ClassSetError(f"a class set has the name {name!r}: expected a text such as 'road'")
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+            shown = repr(name)[:LONGEST_NAME]
+            raise ClassSetError(f"a class set has the name {shown}: expected a text such as 'road'")
+        if name == IGNORED_NAME:
+            raise ClassSetError(f"a class set has the name {name!r}, which is that of the ignore index: leave it out")
     for field in ("colors", "file_ids", "loss_weights", "shallow_loss_weights"):
         if len(getattr(classes, field)) != count:
             raise ClassSetError(
@@ -188,8 +192,8 @@ def _check(classes: ClassSet) -> None:
             f"another written_ignored, such as {free}"
         )
     for weight in (*classes.loss_weights, *classes.shallow_loss_weights):
-        if not 0 <= weight < float("inf"):
-            raise ClassSetError(f"a class set has the loss weight {weight}: expected 0 or more, such as 1.0")
+        if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
+            raise ClassSetError(f"a class set has the loss weight {weight!r}: expected 0 or more, such as 1.0")
     unknown = [name for name in classes.shown_first if name not in names]
     if unknown:
         raise ClassSetError(f"a class set shows {unknown[0]!r} first: expected one of its names, such as {names[0]!r}")

@@ -29,16 +29,16 @@ class FolderLock:
     """Held while a run writes to a folder; the lock file names the process that holds it.
 
     The kernel lets go of it when its process ends, in whatever way; processes that were forked off do not hold it on.
-    Raises ``OptionError`` with the process named where another one holds it for longer than ``patience`` seconds, and
+    Raises ``OptionError`` with the process named where another one holds it for longer than ``timeout`` seconds, and
     where the lock's name belongs to something else, such as a symbolic link, which is not followed.
     """
 
-    def __init__(self, folder: Path, option: str, patience: float = 0.0):
-        self.path, self.option, self.patience = folder / LOCK_FILE, option, patience
+    def __init__(self, folder: Path, option: str, timeout: float = 0.0):
+        self.path, self.option, self.timeout = folder / LOCK_FILE, option, timeout
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + self.timeout
         while (descriptor := self._taken()) is None:
             if time.monotonic() >= deadline:
                 raise OptionError(

@@ -1,8 +1,12 @@
 """Packages whose modules register themselves, and what is registered."""
 
+import sys
 from functools import cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 
 from utils.errors import OptionError
 
@@ -12,6 +16,20 @@ def import_all(package: str) -> None:
     """Imports every module of a package, by name; once."""
     for module in iter_modules(import_module(package).__path__):
         import_module(f"{package}.{module.name}")
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """Runs a Python file as the module ``name``, so that classes of it can be pickled. Raises what it raises."""
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def check_declared(kind: str, entry: object, *names: str) -> None:

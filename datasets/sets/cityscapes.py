@@ -29,7 +29,7 @@ class Cityscapes(VideoDatasetBase[Roots]):
         return videos_of(find_clips(root, split, window), find_clips(root, split, 1))
 
     def label_coding(self, label: Path) -> LabelCoding:
-        return label_coding(label)
+        return label_coding(label, self.classes)
 
 
 register_dataset(Cityscapes())

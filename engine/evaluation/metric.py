@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from utils.class_set import ClassSet
 
 SHIPPED = "engine.evaluation.metrics"
+# Other keys of report.json.
+RESERVED = frozenset(
+    {
+        *("clips", "frames_per_clip", "work_size", "device", "processes", "threads"),
+        *("network_seconds_per_frame", "waiting_seconds_per_clip"),
+        *("iou", "clip_mean_iou", "original_size", "consistency", "loss"),
+    }
+)
 
 
 class Metric(ABC):
@@ -65,6 +73,8 @@ def register_metric(metric: Metric) -> None:
     if not isinstance(metric, Metric):
         raise OptionError(f"{metric!r} is no metric: expected an instance of a subclass of Metric")
     check_declared("metric", metric, "name", "title")
+    if metric.name in RESERVED:
+        raise OptionError(f"a metric is named {metric.name!r}, which report.json has already: expected another name")
     if metric.name in _METRICS:
         raise OptionError(f"a metric named {metric.name!r} is registered already: expected another name")
     _METRICS[metric.name] = metric

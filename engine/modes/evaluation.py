@@ -36,6 +36,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     wanted = settings.report
     baseline = read_report(wanted.baseline) if wanted.baseline else None
     settings, model = with_network(settings, device)
+    folder = folder.renamed(settings.shallow)
     clips, classes = clips_of(settings.data, model.config, "val"), settings.network.classes
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")

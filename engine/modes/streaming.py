@@ -28,6 +28,7 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
     source = open_source(source_name)
     log.info("%s", source.description)
     settings, model = with_network(settings, device)
+    folder = folder.renamed(settings.shallow)
     segmenter = segmenter_of(settings, model, device)
     # Only now, after all that may refuse the options.
     clear_previous(folder.path, [each for each in (source_name, settings.stream.int8) if each])

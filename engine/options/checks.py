@@ -39,9 +39,13 @@ OPTION_OF_FIELD = {
 
 
 def checked(
-    arguments: Mapping[str, Any], typed: frozenset[str], command: str, classes: ClassSet | None = None
+    arguments: Mapping[str, Any],
+    typed: frozenset[str],
+    command: str,
+    classes: ClassSet | None = None,
+    untouched: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """The settings of parsed options; ``classes`` default to those of the data set.
+    """The settings of parsed options; ``classes`` default to those of the data set, ``untouched`` to ``arguments``.
 
     Raises a ``UserError`` for invalid options and for options that contradict each other.
     """
@@ -57,7 +61,7 @@ def checked(
     _check_window(options, config)
     _check_work_size(options, config, dataset)
     _check_paths(options)
-    return settings_of(options, config, classes, dict(arguments), typed, outputs, command)
+    return settings_of(options, config, classes, dict(untouched or arguments), typed, outputs, command)
 
 
 def with_fields(
@@ -70,18 +74,26 @@ def with_fields(
 
     Values that depend on them are derived anew. Raises what ``checked`` does.
     """
-    arguments = {**settings.untouched}
-    for field, value in fields.items():
-        arguments[OPTION_OF_FIELD[field]] = not value if field == "batch_norm" else value
-    if work_size is not None:
-        arguments["work_size"] = work_size
+    arguments = with_values(settings.untouched, fields, work_size)
     return checked(arguments, settings.typed, settings.command, classes or settings.network.classes)
 
 
-def typed_fields(settings: Settings) -> dict[str, object]:
-    """The fields of ``LMANetConfig`` whose options were typed."""
-    config = settings.network.config
-    return {field: getattr(config, field) for field, option in OPTION_OF_FIELD.items() if option in settings.typed}
+def with_values(
+    arguments: Mapping[str, Any], fields: Mapping[str, object], work_size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Values of options by name, with other ones for fields of ``LMANetConfig`` and for the size of frames."""
+    values = {**arguments}
+    for field, value in fields.items():
+        values[OPTION_OF_FIELD[field]] = not value if field == "batch_norm" else value
+    if work_size is not None:
+        values["work_size"] = work_size
+    return values
+
+
+def fields_of(arguments: Mapping[str, Any], typed: frozenset[str] | None = None) -> dict[str, object]:
+    """Fields of ``LMANetConfig`` as options give them; only of those that were ``typed``, where that is given."""
+    found = {field: arguments[option] for field, option in OPTION_OF_FIELD.items() if typed is None or option in typed}
+    return {field: not value if field == "batch_norm" else value for field, value in found.items()}
 
 
 def option_text(field: str, value: object, preposition: str = "") -> str:
@@ -95,26 +107,9 @@ def option_text(field: str, value: object, preposition: str = "") -> str:
 
 
 def network_config(options: argparse.Namespace, classes: ClassSet) -> LMANetConfig:
-    """The configuration of the network. Raises ``OptionError`` for options that contradict each other."""
-    return LMANetConfig(
-        num_classes=classes.num_outputs,
-        backbone=options.backbone,
-        memory_size=options.stm_queue_size,
-        corr_size=options.corr_size,
-        fusion=options.fusion_strategy or "",
-        structure=options.model_struct,
-        memory_strategy=options.memory_strategy,
-        local=options.local_correlation,
-        learnable_constant=options.learnable_constant,
-        mask_border=options.mask_border,
-        memorize_first=options.memorize_first,
-        align_weights=options.align_weights,
-        always_decode=options.always_decode,
-        baseline=options.baseline_mode,
-        shallow_decoder=options.shallow_dec,
-        batch_norm=not options.backbone_nobn,
-        attention_backend=options.attention_backend,
-    )
+    """The network that the options describe. Raises ``OptionError`` where they do not go together."""
+    fields: dict[str, Any] = fields_of(vars(options))
+    return LMANetConfig(**{**fields, "fusion": fields["fusion"] or ""}, num_classes=classes.num_outputs)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
 from utils.command import OneLineParser
-from utils.errors import UserError
+from utils.errors import OptionError, UserError
 from utils.sizes import parse_size
 
 PROGRAM = "main.py"
@@ -46,8 +46,18 @@ def parse_options(argv: Sequence[str] | None = None) -> Settings:
         words = sys.argv[1:] if argv is None else list(argv)
         load_plugins(_plugins_in(words))
         parser = build_parser()
-        options = parser.parse_args(words)
-        return checked(vars(options), typed_options(parser, words), shlex.join(["python", "main.py", *words]))
+        arguments, typed = vars(parser.parse_args(words)), typed_options(parser, words)
+        command = shlex.join(["python", "main.py", *words])
+        try:
+            return checked(arguments, typed, command)
+        except OptionError:
+            # What does not go with the defaults may go with what the weight file says.
+            from engine.network import arguments_with_file  # only here: it brings torch
+
+            completed = arguments_with_file(arguments, typed)
+            if completed is None:
+                raise
+            return checked(completed, typed, command, untouched=arguments)
     except UserError as error:
         OneLineParser(prog=PROGRAM).error(str(error))
 

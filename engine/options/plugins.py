@@ -3,7 +3,6 @@
 Only this option runs a user's code: no other option, and no weight file, does.
 """
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from engine.streaming.output import registered_outputs
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
 from utils.errors import OptionError, UserError
+from utils.modules import load_file
 
 _loaded: set[Path] = set()
 
@@ -34,14 +34,9 @@ def _load(file: str, path: Path) -> None:
     name = f"plugin_{path.stem}"
     if name in sys.modules:
         raise OptionError(f"--plugin {file}: another plugin is called {path.name}: rename one of them")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that classes of it can be pickled
     try:
-        spec.loader.exec_module(module)
+        load_file(path, name)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        del sys.modules[name]
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         reason = " ".join(str(error).split())
         raise OptionError(f"--plugin {file}: {_place(error, path)}{kind}{reason}") from error

@@ -165,7 +165,7 @@ def telling_cells(
     position. ``prediction`` is class indices ``H W``, ``size`` the height and width of the features.
     """
     small = resize_labels(prediction, size)  # h w
-    in_order = map(classes.names.index, classes.shown_first)
+    in_order = map(classes.names.index, dict.fromkeys((*classes.shown_first, *classes.names)))
     present = [index for index in in_order if (small == index).sum() >= 2]
     return [(index, *_middle(small == index)) for index in present[:count]]
 

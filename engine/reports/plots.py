@@ -6,7 +6,7 @@ in their dashes too.
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -110,7 +110,7 @@ def iou_png(
             axes.axvline(100 * mean, color=BLUE, linewidth=1.6, label=f"mean {100 * mean:.2f} %")
         if baseline is not None:
             _draw_baseline(axes, list(iou), baseline)
-        axes.set_yticks(places, list(iou))
+        axes.set_yticks(places, _plain(iou))
         axes.set_ylim(len(iou) - 0.4, -0.6)
         axes.set_xlim(0, 116)
         axes.set_xticks(range(0, 101, 20))
@@ -139,8 +139,8 @@ def confusion_png(counts: np.ndarray, names: Sequence[str], title: str) -> bytes
                 if share >= WRITTEN_FROM:
                     ink = "black" if share > 0.5 else "white"
                     axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=7.5)
-        axes.set_xticks(range(columns), names[:columns], rotation=55, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(rows), names[:rows])
+        axes.set_xticks(range(columns), _plain(names[:columns]), rotation=55, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(rows), _plain(names[:rows]))
         axes.set_xlabel("predicted")
         axes.set_ylabel("labeled")
         axes.spines[:].set_visible(False)
@@ -173,6 +173,11 @@ def _draw_pair(
         if values is not None:
             axes.plot(epochs, values, color=color, linestyle=dashes, marker=_marker(rows), markersize=4, label=name)
     axes.set_title(title)
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """Names as labels of an axis; between dollar signs Matplotlib would read formulas."""
+    return [name.replace("$", r"\$") for name in names]
 
 
 def _draw_baseline(axes: Axes, names: list[str], baseline: dict) -> None:

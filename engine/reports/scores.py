@@ -42,8 +42,8 @@ def iou_table(
     rows = [*iou_by_name(names, confusion.iou()).items(), ("mean", _or_none(confusion.mean_iou()))]
     before = {} if baseline is None else {**baseline["iou"], "mean": baseline["mean_iou"]}
     lines = [f"{'class':<14}{'IoU %':>8}" + (f"{'baseline':>10}{'gain':>8}" if before else "")]
-    for name, value in rows:
-        if name == "mean":
+    for position, (name, value) in enumerate(rows):
+        if position == len(rows) - 1:
             lines.append("-" * len(lines[0]))
         cells = [_shaded(f"{percent(value):>8}", value, colored)]
         if before:
@@ -106,4 +106,4 @@ def _shaded(text: str, share: float | None, colored: bool) -> str:
 
 
 def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return float(value) if math.isfinite(value) else None

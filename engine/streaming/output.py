@@ -57,6 +57,7 @@ class Output(ABC):
     options: ClassVar[tuple[Option, ...]]
     leaves: ClassVar[tuple[str, ...]]
     needs_probabilities: ClassVar[bool] = False
+    position: ClassVar[int] = 100  # among the outputs in help and reports: from the lowest to the highest
 
     @classmethod
     @abstractmethod
@@ -106,7 +107,7 @@ def register_output(output: type[Output]) -> type[Output]:
 def registered_outputs() -> Sequence[type[Output]]:
     """All outputs, the shipped ones first."""
     import_all(SHIPPED)
-    return tuple(_OUTPUTS.values())
+    return sorted(_OUTPUTS.values(), key=lambda output: output.position)
 
 
 def output_options() -> tuple[Option, ...]:

@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 DEPTH = 3  # items in a queue: enough to smooth the pace, and little memory
 REMEMBERED = 1000  # latest durations that are kept for medians: bounded, as a stream may be endless
-PATIENCE = 0.1  # seconds between two checks of whether the other thread still runs
+POLL_SECONDS = 0.1  # seconds between two checks of whether the other thread still runs
 
 
 class _End:
@@ -29,7 +29,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
     """Iterates over ``make(item)`` for each item, computed ahead by one thread.
 
     ``milliseconds`` are the latest durations of ``make`` and of reading its item; ``while_waiting`` is called every
-    ``PATIENCE`` seconds without a result, and may raise.
+    ``POLL_SECONDS`` seconds without a result, and may raise.
     """
 
     def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
@@ -51,7 +51,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
     def _next(self) -> Made | _End:
         while True:
             try:
-                return self._queue.get(timeout=PATIENCE)
+                return self._queue.get(timeout=POLL_SECONDS)
             except Empty:
                 self.while_waiting()
 
@@ -131,7 +131,7 @@ def _put(queue: Queue[Item | _End], item: Item | _End, ended: threading.Event) -
     """Enqueues an item as soon as there is room; returns ``False`` where ``ended`` is set before."""
     while not ended.is_set():
         try:
-            queue.put(item, timeout=PATIENCE)
+            queue.put(item, timeout=POLL_SECONDS)
             return True
         except Full:
             continue

@@ -176,7 +176,7 @@ def _resume(training: Training, content: dict, source: object) -> None:
             f"{source}: is for {len(saved.classes.names)} classes, the data set has {len(training.classes.names)} of "
             "other names; give the same --dataset with --resume"
         )
-    load_weights(training.model, content["state_dict"])
+    load_weights(training.model, content["state_dict"], other_classes=False)
     _resume_optimizer(training.optimizer, content["optimizer"], source)
     missing = [key for key in EXTRA_KEYS if key not in content]
     if missing:

@@ -141,7 +141,7 @@ def _other_classifiers(
     found: dict[str, Tensor], state: dict[str, Tensor], card: BackboneCard, names_differ: bool
 ) -> list[str]:
     """Names of the tensors of classifiers for other classes: of another number, or all where the names differ."""
-    others = []
+    others: dict[str, None] = {}  # a backbone's own classifier may be called as the shallow one
     for classifier in (*card.classifiers, SHALLOW_CLASSIFIER):
         for prefix in (classifier.prefix, classifier.prefix.replace("decoder.", "memory_decoder.", 1)):
             for own in (own for own in found if own.startswith(prefix)):
@@ -150,18 +150,19 @@ def _other_classifiers(
                 if len(theirs) == len(mine) and theirs != mine:
                     theirs[dim] = mine[dim]
                     if theirs == mine:
-                        others.append(own)
+                        others[own] = None
                 elif theirs == mine and names_differ:
-                    others.append(own)
-    return others
+                    others[own] = None
+    return list(others)
 
 
 def _other_classes(file: WeightFile, model: LMANet) -> str:
     """That a file is for other classes, with both counts."""
     theirs, mine = file.options.classes if file.options else None, model.classes
     count = file.num_classes(model.config.backbone, model.config.shallow_decoder)
-    found = f"{len(theirs.names)} classes ({summary(theirs.names, 2)})" if theirs else f"{count} classes"
-    expected = f"{len(mine.names)} ({summary(mine.names, 2)})" if mine and theirs else f"{model.config.num_classes}"
+    without_ignored = "another number of" if count is None else count - 1
+    found = f"{len(theirs.names)} classes ({summary(theirs.names, 2)})" if theirs else f"{without_ignored} classes"
+    expected = f"{len(mine.names)} ({summary(mine.names, 2)})" if mine and theirs else f"{model.config.num_classes - 1}"
     return f"{file.label}: is for {found}, expected {expected}"
 
 

@@ -13,8 +13,10 @@ from datasets import cityscapes
 from datasets.cache import FrameCache
 from datasets.cityscapes import Roots, find_clips, resolve_roots
 from datasets.sampling import EpochSampler, clean_worker_error
+from datasets.sets.cityscapes import Cityscapes
 from tests.cityscapes import CityscapesAugmentation as Augmentation
 from tests.cityscapes import CityscapesClips
+from utils.class_set import ClassSet
 from utils.errors import DataError
 
 SIZE = (8, 16)
@@ -355,3 +357,12 @@ def test_listing_does_not_slow_down_with_the_number_of_frames(tmp_path):
         patch.setattr(Path, "stat", lambda self, **options: stats.append(self) or original(self, **options))
         assert len(find_clips(Roots(tmp_path, tmp_path), "train", 20)) == 20
     assert len(stats) < 20
+
+
+def test_a_data_set_in_the_same_layout_reads_its_own_classes():
+    class TwoClasses(Cityscapes):
+        name = "Two"
+        classes = ClassSet(("road", "sky"), ((1, 2, 3), (4, 5, 6)), file_ids=(7, 23))
+
+    coding = TwoClasses().label_coding(Path("a_gtFine_labelIds.png"))
+    assert coding.to_index[[7, 23, 8]].tolist() == [0, 1, 2]

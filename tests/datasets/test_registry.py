@@ -1,12 +1,14 @@
 """A data set of no more than a name, classes and videos, and the registry."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from datasets import registry
-from datasets.clips import Clip, Video
+from datasets.clips import Clip, Video, clips_of_videos
 from datasets.registry import VideoDataset, dataset_named, dataset_names, register_dataset
 from utils.class_set import ClassSet
 from utils.errors import DataError, OptionError
@@ -132,3 +134,30 @@ def test_a_name_is_registered_once(registered):
         register_dataset(Toy())
     assert str(error.value) == "a data set named 'Toy' is registered already: expected another name"
     assert dataset_named("Toy") is registered
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b", "c")])
+def test_clips_whose_predictions_would_meet_are_refused(names):
+    videos = [Video(name, (Path("0.png"),), (Path("0_label.png"),)) for name in names]
+    with pytest.raises(DataError, match="a labeled frame is called a"):
+        clips_of_videos(videos, 1, [0], "split val")
+
+
+def test_a_worker_that_is_spawned_has_the_data_set_of_a_plugin(tmp_path):
+    plugin = tmp_path / "toy_set.py"
+    plugin.write_text(
+        "from datasets.registry import VideoDataset, register_dataset\n"
+        "from utils.class_set import ClassSet\n\n\n"
+        "class ToySet(VideoDataset):\n"
+        "    name, classes = 'ToySet', ClassSet(('a',), ((1, 2, 3),))\n\n"
+        "    def videos(self, root, split):\n"
+        "        return []\n\n\n"
+        "register_dataset(ToySet())\n"
+    )
+    dump = "import pickle, sys; from utils.modules import load_file; from pathlib import Path; "
+    dump += f"load_file(Path({str(plugin)!r}), 'plugin_toy_set'); from datasets.registry import dataset_named; "
+    dump += "sys.stdout.buffer.write(pickle.dumps(dataset_named('ToySet')))"
+    pickled = subprocess.run([sys.executable, "-c", dump], capture_output=True, check=True).stdout
+    load = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).classes.names)"
+    found = subprocess.run([sys.executable, "-c", load], input=pickled, capture_output=True, check=True)
+    assert found.stdout.decode().strip() == "('a',)"

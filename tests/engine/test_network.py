@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from datasets.cityscapes import CITYSCAPES_CLASSES
 from main import main
-from models import build_lmanet, export_weights
+from models import BackboneTraits, build_lmanet, export_weights, register_backbone
 from tests.engine.videos import moving_blocks, write_folder
-from tests.networks import LMANetConfig
+from tests.networks import BACKBONES, LMANetConfig
 from utils import tensor_files
 from utils.class_set import ClassSet
 from utils.errors import CheckpointError
@@ -107,3 +109,48 @@ def test_weights_for_other_classes(run, tmp_path, capsys):
     assert run("--stream", str(source), "--save-labels", "labelIds", weights=five, savedir="stream") == 0
     shares = json.loads((tmp_path / "stream" / "stream.json").read_text())["class_shares"]
     assert shares and set(shares) <= {*"abcde", "ignored"}
+
+
+def test_what_the_defaults_do_not_go_with_may_go_with_the_file(run, tmp_path, capsys):
+    """A size that ERFNet does not take, with weights of a backbone that does."""
+    weights = tmp_path / "lraspp.pth"
+    config = LMANetConfig(backbone="torchvision/fcn_resnet50", baseline=True)
+    torch.manual_seed(0)
+    export_weights(build_lmanet(config, CITYSCAPES_CLASSES), weights)
+    assert run("--eval-mode", "--work-size", "33x65", weights=weights) == 0
+    assert "--backbone torchvision/fcn_resnet50, --baseline-mode taken from the file" in capsys.readouterr().err
+
+
+def test_options_that_the_files_network_refuses_name_the_file(run, tmp_path, capsys):
+    single = written(tmp_path / "single.pth", baseline=True)
+    assert run("--eval-mode", "--memory-strategy", "skip_01", weights=single) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "--memory-strategy skip_01" in error and "single.pth says --baseline-mode)" in error
+
+
+def test_a_network_whose_backbone_no_plugin_registers(run, tmp_path, capsys):
+    register_backbone("toy", BackboneTraits(8, 4, (32, 64)), Toy)
+    toy = written(tmp_path / "toy.pth", backbone="toy", baseline=True)
+    del BACKBONES["toy"]
+    assert run("--eval-mode", weights=toy) == 2
+    assert "toy.pth: its network is on --backbone toy, which is not known: add the --plugin" in capsys.readouterr().err
+
+
+class Toy:
+    def __init__(self, config):
+        pass
+
+    def make_encoder(self):
+        return nn.Conv2d(3, 8, 5, stride=4, padding=2)
+
+    def make_decoder(self, channels, num_classes):
+        return ToyDecoder(channels, num_classes)
+
+
+class ToyDecoder(nn.Module):
+    def __init__(self, channels, num_classes):
+        super().__init__()
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, features, size):
+        return F.interpolate(self.classifier(features), size)

@@ -192,3 +192,14 @@ def test_indices_have_8_bits():
 def test_import_without_numpy():
     command = "import sys, utils.class_set; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "long" * 30, "ignored"])
+def test_names_that_a_line_of_output_cannot_hold_are_refused(name):
+    with pytest.raises(ClassSetError, match="a class set has the name "):
+        ClassSet((name,), ((1, 2, 3),))
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    with pytest.raises(ClassSetError, match="loss weight"):
+        ClassSet(("a",), ((1, 2, 3),), loss_weights=([1.0],))

@@ -54,7 +54,7 @@ def test_the_holder_is_named_to_all_that_are_refused_and_the_file_goes_with_it(t
 
 def test_patience_waits_for_the_end_of_the_holder(tmp_path):
     process, _ = holder(tmp_path, seconds=1.0)
-    with FolderLock(tmp_path, "--savedir", patience=30):
+    with FolderLock(tmp_path, "--savedir", timeout=30):
         assert process.wait(30) == 0
     assert not list(tmp_path.iterdir())
 

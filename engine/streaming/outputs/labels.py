@@ -18,6 +18,7 @@ class LabelOutput(Output):
     ``NAME_pred_labelIds.png``, the names of the Cityscapes benchmark."""
 
     name = "labels"
+    position = 2
     options = (
         Option(
             "--save-labels",

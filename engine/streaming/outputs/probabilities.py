@@ -17,6 +17,7 @@ class ProbabilityOutput(Output):
     """A NumPy file for each frame: class probabilities, float16 ``K h w`` at the working size."""
 
     name = "probabilities"
+    position = 3
     options = (
         Option(
             "--save-probabilities",

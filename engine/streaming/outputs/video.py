@@ -17,6 +17,7 @@ class VideoOutput(Output):
     """An MP4 of frames with their labels overlaid, of labels alone, or of both side by side, above a legend."""
 
     name = "video"
+    position = 1
     options = (
         Option(
             "--save-video",

@@ -264,3 +264,10 @@ def test_picks_of_several_processes_are_those_of_one(monkeypatch):
         for found, expected in ((picks.best, one.best), (picks.worst, one.worst)):
             assert [(clip.number, clip.mean_iou) for clip in found] == [(c.number, c.mean_iou) for c in expected]
             assert all((clip.frame == clip.number).all() for clip in found)
+
+
+def test_names_of_classes_are_no_formulas():
+    from engine.reports.plots import confusion_png, iou_png
+
+    assert confusion_png(np.eye(3), ["$a_$", "b", "ignored"], "t").startswith(b"\x89PNG")
+    assert iou_png({"$a_$": 0.5}, 0.5, [(1, 2, 3)], "t").startswith(b"\x89PNG")
