@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -93,22 +93,29 @@ def options_in(content: object, label: str) -> SavedOptions | None:
         found = content
     if found is None:
         return None
-    version = found.get("options_version", VERSION) if isinstance(found, Mapping) else None
-    if isinstance(version, int) and version > VERSION:
+    version = found.get("options_version", VERSION) if isinstance(found, Mapping) else VERSION
+    if type(version) is int and version > VERSION:
         raise WeightsError(
             f"{label}: its options are of version {version}, this program reads up to {VERSION}: take a newer program"
         )
     try:
-        network = _known_fields(found["network"])
-        classes = found.get("classes")
-        size = found.get("work_size")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"options_version is {version!r}")
+        classes, size = found.get("classes"), found.get("work_size")
         return SavedOptions(
-            network,
+            _known_fields(found["network"]),
             None if classes is None else ClassSet.from_json(classes),
-            None if size is None else (int(size[0]), int(size[1])),
+            None if size is None else _size(size),
         )
     except (TypeError, ValueError, LookupError, AttributeError, ClassSetError) as error:
         raise WeightsError(f"{label}: what it says of its network cannot be read ({error}): write it again") from error
+
+
+def _size(sides: Sequence[object]) -> tuple[int, int]:
+    height, width = sides
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        raise ValueError(f"work_size is {sides!r}")
+    return height, width
 
 
 def _known_fields(network: Mapping[str, object]) -> dict[str, object]:
