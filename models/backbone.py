@@ -141,6 +141,7 @@ class BackboneCard:
 
 _CARDS: dict[str, BackboneCard] = {}
 _loading = False
+_shipped: tuple[str, ...] = ()
 
 
 def register_backbone(
@@ -181,7 +182,8 @@ def backbone_names() -> tuple[str, ...]:
 
 def shipped_backbones() -> tuple[str, ...]:
     """Names of the project's own backbones."""
-    return tuple(name for name, card in _CARDS.items() if isinstance(card.maker, str))
+    _load_shipped()
+    return _shipped
 
 
 def backbone_card(name: str) -> BackboneCard:
@@ -195,7 +197,8 @@ def backbone_card(name: str) -> BackboneCard:
 
 
 def _load_shipped() -> None:
-    global _loading
+    global _loading, _shipped
     if not _loading:  # while it loads, each of them asks whether it is there
         _loading = True
         import_all("models.backbones")
+        _shipped = tuple(_CARDS)

@@ -158,11 +158,13 @@ def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object
     if options is not None:
         fields |= options.inherited(network, trains=False, contradiction=partial(_contradiction, file.label))
     classes, work_size = (options.classes, options.work_size) if options else (None, None)
-    if "num_classes" not in fields:
-        shallow = fields.get("shallow_decoder", False)
-        fields["num_classes"] = classes.num_outputs if classes else file.num_classes(fields["backbone"], shallow)
-    if fields["num_classes"] is None:
-        raise WeightsError(f"{file.label}: holds no classifier of --backbone {fields['backbone']}: give num_classes")
+    backbone, shallow = fields["backbone"], fields.get("shallow_decoder", False)
+    found = classes.num_outputs if classes else file.num_classes(backbone, shallow)
+    given = fields.setdefault("num_classes", found)
+    if given is None:
+        raise WeightsError(f"{file.label}: holds no classifier of --backbone {backbone}: pass num_classes")
+    if classes is not None and given != found:
+        raise WeightsError(_contradiction(file.label, "num_classes", given, found))
     model = build_lmanet(LMANetConfig(**fields), classes, work_size)
     load_weights(model, file, other_classes=False)
     return model

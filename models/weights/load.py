@@ -157,13 +157,19 @@ def _other_classifiers(
 
 
 def _other_classes(file: WeightFile, model: LMANet) -> str:
-    """That a file is for other classes, with both counts."""
+    """That a file is for other classes: both counts, of classes where both are known by name, else of logits."""
     theirs, mine = file.options.classes if file.options else None, model.classes
-    count = file.num_classes(model.config.backbone, model.config.shallow_decoder)
-    without_ignored = "another number of" if count is None else count - 1
-    found = f"{len(theirs.names)} classes ({summary(theirs.names, 2)})" if theirs else f"{without_ignored} classes"
-    expected = f"{len(mine.names)} ({summary(mine.names, 2)})" if mine and theirs else f"{model.config.num_classes - 1}"
-    return f"{file.label}: is for {found}, expected {expected}"
+    if theirs is None or mine is None:
+        found = file.num_classes(model.config.backbone, model.config.shallow_decoder)
+        return f"{file.label}: its classifier has {found} logits, expected {model.config.num_classes}"
+    found_names, expected_names = list(theirs.names), list(mine.names)
+    if len(found_names) == len(expected_names):  # those that differ tell the two apart
+        differing = [place for place, name in enumerate(found_names) if name != expected_names[place]]
+        found_names, expected_names = ([names[i] for i in differing] for names in (found_names, expected_names))
+    return (
+        f"{file.label}: is for {len(theirs.names)} classes, among them {summary(found_names, 2)}; "
+        f"expected {len(mine.names)}, among them {summary(expected_names, 2)}"
+    )
 
 
 def _refuse_names(

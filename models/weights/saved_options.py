@@ -94,7 +94,7 @@ def options_in(content: object, label: str) -> SavedOptions | None:
         found = content
     if found is None:
         return None
-    version = found.get("options_version", VERSION) if isinstance(found, Mapping) else None
+    version = found.get("options_version", VERSION) if isinstance(found, Mapping) else VERSION
     if type(version) is int and version > VERSION:
         raise WeightsError(
             f"{label}: its options are of version {version}, this program reads up to {VERSION}: take a newer program"
