@@ -30,9 +30,9 @@ _HEADER = struct.Struct("<8sQqI")
 class FrameCache:
     """A folder of decoded, resized images, one file each; several processes may use it at the same time.
 
-    An entry counts only while its source has the byte size and the modification time of then and its own checksum
-    holds; otherwise it is made again. When the disk is full or the folder goes away, entries are no longer written,
-    which is said once, and work goes on from the sources. Raises DataError where the folder cannot be made or written.
+    An entry is valid while its source has the same size and modification time and its own checksum holds; otherwise it
+    is made again. When the disk is full or the folder unavailable, a warning is logged once, no more entries are
+    written, and reads go to the sources. Raises DataError where the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -63,7 +63,7 @@ class FrameCache:
         try:
             source = os.stat(path)
         except OSError:
-            return read()  # which says what is wrong with the source
+            return read()  # which raises what is wrong with the source
         header = (_MARK, source.st_size, source.st_mtime_ns)
         entry = self._entry_path(path, shape, kind)
         pixels = _stored(entry, shape, header)
@@ -73,7 +73,7 @@ class FrameCache:
         return pixels
 
     def _entry_path(self, path: str | Path, shape: tuple[int, ...], kind: str) -> Path:
-        """The name shows what an entry is; the digits of the source's full path keep equal names apart."""
+        """The name describes the entry; a hash of the source's full path keeps equal names apart."""
         digest = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=10).hexdigest()
         return self.folder / digest[:2] / f"{Path(path).stem}.{shape[-1]}x{shape[-2]}.{kind}.{digest}.raw"
 

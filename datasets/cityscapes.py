@@ -86,7 +86,7 @@ class Roots:
 
 
 def resolve_roots(option: str | None = None) -> Roots:
-    """Find the data: the option wins over the environment's CITYSCAPES_DATASET, that over the constants.
+    """Finds the data: by the option, else by the environment's CITYSCAPES_DATASET, else by the constants.
 
     Option and environment hold for both roots. Raises DataError where a root is no folder.
     """
@@ -101,10 +101,10 @@ def resolve_roots(option: str | None = None) -> Roots:
 
 
 def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
-    """List the clips of a split, sorted by city and name; each ends at a labeled frame.
+    """Lists the clips of a split, sorted by city and name; each ends at a labeled frame.
 
-    ``window`` counts the frames up to and with the labeled one; ``positions`` says which of 0..window-1 are wanted,
-    all by default. With a window of 1, frames come from leftImg8bit/ where they are there. Labeled frames whose window
+    ``window`` counts the frames up to and with the labeled one; ``positions`` selects from 0..window-1, all by
+    default. With a window of 1, frames come from leftImg8bit/ where they are there. Labeled frames whose window
     begins before their snippet are left out, and their number is logged.
 
     Raises DataError for a folder that is missing or holds no labels, a label without its frame, a frame that is missing
@@ -176,7 +176,7 @@ def cities_of(roots: Roots, split: str) -> list[City]:
 
 
 def label_coding(label: str | Path, classes: ClassSet = CITYSCAPES_CLASSES) -> LabelCoding:
-    """What the values of a label file stand for, known by its name. Raises DataError for another name."""
+    """The coding of a label file, by the ending of its name. Raises DataError for another ending."""
     name = Path(label).name
     if name.endswith(TRAIN_IDS_ENDING):
         return classes.index_coding
@@ -188,7 +188,7 @@ def label_coding(label: str | Path, classes: ClassSet = CITYSCAPES_CLASSES) -> L
 
 
 def videos_of(clips: Iterable[Clip], labeled: Iterable[Clip]) -> list[Video]:
-    """The sequences that clips are made of; ``labeled`` are clips of one frame each, for all labels there are."""
+    """The sequences that clips are cut from; ``labeled`` are clips of one frame each, one for every label."""
     frames = {_place(path): path for clip in [*labeled, *clips] for path in clip.frames}
     labels = {_place(clip.frames[-1]): clip.label for clip in labeled}
     runs: list[list[tuple[str, int]]] = []
@@ -221,10 +221,10 @@ class _CityFrames:
         self._starts: dict[str, int] | None = None
 
     def before(self, name: str, distances: Iterable[int], window: int) -> tuple[Path, ...] | None:
-        """The frames so many frames before the labeled one; None where its snippet begins later than the window.
+        """The frames at ``distances`` before the labeled one; None where its snippet begins later than the window.
 
-        That holds also where the first frames of the window are not wanted, so that a network without a memory is
-        scored on the same labels as one with it.
+        That is so even if the first frames of the window are not selected, so that a network without a memory is scored
+        on the same labels as one with it.
         """
         if name not in self._paths:
             raise DataError(

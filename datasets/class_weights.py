@@ -29,16 +29,15 @@ LABELS_AT_ONCE = 8
 
 
 def class_weights(counts: Sequence[int], constant: float = FULL_DECODER) -> tuple[float, ...]:
-    """The weight of each class from pixel counts of all classes, the last one being what is ignored, which weighs 0."""
+    """Weights by class index from pixel counts by class index; ``constant`` is c. The ignore index, the last, has 0."""
     total = sum(counts)
     return (*(1 / math.log(constant + count / total) for count in counts[:-1]), 0.0)
 
 
 def pixel_counts(dataset: VideoDatasetBase, labels: Sequence[Path], processes: int) -> np.ndarray:
-    """Pixels of each class index in all labels together, int64, the last of what is ignored; shows a progress bar on a
-    terminal.
+    """Number of pixels by class index over all labels, int64; the last is the ignore index.
 
-    Raises ``DataError`` for a label that cannot be read.
+    Shows a progress bar on a terminal. Raises ``DataError`` for a label that cannot be read.
     """
     counts_of, size = partial(_counts_of, dataset), dataset.classes.num_outputs
     if processes == 1:
@@ -48,7 +47,7 @@ def pixel_counts(dataset: VideoDatasetBase, labels: Sequence[Path], processes: i
 
 
 def weights_table(classes: ClassSet, counts: Sequence[int]) -> str:
-    """Class, share of all pixels and both weights, a row each; a class that never occurs is marked."""
+    """A table of classes with share of all pixels and both weights; a class that never occurs is marked."""
     rows = [f"{'class':<16}{'share %':>10}{'weight':>12}{'--shallow-dec':>16}"]
     full, shallow = class_weights(counts), class_weights(counts, SHALLOW_DECODER)
     for name, count, weight, weight_shallow in zip(classes.output_names, counts, full, shallow, strict=True):

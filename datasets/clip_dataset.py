@@ -19,24 +19,23 @@ from utils.resize import resize_label_as_pillow
 
 
 class Sample(NamedTuple):
-    """A clip as tensors."""
+    """A clip as tensors: an item of ``ClipDataset``."""
 
     frames: Tensor  # uint8  S 3 H W, RGB
     label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), as class indices
-    original_label: Tensor  # uint8, as large as the file; of no elements where it was not asked for
-    index: int  # type: ignore[assignment]  # of the clip in the data set; hides tuple.index, which nobody calls
+    original_label: Tensor  # uint8  H W of the file; empty without ``original_labels``
+    clip_index: int  # in the data set
 
 
 class ClipDataset(Dataset[Sample]):
     """Clips of a data set as tensors at the working resolution.
 
-    ``dataset`` tells what the values of label files stand for. ``size`` is (H, W) of frames and label before
-    augmentation. An item is asked for by its index or by ``(epoch, index)``; the augmentation's random numbers follow
-    from seed, epoch and index alone. With ``original_labels`` the full-size label comes along, not augmented.
-    ``label_divisor`` makes the label that much smaller after augmentation, by nearest neighbor (8 for the shallow
-    decoder). What cannot be read for a while is tried again up to ``retries`` times. With ``drawn_frames`` an item
-    holds that many of its past frames, drawn by the same numbers. Items raise DataError for damaged files and for a
-    label that is not as large as its frame.
+    ``dataset`` supplies the coding of label files. ``size`` is (H, W) of frames and label before augmentation. Items
+    are indexed by ``index`` or ``(epoch, index)``; random augmentation is a function of seed, epoch and index alone.
+    With ``original_labels`` an item includes the label at full size, not augmented. ``label_divisor`` downsamples the
+    label after augmentation, by nearest neighbor (8 for the shallow decoder). Reads of unavailable files are retried up
+    to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, a random subset by the same
+    seeds. Items raise ``DataError`` for damaged files and for a label of another size than its frame.
     """
 
     def __init__(

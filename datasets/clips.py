@@ -1,4 +1,4 @@
-"""What clips and videos are on disk: paths, in order. Nothing is read here."""
+"""Clips and videos as paths, in order; no file is read here."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Clip:
-    """A labeled frame with the frames before it that are wanted, oldest first.
+    """A labeled frame with selected frames before it, oldest first.
 
-    ``name`` is its own within the split and names the files that are written for it; ``group`` is the folder that its
-    prediction goes to (Cityscapes: the city).
+    ``name`` is unique within the split and names the clip's output files; ``group`` is their folder (Cityscapes: the
+    city).
     """
 
     name: str
@@ -41,10 +41,10 @@ class Video:
 
 
 def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[int], where: str) -> list[Clip]:
-    """A clip for each labeled frame with ``window - 1`` frames before it; those at ``positions`` of 0..window-1 are its
-    frames. How many labels lie nearer to the beginning of their video is logged.
+    """A clip for each labeled frame with ``window - 1`` frames before it: the frames at ``positions`` of 0..window-1.
 
-    Raises ``DataError`` where ``where`` holds no label, ``OptionError`` where no video has so many frames.
+    Logs the number of labeled frames with fewer frames before them; ``where`` names the split in messages. Raises
+    ``DataError`` where there is no label, ``OptionError`` where no video fills the window.
     """
     clips, too_early, longest = [], 0, 0
     for video in videos:

@@ -1,4 +1,4 @@
-"""Frames and labels from files, at the working resolution: decoding, resizing, and what damaged files look like.
+"""Frames and labels from files, at the working resolution: decoding, resizing, and errors for damaged files.
 
 Frames are decoded by OpenCV and resized by torch, which computes what Pillow's BILINEAR does (its antialiased resize of
 uint8 is the same filter in the same fixed-point numbers): the published weights were trained on that. The choice comes
@@ -47,18 +47,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
-    """Read a frame, resized as Pillow's BILINEAR filter does.
+    """Reads a frame, resized as Pillow's BILINEAR filter does.
 
     Returns RGB, uint8 3 x H x W with ``size = (H, W)``. Gray, palette and 16-bit files become RGB of 8 bits;
-    orientation tags are ignored, as the labels have none. A JPEG carries no checksum: what its decoder makes of it
-    counts. Raises DataError where the file is missing, damaged or too large.
+    orientation tags are ignored, as the labels have none. A JPEG has no checksum: its pixels are taken as decoded.
+    Raises DataError where the file is missing, damaged or too large.
     """
     image_size(path)
     return _resized(_decoded_frame(path), size)
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """Read an image in its own size as viewers show it, for which orientation tags count: RGB, uint8 3 x H x W.
+    """Reads an image in its own size, rotated by its orientation tag as viewers do: RGB, uint8 3 x H x W.
 
     Raises what ``read_frame`` does.
     """
@@ -67,10 +67,10 @@ def read_picture(path: str | Path) -> Tensor:
 
 
 def read_label(path: str | Path, size: tuple[int, int] | None, coding: LabelCoding) -> Tensor:
-    """Read a label as class indices, resized by nearest neighbor as Pillow's NEAREST does.
+    """Reads a label as class indices, resized by nearest neighbor as Pillow's NEAREST does.
 
-    Returns uint8 H x W with ``size = (H, W)``, or as large as the file for None. ``coding`` tells what the file's
-    values stand for. Raises DataError where the file is missing, damaged, too large, not of one 8-bit channel, or holds
+    Returns uint8 H x W with ``size = (H, W)``, or as large as the file for None. ``coding`` maps the file's values
+    to class indices. Raises DataError where the file is missing, damaged, too large, not of one 8-bit channel, or holds
     values that are not valid.
     """
     with _opened(path) as image:
@@ -87,7 +87,7 @@ def read_label(path: str | Path, size: tuple[int, int] | None, coding: LabelCodi
 
 
 def check_label_fits_frame(label: str | Path, frame: str | Path) -> None:
-    """Compare the sizes in the two headers; raises DataError where they differ."""
+    """Compares the sizes in the two headers; raises DataError where they differ."""
     label_size, frame_size = image_size(label), image_size(frame)
     if label_size != frame_size:
         raise DataError(
@@ -117,7 +117,10 @@ def _opened(path: str | Path) -> Image.Image:
 
 
 def _decoded_frame(path: str | Path, upright: bool = False) -> Tensor:
-    """The frame as it is in the file, or turned as its tags say: RGB, uint8 3 x H x W, a view of H x W x 3."""
+    """The frame as in the file, with ``upright`` rotated by its orientation tag.
+
+    RGB, uint8 3 x H x W, a view of H x W x 3.
+    """
     data = _content(path)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
@@ -134,7 +137,7 @@ def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _content(path: str | Path) -> np.ndarray:
-    """A file's bytes, those of a PNG only where its checksums hold: decoders give wrong pixels for some that do not."""
+    """A file's bytes; verifies the checksums of a PNG, as decoders return wrong pixels for some damaged files."""
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
@@ -190,7 +193,7 @@ def _ranges(numbers: frozenset[int]) -> str:
 
 
 def _unreadable(path: str | Path, error: Exception) -> DataError:
-    """What an error in reading stands for: a file system that does not answer, or content that is no image."""
+    """A read error as ``UnreachableError`` (the file system does not answer) or ``DataError`` (not an image)."""
     if isinstance(error, OSError) and error.errno is not None:  # decoders raise it without a number
         return UnreachableError(f"image {path} cannot be read: {error.strerror}; see whether its file system is there")
     return _damaged(path, str(error))
@@ -208,7 +211,7 @@ def _too_large(path: str | Path, found: str) -> DataError:
 
 
 def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Print frames per second, from file to resized tensor in one thread, of each way to decode and to resize."""
+    """Prints frames per second, from file to resized tensor in one thread, of each way to decode and to resize."""
     import io
     import itertools
     import time

@@ -1,4 +1,4 @@
-"""The data sets that ``--dataset`` names: each tells its classes, its defaults and how its clips are found.
+"""The data sets that ``--dataset`` names: the classes, defaults and clips of each.
 
 They are the files in ``datasets/sets/``, and those that a ``--plugin`` registers.
 Reading the entries needs no torch: the command line is checked before torch is imported.
@@ -55,7 +55,7 @@ class VideoDatasetBase(ABC, Generic[Root]):
     def clips(self, root: Root, split: str, window: int, positions: Sequence[int] | None = None) -> list[Clip]:
         """The clips of a split, each of a ``window`` of frames that ends in a labeled one.
 
-        ``positions`` says which of 0..window-1 are wanted, all by default. Raises ``DataError`` where there are no
+        ``positions`` selects from 0..window-1, all by default. Raises ``DataError`` where there are no
         labels and ``OptionError`` where no video fills the window.
         """
         wanted = range(window) if positions is None else sorted(positions)
@@ -66,7 +66,7 @@ class VideoDatasetBase(ABC, Generic[Root]):
         return self.videos(root, split)
 
     def label_coding(self, label: Path) -> LabelCoding:
-        """What the values of a label file stand for."""
+        """The coding of a label file."""
         return self.classes.file_id_coding
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -96,7 +96,7 @@ _ENTRIES: dict[str, VideoDatasetBase[Any]] = {}  # each has a type of root of it
 
 
 def register_dataset(dataset: VideoDatasetBase[Any]) -> None:
-    """Makes a data set known as ``--dataset NAME``.
+    """Registers a data set as ``--dataset NAME``.
 
     Raises ``OptionError`` for a name that is taken, and for a data set without a name or without classes.
     """

@@ -1,4 +1,4 @@
-"""Retries of reads that fail for a while, as from a network file system that is unavailable."""
+"""Retries of reads from files that are temporarily unavailable, as on a network file system."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ FIRST_WAIT_SECONDS, WAIT_GROWTH = 1.0, 4.0
 class RetryPolicy:
     """Retries unavailable reads up to ``retries`` times, after 1, 4, 16, ... seconds; damaged content is not retried.
 
-    All workers of a loader, forked or spawned, log the begin and the end of an outage only once together.
+    All workers of a loader, forked or spawned, log the beginning and the end of an outage only once together.
     """
 
     def __init__(self, retries: int = 0) -> None:

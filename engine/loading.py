@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 
 
 class ClipLoader(DataLoader[Sample]):
-    """Loads batches of clips: ``Sample`` whose fields have a leading dimension B, its ``index`` a tensor too."""
+    """Loads batches of clips: ``Sample`` whose fields have a leading dimension B, its ``clip_index`` a tensor too."""
 
     dataset: ClipDataset
     batch_size: int
@@ -23,7 +23,7 @@ class ClipLoader(DataLoader[Sample]):
 
 def clip_indices(batch: Sample) -> Tensor:
     """Data set indices ``B`` of a batch's clips, which the loader has collated into a tensor."""
-    return torch.as_tensor(batch.index)
+    return torch.as_tensor(batch.clip_index)
 
 
 class Timed(Iterable[Batch]):

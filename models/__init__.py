@@ -1,4 +1,4 @@
-"""What is computed: backbones, memory, local attention, fusion and the video network made of them.
+"""The networks: backbones, memory, local attention, fusion, and the video network made of them.
 
 The names below are loaded on first use, so that ``models.config`` can be read without importing torch.
 """

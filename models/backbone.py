@@ -1,4 +1,4 @@
-"""What must be known of a single-frame network before it is built, and the registry of all of them.
+"""Traits of single-frame networks, known before they are built, and the registry of all of them.
 
 A backbone is a file or a folder in ``models/backbones/``, or a file of the user's, that calls ``register_backbone``. No
 torch here: the command line is checked before torch is imported.
@@ -43,17 +43,17 @@ Maker = Callable[["LMANetConfig"], Backbone]
 
 @dataclass(frozen=True)
 class BackboneTraits:
-    """What the rest of the program must know of a backbone before it builds one. Three numbers are enough.
+    """Traits of a backbone that are needed before it is built; the first three are enough.
 
     The encoder returns ``features`` channels for the memory, at ``1 / stride`` of the input's size rounded up, and
     behind them ``skip_channels`` channels that reach the decoder without passing through the memory, such as fine
     detail of the current frame.
     ``work_size`` is the height and width that frames are resized to. Input sides must be a multiple of
-    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalize RGB in [0, 1]; where they are ``None`` the
-    network takes it as it is. ``batch_norm_optional`` says that the backbone can be built without its batch norms.
+    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalize RGB in [0, 1], which is not normalized where
+    they are ``None``. With ``batch_norm_optional`` the backbone can be built without its batch norms.
 
-    Where they are not given, the rest follows from ``features``, as the sizes of the published networks do: a 16th of
-    them for keys, in steps of 16, at least 16; a fusion by their number; values so wide that the fusion ends in
+    Defaults follow from ``features`` by the rules of the published networks: ``key_channels`` a 16th of them, in steps
+    of 16, at least 16; ``default_fusion`` by their number; ``value_channels`` such that the fusion's output has
     ``features`` channels. Values as wide as the features are the features themselves, without a convolution.
     """
 
@@ -100,8 +100,8 @@ class BackboneTraits:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A layer whose output channels are the classes: the beginning of its tensors' names here, such as
-    ``decoder.head.``, and the dimension of its weight in which the classes lie (1 in a transposed convolution)."""
+    """A layer whose output channels are the classes: the prefix of its tensors' names here, such as ``decoder.head.``,
+    and the dimension of its weight that indexes the classes (1 in a transposed convolution)."""
 
     prefix: str
     class_dim: int = 0
@@ -112,12 +112,12 @@ SHALLOW_CLASSIFIER = Classifier("decoder.classifier.")
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """All that is known of a backbone.
+    """A registered backbone.
 
     ``maker`` is called with the configuration and returns a ``Backbone``; as a string, ``module:name``, it is imported
-    when it is first needed. ``files`` are the kinds of single-frame weight files, the first one that which is written;
+    when it is first needed. ``files`` are the kinds of single-frame weight files, of which the first is written;
     ``lmanet_file`` is the kind of an LMANet's. ``classifiers`` are the decoder's layers that start fresh for other
-    classes. ``constant_logits`` counts the last logits that no layer computes (PSPNet's for what is ignored is 0).
+    classes. ``constant_logits`` counts the last logits that no layer computes (PSPNet's of the ignore index is 0).
     """
 
     name: str
@@ -129,6 +129,7 @@ class BackboneCard:
     constant_logits: int = 0
 
     def make(self, config: LMANetConfig) -> Backbone:
+        """The backbone of a configuration."""
         if callable(self.maker):
             return self.maker(config)
         module, _, name = self.maker.partition(":")
@@ -155,13 +156,14 @@ def register_backbone(
     lmanet_file: FileKind | None = None,
     constant_logits: int = 0,
 ) -> None:
-    """Makes a single-frame network known as ``--backbone NAME`` and ``LMANetConfig(backbone=NAME)``.
+    """Registers a single-frame network as ``--backbone NAME`` and ``LMANetConfig(backbone=NAME)``.
 
     ``maker`` is called with the configuration and returns a ``Backbone``; it may be a class. The rest is for reading
-    and writing the network's own single-frame weight files: pairs of the beginnings of names here and in the file, for
-    each half, such as ``("encoder.", "body.")``, and the layers that start fresh where a file has other classes, as
-    beginnings of names here (``"decoder.head."``) or as ``Classifier`` where the classes lie in another dimension than
-    the first. ``files`` and ``lmanet_file`` replace these names where there are several kinds of files.
+    and writing the network's own single-frame weight files. ``encoder_names`` and ``decoder_names`` are pairs of name
+    prefixes here and in the file, such as ``("encoder.", "body.")``. ``classifier`` are the layers that start fresh
+    where a file has other classes, as prefixes here (``"decoder.head."``) or as ``Classifier`` where the classes lie in
+    another dimension than the first. ``files`` and ``lmanet_file`` replace these names where there are several kinds of
+    files.
 
     Raises ``ValueError`` for a name that is taken.
     """

@@ -1,6 +1,6 @@
-"""What the options of a network may be. No torch here: the command line is checked before torch is imported."""
+"""Values of the network's options. No torch here: the command line is checked before torch is imported."""
 
-# Output channels of a fusion of two D-channel inputs, in multiples of D.
+# Output channels of the fusion of two D-channel inputs, in multiples of D.
 FUSION_WIDTH = {
     "sigmoid-do1": 2,
     "sigmoid-do2": 2,

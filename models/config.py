@@ -1,4 +1,4 @@
-"""What a network is made of, as plain values. No torch here: the command line is checked before torch is imported."""
+"""The network's configuration. No torch here: the command line is checked before torch is imported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from utils.errors import OptionError
 
 @dataclass(frozen=True)
 class LMANetConfig:
-    """One field for each choice that shapes the network; raises ``OptionError`` where choices do not go together.
+    """The network's options; raises ``OptionError`` for unknown values and for options that exclude each other.
 
     ``fusion=""`` takes the backbone's default. ``memory_size`` counts frames (T), ``corr_size`` is the side n of the
-    attention's window. ``num_classes`` counts the logits: one a class, and the last for all that is ignored.
+    attention's window. ``num_classes`` counts the logits: one a class, and the last for the ignore index.
     """
 
     backbone: str = "erf"

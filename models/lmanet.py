@@ -1,6 +1,6 @@
 """LMANet: encode a frame, read the memory, fuse, decode, remember (Paul et al., IROS 2021).
 
-The network keeps no state: whoever plays a video holds its memory. A clip and a stream go through the same step.
+The network is stateless: the caller holds the memory of a video. A clip and a stream go through the same step.
 """
 
 import torch
@@ -19,7 +19,7 @@ from utils.class_set import ClassSet
 class LMANet(nn.Module):
     """A single-frame network with a memory between its encoder and its decoder; see ``LMANetConfig``.
 
-    ``classes`` and ``work_size`` (height and width of its frames) are for the files that are written of it.
+    ``classes`` and ``work_size`` (height and width of its frames) are saved with its weights.
     """
 
     def __init__(self, config: LMANetConfig, classes: ClassSet | None = None, work_size: tuple[int, int] | None = None):
@@ -59,7 +59,7 @@ class LMANet(nn.Module):
     def forward(self, clip: Tensor, selected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the last frame of each clip, or of every processed frame with ``always_decode``.
 
-        ``clip`` is ``B S 3 H W``, normalized as the backbone wants it; returns ``B 1 K H W`` (``B S' K H W``), at the
+        ``clip`` is ``B S 3 H W``, normalized for the backbone; returns ``B 1 K H W`` (``B S' K H W``), at the
         features' size with the shallow decoder. The memory strategy picks the frames; ``selected`` says that the clip
         holds the picked ones already. In training the structure ``aux_mem_loss`` returns a pair: the logits, and those
         of the last frame decoded from what was read alone.
@@ -137,12 +137,12 @@ class LMANet(nn.Module):
     def split_skip(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Features for the memory and skip features, ``B F+U h w`` -> ``B F h w`` and ``B U h w``; U is mostly 0.
 
-        Raises ``ValueError`` where the encoder's output is not what the backbone's traits say.
+        Raises ``ValueError`` where the encoder's output contradicts the backbone's traits.
         """
         traits = self.config.traits
         if encoded.dim() != 4 or encoded.shape[1] != traits.features + traits.skip_channels:
             raise ValueError(
-                f"the encoder of {self.config.backbone} gives {tuple(encoded.shape)}: expected B F h w with "
+                f"the encoder of {self.config.backbone} returns {tuple(encoded.shape)}: expected B F h w with "
                 f"{traits.features + traits.skip_channels} channels, as its traits say"
             )
         return encoded[:, : traits.features], encoded[:, traits.features :]

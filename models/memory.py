@@ -90,7 +90,7 @@ class Push(_Push):
     """Adds a frame to a memory that holds up to ``capacity`` frames; a full one loses its oldest."""
 
     def forward(self, memory: Memory | None, key: Tensor, value: Tensor) -> Memory:
-        """A new memory with the frame's key ``B C h w`` and value ``B D h w``; ``memory`` itself stays as it is."""
+        """A new memory with the frame's key ``B C h w`` and value ``B D h w``; ``memory`` itself is unchanged."""
         key, value = key.unsqueeze(2), value.unsqueeze(2)
         if memory is None:
             return Memory(key, value)

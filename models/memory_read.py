@@ -59,7 +59,7 @@ class PaddedRead(MemoryRead):
 
 
 def inside_the_frame(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """What ``attend`` reads from values ``B D T h w``, ``B D h w``, as if neighbors outside took no part."""
-    # Reads a one where it reads inside the frame: what it returns is the share that the border left over.
+    """``attend`` on values ``B D T h w`` -> ``B D h w``, with neighbors outside of the frame masked."""
+    # A channel of ones is read as the sum of the weights inside of the frame, by which the others are renormalized.
     read = attend(F.pad(values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0))  # B D+1 h w
     return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)

@@ -1,4 +1,4 @@
-"""From the pixels of a frame to what a network takes."""
+"""Preprocessing: from pixels to the input of a network."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def network_input(
     device: torch.device,
     memory_format: torch.memory_format = torch.preserve_format,
 ) -> Tensor:
-    """RGB frames ``... 3 H W`` uint8 as float32 on the device, in [0, 1] or normalized as the backbone wants them."""
+    """RGB frames ``... 3 H W`` uint8 as float32 on the device: in [0, 1], or by the backbone's mean and std."""
     frames = frames.to(device, non_blocking=True).to(torch.float32, memory_format=memory_format, copy=True).div_(255)
     if traits.mean is None or traits.std is None:
         return frames

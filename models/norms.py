@@ -8,7 +8,7 @@ class BackboneNorm(nn.BatchNorm2d):
     """Batch norm that can be left out and that also trains where there is a single value a channel.
 
     With ``applied=False`` it is held, since published files hold it, but not computed. A pooling to 1x1 at batch size 1
-    leaves one value per channel, whose variance says nothing: such a call is normalized by the running statistics.
+    leaves one value per channel, which has no variance: such a call is normalized by the running statistics.
     """
 
     def __init__(self, channels: int, applied: bool = True, eps: float = 1e-5):

@@ -52,7 +52,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def last_line(error: BaseException, program: str, after_stop: str = "") -> str:
-    """What a command says last about one of ``EXPECTED_ERRORS``; ``after_stop`` tells what to do after Ctrl-C."""
+    """The last line of a command that ends in one of ``EXPECTED_ERRORS``; ``after_stop``: what to do after Ctrl-C."""
     if isinstance(error, KeyboardInterrupt):
         return f"{program}: stopped by Ctrl-C{after_stop and f'; {after_stop}'}"
     if isinstance(error, StoppedError):

@@ -47,15 +47,18 @@ def join(device_type: str) -> None:
 
 
 def leave() -> None:
+    """Leaves the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
+    """This process's rank; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -65,6 +68,7 @@ def is_first() -> bool:
 
 
 def barrier() -> None:
+    """Waits until all processes have called it."""
     if world_size() > 1:
         dist.barrier()
 

@@ -28,7 +28,7 @@ _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EOPNOTSUPP)
 class FolderLock:
     """Held while a run writes to a folder; the lock file names the process that holds it.
 
-    The kernel lets go of it when its process ends, in whatever way; processes that were forked off do not hold it on.
+    The kernel releases it when its process ends, in whatever way; forked processes do not keep it.
     Raises ``OptionError`` with the process named where another one holds it for longer than ``timeout`` seconds, and
     where the lock's name belongs to something else, such as a symbolic link, which is not followed.
     """

@@ -14,5 +14,5 @@ def is_rank() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and talks: rank 0, or the only one."""
+    """Whether this is the process that writes files and logs: rank 0, or the only one."""
     return not is_rank() or os.environ["RANK"] == "0"

@@ -16,7 +16,7 @@ Labels = TypeVar("Labels", np.ndarray, Tensor)
 
 
 def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize frames, uint8 ``B 3 H W``, to ``size = (H, W)`` as Pillow's BILINEAR filter does, within one gray level.
+    """Resizes frames, uint8 ``B 3 H W``, to ``size = (H, W)`` as Pillow's BILINEAR filter does, within one gray level.
 
     Frames of that size already are returned as they are.
     """
@@ -26,7 +26,7 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
-    """Resize label maps ``... H W`` to ``size = (H, W)``: each pixel's label is the one that its center falls on.
+    """Resizes label maps ``... H W`` to ``size = (H, W)``: each pixel's label is the one that its center falls on.
 
     On a border of two that is the later one. Labels of that size already are returned as they are.
     """
@@ -41,7 +41,7 @@ def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
 
 
 def resize_label_as_pillow(label: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a label, uint8 ``H W`` on the CPU, to ``size = (H, W)`` as Pillow's NEAREST does.
+    """Resizes a label, uint8 ``H W`` on the CPU, to ``size = (H, W)`` as Pillow's NEAREST does.
 
     Pillow adds up steps of rounded length, so that it may take the earlier pixel where ``resize_labels`` takes the
     later one (for example one column of 2049 from 2048). Networks are trained and scored on labels like these.

@@ -90,8 +90,8 @@ def interrupts_held_back() -> Iterator[None]:
 
     It reaches every process of a terminal: a loader's worker that dies of it while it starts looks like a failure.
     """
-    # The mask is for the processes that start: they inherit it. It does not hold back what this process gets, as
-    # the kernel gives that to any thread that does not block it, whereupon Python calls the handler in the main one.
+    # The mask is for the processes that start: they inherit it. It does not hold back what this process receives, as
+    # the kernel delivers that to any thread that does not block it, whereupon Python calls the handler in the main one.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     held_back: list[int] = []
     handler = signal.getsignal(signal.SIGINT)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Synthetic(Cityscapes):
-    """Clips of drawn streets; the folder tells their size."""
+    """Clips of drawn streets, whose size is in the folder's dataset.json."""
 
     name = "Synthetic"
     summary = "street clips drawn on first use"
@@ -37,7 +37,7 @@ class Synthetic(Cityscapes):
             description = json.loads((self._folder(option) / "dataset.json").read_text())
             return description["height"], description["width"]
         except (OSError, ValueError, KeyError, TypeError):
-            return DEFAULT_SIZE  # not drawn yet; what is wrong with the folder is said where it is opened
+            return DEFAULT_SIZE  # not drawn yet; ``root`` raises what is wrong with the folder
 
     def _folder(self, option: str | None) -> Path:
         return Path(option or self.default_root)

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
+    """Runs the command; returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
     return run_command(_parser(), arguments, _write, "the same command resumes")
 
 

@@ -163,7 +163,7 @@ def _footprints(surfaces: Surfaces, camera: Camera, order: np.ndarray) -> np.nda
 def render(
     surfaces: Surfaces, camera: Camera, time: float, sky: np.ndarray, fog: np.ndarray, sky_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one frame.
+    """Draws one frame.
 
     time: in frames; sky: 256 x 4 uint8, its material; fog: 128 x 4 int32, for each whole meter of distance its share of
     256 and color. Returns the image, H x W x 3 uint8, and the train ids, H x W uint8.

@@ -10,7 +10,7 @@ from .scene import street
 
 
 def render_clip(options: StreetOptions, clip_seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a clip.
+    """Draws a clip.
 
     Difficulty does not change the street, and speed only its motion. Returns the frames, L x H x W x 3 uint8
     RGB, and the train ids, L x H x W uint8, one for each pixel of each frame.

@@ -43,7 +43,7 @@ def frame_files(out: Path, split: str, clip: int, frame: int) -> tuple[Path, Pat
 
 
 def ensure_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> Path:
-    """Write the clips unless they are there already; see ``write_dataset``. Returns the folder."""
+    """Writes the clips unless they are there already; see ``write_dataset``. Returns the folder."""
     out = Path(out)
     found = _described(out / _DONE)
     if found is None:
@@ -72,7 +72,7 @@ def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
 
 
 def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: StreetOptions, workers: int = 1) -> None:
-    """Write ``train_clips`` and ``val_clips`` clips into the folder ``out``, with ``workers`` processes.
+    """Writes ``train_clips`` and ``val_clips`` clips into the folder ``out``, with ``workers`` processes.
 
     An interrupted run with the same options is resumed. Raises DataError if the folder holds something else, or cannot
     be written.
@@ -117,7 +117,7 @@ def _described(path: Path) -> dict | None:
 
 
 def _claim(out: Path, description: dict) -> None:
-    """Make the folder, or resume one that was begun with the same options."""
+    """Makes the folder, or resumes one that was begun with the same options."""
     for name in (_DONE, _PARTIAL):
         found = _described(out / name)
         if found is not None:
@@ -155,7 +155,7 @@ def _check_same(out: Path, found: dict, wanted: dict) -> None:
 
 
 def _written(out: Path, clips: list[tuple[str, int]], options: StreetOptions, workers: int) -> Iterator[None]:
-    """Write the clips, in this process or in several; yields once for each."""
+    """Writes the clips, in this process or in several; yields once for each."""
     if min(workers, len(clips)) <= 1:
         for split, clip in clips:
             _write_clip(out, split, clip, options)

@@ -58,7 +58,7 @@ def make_plan(rng: np.random.RandomState) -> Plan:
 
 
 def paved(mesh: Mesh, rng: np.random.RandomState, plan: Plan, far: float) -> None:
-    """Add the ground from the street's beginning to ``far``, and its strips to ``mesh.strips``."""
+    """Adds the ground from the street's beginning to ``far``, and its strips to ``mesh.strips``."""
     gray = jitter(rng, pick(rng, [(96, 96, 98), (112, 110, 108), (84, 84, 88), (122, 116, 112)]), 4)
     worn, paler = int(rng.randint(-16, 17)), int(rng.randint(36))
     pale = jitter(rng, brighter(gray, paler), 8)

@@ -66,7 +66,7 @@ class Group:
         normal: Point = (0.0, 0.0, 0.0),
         phase: int = ALWAYS,
     ) -> None:
-        """Add the polygon ``shape``, corners (a, b) at ``origin + a * along + b * up``; ``tile``: texture size, m."""
+        """Adds the polygon ``shape``, corners (a, b) at ``origin + a * along + b * up``; ``tile``: texture size, m."""
         corners = np.array([[o + a * p + b * q for o, p, q in zip(origin, along, up, strict=True)] for a, b in shape])
         step_u, step_v = np.array(along) * (tile[0] / SIZE), np.array(up) * (tile[1] / SIZE)
         self.mesh.rows.append((self, corners, origin, step_u, step_v, normal, phase, texture, paint, train_id))
@@ -90,7 +90,7 @@ class Mesh:
         return self.strips[-1][1:]
 
     def group(self, anchor: Point, layer: int, velocity: Point = (0.0, 0.0, 0.0)) -> Group:
-        """Begin a group."""
+        """A new group."""
         return Group(self, anchor, layer, velocity)
 
     def paint(self, first: Color, second: Color | None = None, light: float = 1.0) -> int:

@@ -50,7 +50,7 @@ class Path:
 
 
 def street(options: StreetOptions, clip_seed: int) -> Scene:
-    """Build a clip's street. Each part has its own random generator, so that none changes when another one does."""
+    """Builds a clip's street. Each part has its own random generator, so that none changes when another one does."""
     parts = iter(range(100))
 
     def chance() -> np.random.RandomState:

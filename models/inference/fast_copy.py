@@ -26,8 +26,9 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
     """A copy of ``model`` whose ``step`` returns the same logits in less time; for inference only.
 
-    Its memories are filled in place: what ``step`` was given must not be used again. With ``compiled``, encoder, heads,
-    fusion and decoder go through torch.compile with their weights frozen in, which takes a minute at the first frames.
+    Its memories are filled in place: a memory that was passed to ``step`` must not be used again. With ``compiled``,
+    encoder, fusion and decoder go through torch.compile with their weights frozen in, which takes a minute at the first
+    frames.
     """
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     parts = [fast.encoder, fast.decoder]
@@ -65,7 +66,7 @@ def fold_batch_norms(part: nn.Module) -> int:
 
 
 class _LayerTracer(fx.Tracer):
-    """Sees convolutions and batch norms, those of this project included, as single steps."""
+    """Traces convolutions and batch norms, those of this project included, as leaf modules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, (*CONVOLUTIONS, nn.BatchNorm2d)) or super().is_leaf_module(module, name)

@@ -24,7 +24,7 @@ from utils.resize import resize_frames, resize_labels
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network predicts for one frame; all but the ``logits`` ``1 K H W`` is computed when it is asked for.
+    """The prediction for one frame; all but the ``logits`` ``1 K H W`` is computed on first access.
 
     ``H W`` is the working size, or the features' with the shallow decoder.
     """
@@ -33,16 +33,16 @@ class Prediction:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Train ids, uint8 ``H W``."""
+        """Class indices, uint8 ``H W``."""
         return self.logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
     def labels_at(self, size: tuple[int, int]) -> np.ndarray:
-        """Train ids, uint8, at another height and width, such as those of the frame."""
+        """Class indices, uint8, at another height and width, such as those of the frame."""
         return resize_labels(self.labels, size)
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Of each class, ``K H W``, on the network's device."""
+        """Softmax of the logits, ``K H W``, on the network's device."""
         return self.logits[0].softmax(0)
 
 
@@ -56,7 +56,7 @@ class VideoSegmenter:
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 
     Raises ``WeightsError`` for a file that does not fit, or that would leave the memory untrained, ``OptionError`` for
-    settings that cannot be.
+    invalid settings.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class VideoSegmenter:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all frames, as at the start of another video."""
+        """Clears the memory, for the start of another video."""
         self._memory: FrameMemory | None = None
         self._position = 0
 
     def push(self, frame: np.ndarray) -> np.ndarray:
-        """The labels of the next frame: RGB, uint8 ``H W 3`` -> train ids, uint8 ``H W``.
+        """The labels of the next frame: RGB, uint8 ``H W 3`` -> class indices, uint8 ``H W``.
 
         Frames may have any size; labels have the frame's. Raises ``ValueError`` for another kind of array.
         """
@@ -121,7 +121,7 @@ class VideoSegmenter:
 
     @torch.inference_mode()
     def step(self, image: Tensor, use_memory: bool = True) -> Prediction:
-        """What the network predicts for the next frame, which enters the memory if its turn has come (``every``).
+        """The prediction for the next frame, which is memorized if it is one of ``every``.
 
         ``image`` is a prepared frame, uint8 ``1 3 H W`` at the working size. Without ``use_memory`` encoder and decoder
         predict alone, and the memory is neither read nor filled: where these two were frozen in the training, this is
@@ -148,9 +148,8 @@ class VideoSegmenter:
 def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object) -> LMANet:
     """A network with the weights of a file or a state dict.
 
-    ``network`` are fields of ``LMANetConfig``. Those that are not given are the file's where it tells them, else the
-    defaults; the number of classes is that of the file's classifier. Raises ``WeightsError`` for given ones that
-    contradict the file.
+    ``network`` are fields of ``LMANetConfig``. Other fields are those of the file's options, else the defaults; the
+    number of classes is that of the file's classifier. Raises ``WeightsError`` for fields that contradict the file.
     """
     file = read_weights(weights)
     fields: dict[str, Any] = {"backbone": "erf", **network}

@@ -3,9 +3,9 @@
 // It is the forward seen from the other side: a tile is of keys, and its window holds the queries that reach them, since
 // a window is as wide to both. So a tile reads its keys' and values' gradients from the queries and their gradients as the
 // forward reads values. Only the gradient of the queries has to be brought together from many tiles: a task, which is a
-// strip of rows of one frame of the memory, adds what its keys give into rows of its own, which reach over the strip by
-// half a window; afterwards every pixel gathers from the few strips that reach it, in their order. So there are no
-// atomics, and the bits do not depend on which thread took which task.
+// strip of rows of one frame of the memory, sums the contributions of its keys in rows of its own, which reach over the
+// strip by half a window; afterwards every pixel gathers from the few strips that reach it, in their order. So there are
+// no atomics, and the bits do not depend on which thread took which task.
 
 #pragma once
 

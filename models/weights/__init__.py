@@ -1,1 +1,1 @@
-"""Weight files: the kinds there are, the strict loader, and what is written."""
+"""Weight files: their kinds, the strict loader, the export, and the options that they hold."""

@@ -1,4 +1,4 @@
-"""Weights as files under the published names."""
+"""Export of weights under the published names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from utils.errors import WeightsError
 def export_weights(model: LMANet, path: str | Path, trained: bool = True) -> str:
     """Writes the model's weights under the published names, whole or not at all; returns the kind of the file.
 
-    A baseline is saved as its single-frame network, everything else as an LMANet. With ``trained=False`` nothing is
-    written that started fresh, so that a file that was only read is written as what it was. Raises ``WeightsError``
-    where the file cannot be written.
+    A baseline is saved as its single-frame network, everything else as an LMANet. With ``trained=False`` tensors
+    that started fresh are left out, so that a file that was only read is written back unchanged.
+
+    Raises ``WeightsError`` where the file cannot be written.
     """
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -37,7 +38,7 @@ def export_weights(model: LMANet, path: str | Path, trained: bool = True) -> str
 
 
 def options_of(model: LMANet, holds_memory: bool = True) -> SavedOptions:
-    """What files say of a network beside its weights; without its memory it is a single-frame one."""
+    """The options that are saved with a network's weights: without the memory, those of a single-frame network."""
     network = network_fields(model.config)
     network["baseline"] = model.config.baseline or not holds_memory
     return SavedOptions(network, model.classes, model.work_size)
@@ -46,7 +47,7 @@ def options_of(model: LMANet, holds_memory: bool = True) -> SavedOptions:
 def published_state_dict(model: LMANet, trained: bool = True) -> dict[str, Tensor]:
     """The model's tensors under the names of the published files; see ``export_weights``.
 
-    What the file of the same kind that the weights came from held without use is in it as well.
+    Unused tensors of the file that the weights came from are included where it was of the same kind.
     """
     state, origin, kind = model.state_dict(), model.origin, exported_kind(model, trained)
     left_out = origin.fresh if origin and not trained else frozenset()

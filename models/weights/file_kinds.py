@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from models.config import LMANetConfig
 
-# Beginnings of this program's names and of a file's; the first that fits a name counts.
+# Prefixes of this program's names and of a file's; the first that matches a name counts.
 Pairs = tuple[tuple[str, str], ...]
 
 SHALLOW = "decoder.output_conv_stm_shallow."
@@ -20,9 +20,9 @@ DECODER: Pairs = (("decoder.", "decoder."),)
 
 
 class MemoryNames(NamedTuple):
-    """How a kind of file names what belongs to the memory: beginnings of the names, and the table of an LMANet."""
+    """Names of the memory's tensors in a kind of file: their prefixes, and the pairs for an LMANet."""
 
-    beginnings: tuple[str, ...]
+    prefixes: tuple[str, ...]
     pairs: Callable[[LMANetConfig], Pairs]
 
 
@@ -77,10 +77,10 @@ OWN_MEMORY = MemoryNames(OWN_PARTS, _own_memory_pairs)
 class FileKind:
     """One kind of weight file.
 
-    ``encoder`` and ``decoder`` name the two halves, ``shallow`` the 1x1 decoder, ``memory`` what an LMANet has more;
-    what is not named is not in such files and starts fresh. ``aside`` are beginnings of what files hold and no network
-    uses. Names begin with ``module.`` where the files are written so. This program's own names are read, but nothing is
-    published under them.
+    ``encoder`` and ``decoder`` map the names of the two halves, ``memory`` those of an LMANet's memory, and ``shallow``
+    is the prefix of the 1x1 decoder; tensors without a name are not in such files and start fresh. ``aside`` are
+    prefixes of tensors that files hold and no network uses. ``prefix`` begins every name in the file. A kind that is
+    not ``is_published`` is read, never written.
     """
 
     label: str
@@ -113,14 +113,14 @@ class FileKind:
         return (*shallow, *self.decoder, *self.encoder)
 
     def other_decoder(self, config: LMANetConfig) -> tuple[str, ...]:
-        """Beginnings of a file's decoder of the other sort: of the full one for a shallow network, and vice versa."""
+        """Prefixes of a file's other decoder: of the full one for a shallow network, and vice versa."""
         if config.shallow_decoder:
             return tuple(name for _, name in self.decoder)
         return (self.shallow,) if self.shallow else ()
 
     def without_use(self, config: LMANetConfig) -> tuple[str, ...]:
-        """Beginnings of what such a file may hold that a network of this configuration has no use for."""
-        memory = self.memory.beginnings if self.memory and config.baseline else ()
+        """Prefixes of tensors in such files that a network of this configuration does not use."""
+        memory = self.memory.prefixes if self.memory and config.baseline else ()
         return self.aside + self.other_decoder(config) + memory
 
 
@@ -140,10 +140,10 @@ def lmanet_kind(label: str, decoder: Pairs = DECODER) -> FileKind:
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """Where a network's weights came from: the kind of file, what it did not hold, and what found no use.
+    """Where a network's weights came from: the kind of file, tensors that it lacked, and tensors that were not used.
 
-    ``fresh`` are names of this program, ``carried`` are the file's unused tensors under its names without ``module.``:
-    kept beside the network, so that they are there when it is saved as that kind of file again.
+    ``fresh`` are names of this program, ``carried`` are the file's unused tensors under its names without ``module.``,
+    kept so that they can be saved again with that kind of file.
     """
 
     kind: FileKind

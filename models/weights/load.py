@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What was read of a file: its tensors by name without ``module.``, and what it says of its network, if anything.
+    """The content of a weight file: tensors by name without ``module.``, and the options of the network, if it has any.
 
-    ``label`` is what messages call it."""
+    ``label`` names the file in messages."""
 
     label: str
     tensors: Mapping[str, Tensor]
     options: SavedOptions | None = None
 
     def num_classes(self, backbone: str, shallow: bool = False) -> int | None:
-        """Logits of the network whose weights these are, by its classifier's shape; ``None`` where it has none."""
+        """Number of logits, by the shape of the classifier; ``None`` without one."""
         card = backbone_card(backbone)
         for kind in card.file_kinds():
             for classifier in _classifiers(card, shallow):
@@ -43,7 +43,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What ``load_weights`` did: the kind of file it read, names in it without use, tensors that start fresh."""
+    """Result of ``load_weights``: the kind of file, names of its unused tensors, names of tensors that start fresh."""
 
     kind: str
     unused: tuple[str, ...]
@@ -122,7 +122,7 @@ def _tensors_of(content: object, label: str) -> dict[str, Tensor]:
 
 
 def _placed(tensors: Iterable[str], kind: FileKind, own_names: Iterable[str], config: LMANetConfig) -> int:
-    """How many of a file's names belong to a kind of file."""
+    """Number of a file's names that belong to a kind of file."""
     names, without_use = set(kind.names(own_names, config).values()), kind.without_use(config)
     return sum(name in names or name.startswith(without_use) for name in tensors)
 
@@ -132,7 +132,7 @@ def _classifiers(card: BackboneCard, shallow: bool) -> tuple[Classifier, ...]:
 
 
 def _names_differ(file: WeightFile, model: LMANet) -> bool:
-    """Whether both tell their classes, and these differ."""
+    """Whether both have names of classes, and these differ."""
     theirs = file.options.classes if file.options else None
     return theirs is not None and model.classes is not None and theirs.names != model.classes.names
 
@@ -196,7 +196,7 @@ def _refuse_names(
 def _decoder_parts(
     tensors: Iterable[str], names: dict[str, str], kind: FileKind, config: LMANetConfig
 ) -> tuple[str, ...]:
-    """Beginnings of the decoders that start fresh, since the file holds the other sort, full or shallow, instead."""
+    """Prefixes of the decoders that start fresh, as the file holds the other one, full or shallow, instead."""
     other = kind.other_decoder(config)
     expected = {name for own, name in names.items() if own.startswith("decoder.")}
     holds_own = any(name in expected for name in tensors)

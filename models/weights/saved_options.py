@@ -1,7 +1,7 @@
-"""What weight files and checkpoints say of the network that their weights are for, beyond names and shapes.
+"""Options of the network, saved with its weights: what names and shapes of tensors do not determine.
 
-A checkpoint holds it under keys of its own, a weight file as an attribute of its ``OrderedDict``: whoever reads the
-tensors alone sees the published names and nothing else. Published files say nothing.
+A checkpoint holds them under keys of its own, a weight file as an attribute of its ``OrderedDict``: other readers see
+tensors under the published names and nothing else. The published files have none.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ def network_fields(config: LMANetConfig) -> dict[str, object]:
 
 
 def with_options(tensors: Mapping[str, Tensor], options: SavedOptions) -> OrderedDict[str, Tensor]:
-    """Tensors by name with what is known of their network, as ``torch.save`` writes it."""
+    """Tensors by name with the options of their network, as ``torch.save`` writes them."""
     described = OrderedDict(tensors)
     setattr(described, ATTRIBUTE, options.content())
     return described
 
 
 def options_in(content: object, label: str) -> SavedOptions | None:
-    """What a file's content says of its network; ``None`` where it says nothing.
+    """The options in a file's content; ``None`` where it has none.
 
-    Raises ``WeightsError`` where a newer version of the program wrote it, or it is of another form.
+    Raises ``WeightsError`` for options of a newer version and for damaged ones.
     """
     found = getattr(content, ATTRIBUTE, None)
     if found is None and isinstance(content, Mapping) and "network" in content:
@@ -109,7 +109,7 @@ def options_in(content: object, label: str) -> SavedOptions | None:
             None if size is None else _size(size),
         )
     except (TypeError, ValueError, LookupError, AttributeError, ClassSetError) as error:
-        raise WeightsError(f"{label}: what it says of its network cannot be read ({error}): write it again") from error
+        raise WeightsError(f"{label}: its options cannot be read ({error}): write the file again") from error
 
 
 def _size(sides: Sequence[object]) -> tuple[int, int]:

@@ -260,7 +260,7 @@ class TestSamples:
         assert sample.frames[0, 1, 0, 1].item() == 3
         assert (sample.label.dtype, tuple(sample.label.shape)) == (torch.uint8, SIZE)
         assert sample.label.unique().tolist() == [1]
-        assert (sample.original_label.numel(), sample.index) == (0, 1)
+        assert (sample.original_label.numel(), sample.clip_index) == (0, 1)
 
     def test_original_label_is_full_size_and_not_augmented(self, clips):
         plain = CityscapesClips(clips, SIZE, original_labels=True)[2]

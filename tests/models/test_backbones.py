@@ -135,7 +135,7 @@ def test_wrong_traits_are_said():
     register_backbone("wide toy", BackboneTraits(features=30, stride=4, work_size=(32, 48)), ToyBackbone)
     try:
         model = build_lmanet(LMANetConfig(backbone="wide toy"))
-        with pytest.raises(ValueError, match=r"encoder of wide toy gives \(1, 24, 8, 12\): expected .* 30 channels"):
+        with pytest.raises(ValueError, match=r"encoder of wide toy returns \(1, 24, 8, 12\): expected .* 30 channels"):
             model(torch.rand(1, 2, 3, 32, 48))
     finally:
         del BACKBONES["wide toy"]

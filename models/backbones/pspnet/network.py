@@ -35,7 +35,7 @@ def stem(norm: Norm) -> nn.Sequential:
 
 
 def stage(channels_in: int, width: int, blocks: int, stride: int, dilation: int, norm: Norm) -> nn.Sequential:
-    """Bottlenecks that give ``4 * width`` channels; the stride is on the first one's 3x3 convolution."""
+    """Bottlenecks with ``4 * width`` output channels; the stride is on the first one's 3x3 convolution."""
     channels_out = width * Bottleneck.expansion
     shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), norm(channels_out))
     first = Bottleneck(channels_in, width, stride, shortcut, dilation=dilation, norm_layer=norm)
@@ -82,7 +82,7 @@ class PyramidPooling(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Pyramid pooling and head: B C h w -> logits B K H W, the last class, which stands for no class, constantly 0."""
+    """Pyramid pooling and head: B C h w -> logits B K H W, the last one, of the ignore index, constantly 0."""
 
     def __init__(self, channels: int, num_classes: int, batch_norm: bool = True):
         super().__init__()

@@ -158,8 +158,8 @@ def test_a_newer_version_is_refused():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("options", "what it says of its network cannot be read"),
-        ({"network": "erf"}, "what it says of its network cannot be read"),
+        ("options", "its options cannot be read"),
+        ({"network": "erf"}, "its options cannot be read"),
         ({"network": {"corr_size": "5"}}, "(corr_size is '5')"),
         ({"network": {"corr_size": True}}, "(corr_size is True)"),
         ({"network": {"corr_size": 5.0}}, "(corr_size is 5.0)"),
@@ -169,9 +169,9 @@ def test_a_newer_version_is_refused():
         ({"classes": 5}, "a class set cannot be read"),
         ({"classes": {"names": ["road"]}}, "a class set cannot be read"),
         ({"classes": {"names": ["road", "road"], "colors": [[1, 2, 3], [4, 5, 6]]}}, "have the same name (road)"),
-        ({"work_size": 32}, "what it says of its network cannot be read"),
-        ({"work_size": [32]}, "what it says of its network cannot be read"),
-        ({"work_size": ["a", "b"]}, "what it says of its network cannot be read"),
+        ({"work_size": 32}, "its options cannot be read"),
+        ({"work_size": [32]}, "its options cannot be read"),
+        ({"work_size": ["a", "b"]}, "its options cannot be read"),
         ({"work_size": [0, 64]}, "(work_size is [0, 64])"),
         ({"options_version": "2"}, "(options_version is '2')"),
         ({"options_version": 0}, "(options_version is 0)"),
@@ -184,14 +184,14 @@ def test_damaged_options_are_refused(change, words):
     with pytest.raises(WeightsError) as error:
         read_weights(tensors_with(content))
     text = str(error.value)
-    assert text.startswith("the state dict: what it says of its network cannot be read (") and words in text
-    assert text.endswith("): write it again") and "\n" not in text
+    assert text.startswith("the state dict: its options cannot be read (") and words in text
+    assert text.endswith("): write the file again") and "\n" not in text
 
 
 def test_undamaged_options_are_read():
     assert read_weights(tensors_with(CONTENT)).options.work_size == (32, 64)
     without_network = {name: value for name, value in CONTENT.items() if name != "network"}
-    with pytest.raises(WeightsError, match="what it says of its network cannot be read"):
+    with pytest.raises(WeightsError, match="its options cannot be read"):
         read_weights(tensors_with(without_network))
 
 
