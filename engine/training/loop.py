@@ -251,7 +251,7 @@ def pad_batches(batches: Iterable[Sample], count: int, clips: ClipDataset) -> It
             torch.full_like(sample.label, clips.dataset.classes.ignored),
             torch.full_like(clip_indices(sample), PADDING),
         )
-        yield from itertools.repeat(sample._replace(label=label, index=index), missing)
+        yield from itertools.repeat(sample._replace(label=label, clip_index=index), missing)
 
 
 def _groups(batches: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
