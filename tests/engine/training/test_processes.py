@@ -60,7 +60,6 @@ def test_one_two_and_three_processes_learn_the_same_in_20_steps(command, tmp_pat
     assert_same_training(command, tmp_path, clips, (1, 2, 3), epochs, *more)
 
 
-@pytest.mark.slow
 def test_two_processes_count_an_odd_number_of_clips_exactly(command, tmp_path):
     ious = []
     for count in (1, 2):
