@@ -160,7 +160,7 @@ def _other_classes(file: WeightFile, model: LMANet) -> str:
     """That a file is for other classes: both counts, of classes where both are known by name, else of logits."""
     theirs, mine = file.options.classes if file.options else None, model.classes
     if theirs is None or mine is None:
-        found = file.num_classes(model.config.backbone, model.config.shallow_decoder)
+        found = file.num_classes(model.config.backbone, model.config.shallow_decoder) or "another number of"
         return f"{file.label}: its classifier has {found} logits, expected {model.config.num_classes}"
     found_names, expected_names = list(theirs.names), list(mine.names)
     if len(found_names) == len(expected_names):  # those that differ tell the two apart

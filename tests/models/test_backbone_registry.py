@@ -116,6 +116,15 @@ def test_classes_may_lie_in_the_second_dimension(register):
         load_weights(model, file_of(7), other_classes=False)
 
 
+def test_a_classifier_may_be_a_part_of_several_layers(register):
+    register("up", TRAITS, UpsampledBackbone, classifier=[Classifier("decoder.", class_dim=1)])
+    model = build_lmanet(LMANetConfig(backbone="up", baseline=True))
+    assert read_weights(file_of(7)).num_classes("up") is None
+    with pytest.raises(WeightsError, match="its classifier has another number of logits, expected 20"):
+        load_weights(model, file_of(7), other_classes=False)
+    assert load_weights(model, file_of(7)).fresh == ("decoder.up.weight", "decoder.up.bias")
+
+
 def test_a_wrong_dimension_is_seen_by_the_shapes(register):
     register("up", TRAITS, UpsampledBackbone, classifier=["decoder.up."])
     model = build_lmanet(LMANetConfig(backbone="up", baseline=True))
