@@ -86,18 +86,13 @@ def _built(network: NetworkSettings, file: WeightFile | None, device: torch.devi
     model = build_lmanet(network.config, network.classes, network.work_size)
     if file is not None:
         load_weights(model, file, network.other_classes)
-        if not network.train_decoder and network.other_classes and _starts_fresh(model, "decoder."):
+        if not network.train_decoder and network.other_classes and model.starts_fresh("decoder."):
             log.warning("%s: the decoder's fresh layers are not trained: add --train-decoder", file.label)
     if not network.train_encoder:
         model.encoder.requires_grad_(False)
     if not network.train_decoder:
         model.decoder.requires_grad_(False)
     return model.to(device).to(memory_format=torch.channels_last)
-
-
-def _starts_fresh(model: LMANet, part: str) -> bool:
-    """Whether some weights whose names begin with ``part`` were not in the file."""
-    return model.origin is not None and any(name.startswith(part) for name in model.origin.fresh)
 
 
 def _inherited(settings: Settings, file: WeightFile) -> Settings:
@@ -137,7 +132,7 @@ def _with_file(
 
 def _classes(settings: Settings, file: WeightFile) -> ClassSet | None:
     """The file's classes where they replace those of the data set, as no labels are read; else ``None``."""
-    theirs, own = file.options.classes if file.options else None, settings.network.classes
+    theirs, own = file.classes, settings.network.classes
     if theirs is None or theirs.names == own.names or settings.training:
         return None
     if settings.eval_mode or "dataset" in settings.typed:

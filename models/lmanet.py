@@ -171,6 +171,10 @@ class LMANet(nn.Module):
         past = torch.randperm(window - 1)[: self.config.memory_size].sort().values.tolist()
         return [*past, window - 1]
 
+    def starts_fresh(self, part: str) -> bool:
+        """Whether weights were loaded that lacked some whose names begin with ``part``, such as ``decoder.``."""
+        return self.origin is not None and any(name.startswith(part) for name in self.origin.fresh)
+
     def check_sides(self, size: tuple[int, int]) -> None:
         """Raises ``ValueError`` for a height and width of frames that the backbone does not take."""
         for name, side in zip(("height", "width"), size, strict=True):

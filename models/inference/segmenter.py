@@ -175,7 +175,7 @@ def _contradiction(label: str, field: str, given: object, found: object) -> str:
 
 def has_untrained_memory(model: LMANet) -> bool:
     """Whether the weights were a single-frame network's, so that the memory starts fresh."""
-    return model.origin is not None and any(name.startswith("memory_head.") for name in model.origin.fresh)
+    return model.starts_fresh("memory_head.")
 
 
 def refuse_untrained_memory(model: LMANet) -> None:

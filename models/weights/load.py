@@ -14,6 +14,7 @@ from models.lmanet import LMANet
 from models.weights.file_kinds import FileKind, WeightsOrigin
 from models.weights.saved_options import SavedOptions, options_in
 from utils import tensor_files
+from utils.class_set import ClassSet
 from utils.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,11 @@ class WeightFile:
     label: str
     tensors: Mapping[str, Tensor]
     options: SavedOptions | None = None
+
+    @property
+    def classes(self) -> ClassSet | None:
+        """The classes of its options; ``None`` where it does not say them."""
+        return self.options.classes if self.options else None
 
     def num_classes(self, backbone: str, shallow: bool = False) -> int | None:
         """Number of logits, by the shape of the classifier; ``None`` without one."""
@@ -133,7 +139,7 @@ def _classifiers(card: BackboneCard, shallow: bool) -> tuple[Classifier, ...]:
 
 def _names_differ(file: WeightFile, model: LMANet) -> bool:
     """Whether both have names of classes, and these differ."""
-    theirs = file.options.classes if file.options else None
+    theirs = file.classes
     return theirs is not None and model.classes is not None and theirs.names != model.classes.names
 
 
@@ -158,7 +164,7 @@ def _other_classifiers(
 
 def _other_classes(file: WeightFile, model: LMANet) -> str:
     """That a file is for other classes: both counts, of classes where both are known by name, else of logits."""
-    theirs, mine = file.options.classes if file.options else None, model.classes
+    theirs, mine = file.classes, model.classes
     if theirs is None or mine is None:
         found = file.num_classes(model.config.backbone, model.config.shallow_decoder) or "another number of"
         return f"{file.label}: its classifier has {found} logits, expected {model.config.num_classes}"
