@@ -11,7 +11,7 @@ from tqdm import tqdm
 from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
 from engine.streaming.outputs.video import VideoOutput
-from engine.streaming.sources import VideoFile
+from engine.streaming.sources.video import VideoFile
 from engine.streaming.stream import Stream
 from engine.streaming.video_writer import add_video_stream
 from models.inference.segmenter import VideoSegmenter

@@ -1,0 +1,59 @@
+"""Which source a value of ``--stream`` names, and frames spread over one."""
+
+import glob
+import re
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from engine.streaming.sources.camera import Camera
+from engine.streaming.sources.images import IMAGE_ENDINGS, ImageFiles, numbered_files, visible_files
+from engine.streaming.sources.source import FrameSource
+from engine.streaming.sources.video import VideoFile
+from utils.errors import DataError, IncompleteError
+
+LONGEST_STEP = 125  # from one calibration frame to the next: the skipped frames are decoded too
+
+
+def open_source(source: str, option: str = "--stream") -> FrameSource:
+    """The source that the value of ``option`` names. Raises ``DataError`` where it does not exist or has no frames."""
+    path = Path(source)
+    if source.isdecimal() and not path.exists():
+        return Camera(int(source), option)
+    if path.is_dir():
+        files = [file for file in visible_files(path.iterdir()) if file.suffix.lower() in IMAGE_ENDINGS]
+        problem = f"{option}: folder {source} holds no image ({', '.join(IMAGE_ENDINGS)})"
+        return ImageFiles(source, files, f"{problem}: expected at least one, such as {path}/000000.png")
+    if path.is_file():
+        is_image = path.suffix.lower() in IMAGE_ENDINGS
+        return ImageFiles(source, [path], "") if is_image else VideoFile(path, option)
+    no_match = f"{option}: no file matches the pattern {source}: expected at least one"
+    if re.search(r"%0?\d*d", path.name):
+        return ImageFiles(source, numbered_files(path), no_match)
+    if glob.has_magic(source):
+        return ImageFiles(source, visible_files(Path(file) for file in glob.glob(source)), no_match)
+    raise DataError(
+        f"{option} {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
+        "such as frames/%06d.png or 'frames/*.jpg', or the number of a camera, such as 0"
+    )
+
+
+def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
+    """Up to ``count`` frames, evenly spaced over a source, or over the first minutes of a long video.
+
+    Raises ``DataError`` for a camera, and where no frame can be read.
+    """
+    if isinstance(source, ImageFiles):
+        files = source.files[:: max(1, len(source.files) // count)][:count]
+        return [frame.image for frame in ImageFiles(source.description, files, "")]
+    if isinstance(source, Camera):
+        raise DataError(f"{source.description} cannot be read in advance: expected a video or a folder")
+    step = min(LONGEST_STEP, max(1, (source.count or count) // count))
+    frames: list[np.ndarray] = []
+    try:
+        frames.extend(frame.image for frame in islice(source, 0, step * count, step))
+    except IncompleteError:
+        if not frames:  # of a truncated file those before its end are enough
+            raise
+    return frames

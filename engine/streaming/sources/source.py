@@ -1,0 +1,37 @@
+"""What every source offers: frames in order, each with a name and its presentation time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+DEFAULT_FPS = 17.0  # for sources that do not say theirs, such as image files: that of Cityscapes
+
+
+class SourceFrame(NamedTuple):
+    """A frame, RGB uint8 ``H W 3``, with a name that is unique in its source, and its presentation time."""
+
+    name: str
+    image: np.ndarray
+    seconds: float
+
+
+class FrameSource(Protocol):
+    """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated."""
+
+    @property
+    def description(self) -> str:
+        """The source as text, for messages and ``stream.json``."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """Expected number of frames; ``None`` where it is unknown."""
+        ...
+
+    def __iter__(self) -> Iterator[SourceFrame]: ...
