@@ -23,8 +23,9 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 demo: $(INSTALLED)
 	$(RUN) -m engine.demo
 
+# One thread a process: processes that each take all cores slow each other down.
 test: $(INSTALLED)
-	$(RUN) -m pytest -q --durations=15
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q --durations=15 --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 # make test-slow  the tests that take longer
 test-slow: $(INSTALLED)
