@@ -19,6 +19,7 @@ from utils.signals import ended_by_sigterm
 log = logging.getLogger(__name__)
 
 
+@ended_by_sigterm("no frame was labeled yet")  # while the source is opened and the network loaded
 def run_stream(settings: Settings, source_name: str, device: torch.device, folder: RunFolder) -> None:
     """Labels the frames of a source, prints and writes a summary.
 

@@ -11,6 +11,7 @@ from engine.options.settings import Settings, StreamSettings
 from engine.streaming.output import StreamInfo, registered_outputs
 from engine.streaming.sources import FrameSource, open_source, spread_frames
 from engine.streaming.stream import Stream
+from engine.streaming.threads import interruptible
 from models.inference.segmenter import VideoSegmenter
 from models.lmanet import LMANet
 from utils.class_set import ClassSet
@@ -36,7 +37,8 @@ def calibration_frames(stream: StreamSettings) -> list[np.ndarray] | None:
     """Frames, RGB uint8 ``H W 3``, from the source that ``--int8`` names; ``None`` without ``--int8``."""
     if stream.int8 is None:
         return None
-    return spread_frames(open_source(stream.int8, "--int8"), CALIBRATION_FRAMES)
+    source = open_source(stream.int8, "--int8")
+    return interruptible(lambda: spread_frames(source, CALIBRATION_FRAMES))
 
 
 def stream_of(

@@ -3,6 +3,7 @@
 An error of a thread is raised in the thread that uses its results.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -10,12 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
+from utils.signals import NotedSignals
+
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 DEPTH = 3  # items in a queue: enough to smooth the pace, and little memory
 REMEMBERED = 1000  # latest durations that are kept for medians: bounded, as a stream may be endless
 POLL_SECONDS = 0.1  # seconds between two checks of whether the other thread still runs
+GRACE_SECONDS = 0.5  # for a thread that is to end: one that still waits for its source then is left behind
 
 
 class _End:
@@ -56,10 +60,10 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 self.while_waiting()
 
     def stop(self) -> None:
-        """Ends the thread; remaining results are dropped."""
+        """Ends the thread; remaining results are dropped. A thread that waits for its source is not waited for."""
         self._stopped.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(GRACE_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -80,6 +84,24 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
             if close is not None:
                 close()  # releases files and cameras in the thread that used them
             _put(self._queue, _END, self._stopped)
+
+
+def interruptible(work: Callable[[], Made], seconds: float = math.inf) -> Made:
+    """Returns ``work()``, computed in a thread of its own: Ctrl-C and SIGTERM act while ``work`` waits for a device.
+
+    Raises ``TimeoutError`` where it takes longer than ``seconds``. The thread is then left behind, as after a signal.
+    """
+    deadline = time.monotonic() + seconds
+    result = Prefetched((None,), lambda _: work(), depth=1)
+    with NotedSignals() as signals:
+
+        def check() -> None:
+            signals.raise_noted()
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
+        result.while_waiting = check
+        return next(iter(result))
 
 
 class Background(Generic[Item]):

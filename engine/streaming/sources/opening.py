@@ -11,13 +11,28 @@ from engine.streaming.sources.camera import Camera
 from engine.streaming.sources.images import IMAGE_ENDINGS, ImageFiles, numbered_files, visible_files
 from engine.streaming.sources.source import FrameSource
 from engine.streaming.sources.video import VideoFile
+from engine.streaming.threads import interruptible
 from utils.errors import DataError, IncompleteError
 
+OPENING_SECONDS = 30.0
 LONGEST_STEP = 125  # from one calibration frame to the next: the skipped frames are decoded too
 
 
 def open_source(source: str, option: str = "--stream") -> FrameSource:
-    """The source that the value of ``option`` names. Raises ``DataError`` where it does not exist or has no frames."""
+    """The source that the value of ``option`` names. Raises ``DataError`` where it does not exist or has no frames.
+
+    Ctrl-C and SIGTERM act while it is opened, and what does not answer is given up after ``OPENING_SECONDS``.
+    """
+    try:
+        return interruptible(lambda: _source_named(source, option), OPENING_SECONDS)
+    except TimeoutError:
+        raise DataError(
+            f"{option} {source}: it was not open after {OPENING_SECONDS:g} s: expected a source that answers; a file "
+            "on a slow drive can be copied to this machine first"
+        ) from None
+
+
+def _source_named(source: str, option: str) -> FrameSource:
     path = Path(source)
     if source.isdecimal() and not path.exists():
         return Camera(int(source), option)

@@ -1,11 +1,14 @@
 """Threads with bounded queues: order, overlap, errors and ends."""
 
+import signal
 import threading
 import time
 
 import pytest
 
-from engine.streaming.threads import DEPTH, Background, Prefetched
+from engine.streaming.threads import DEPTH, Background, Prefetched, interruptible
+from utils.errors import StoppedError
+from utils.signals import ended_by_sigterm
 
 
 def slowly(item):
@@ -80,3 +83,40 @@ def test_stopping_closes_the_source_and_ends_the_thread():
     reader.stop()
     assert closed.is_set()
     assert "reading" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_stopping_does_not_wait_for_a_source_that_stalls():
+    goes_on = threading.Event()
+
+    def source():
+        yield 1
+        goes_on.wait(60)
+
+    reader = Prefetched(source(), lambda item: item)
+    next(iter(reader))
+    start = time.monotonic()
+    reader.stop()
+    assert time.monotonic() - start < 5
+    goes_on.set()
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, StoppedError)])
+def test_signals_act_while_another_thread_waits(number, error):
+    goes_on = threading.Event()
+    sender = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, number))
+    start = time.monotonic()
+    sender.start()
+    with pytest.raises(error), ended_by_sigterm("nothing was read"):
+        interruptible(lambda: goes_on.wait(60))
+    assert time.monotonic() - start < 10
+    goes_on.set()
+
+
+def test_what_takes_too_long_is_given_up():
+    goes_on = threading.Event()
+    with pytest.raises(TimeoutError):
+        interruptible(lambda: goes_on.wait(60), seconds=0.2)
+    goes_on.set()
+    assert interruptible(lambda: 7, seconds=60) == 7
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 // 0)
