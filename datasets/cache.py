@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.images import read_frame, read_label
+from datasets.clips import Frame
+from datasets.images import read_frame
+from datasets.labels import read_label
 from utils.class_set import LabelCoding
 from utils.errors import DataError
 
@@ -49,17 +51,17 @@ class FrameCache:
         # Shared with the workers of a loader, forked or spawned, so that one warning is enough for all of them.
         self._stopped = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
-    def frame(self, path: str | Path, size: tuple[int, int]) -> Tensor:
+    def frame(self, path: str | Frame, size: tuple[int, int]) -> Tensor:
         """What ``read_frame(path, size)`` returns: uint8 3 x H x W."""
         return self._entry(path, (3, *size), "frame", lambda: read_frame(path, size))
 
     def label(self, path: str | Path, size: tuple[int, int], coding: LabelCoding) -> Tensor:
         """What ``read_label(path, size, coding)`` returns: uint8 H x W."""
         # The same file read by another coding is another entry.
-        kind = f"label-{zlib.crc32(coding.to_index.tobytes()):08x}"
+        kind = f"label-{coding.checksum:08x}"
         return self._entry(path, tuple(size), kind, lambda: read_label(path, size, coding))
 
-    def _entry(self, path: str | Path, shape: tuple[int, ...], kind: str, read: Callable[[], Tensor]) -> Tensor:
+    def _entry(self, path: str | Frame, shape: tuple[int, ...], kind: str, read: Callable[[], Tensor]) -> Tensor:
         try:
             source = os.stat(path)
         except OSError:
@@ -72,10 +74,10 @@ class FrameCache:
             self._store(entry, pixels, header)
         return pixels
 
-    def _entry_path(self, path: str | Path, shape: tuple[int, ...], kind: str) -> Path:
+    def _entry_path(self, path: str | Frame, shape: tuple[int, ...], kind: str) -> Path:
         """The name describes the entry; a hash of the source's full path keeps equal names apart."""
-        digest = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=10).hexdigest()
-        return self.folder / digest[:2] / f"{Path(path).stem}.{shape[-1]}x{shape[-2]}.{kind}.{digest}.raw"
+        digest = hashlib.blake2b(os.fsencode(os.path.abspath(str(path))), digest_size=10).hexdigest()
+        return self.folder / digest[:2] / f"{_stem(path)}.{shape[-1]}x{shape[-2]}.{kind}.{digest}.raw"
 
     def _store(self, entry: Path, pixels: Tensor, header: tuple[bytes, int, int]) -> None:
         if self._stopped:
@@ -97,6 +99,10 @@ class FrameCache:
             self._stopped.fill_(1)
             reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
             logger.warning("cache folder %s: %s; going on without storing more", self.folder, reason)
+
+
+def _stem(path: str | Frame) -> str:
+    return Path(path).stem if isinstance(path, str) else path.stem
 
 
 def _stored(entry: Path, shape: tuple[int, ...], header: tuple[bytes, int, int]) -> Tensor | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.clips import Clip, Video
+from datasets.clips import Clip, Frame, Video
 from utils.class_set import ClassSet, Color, LabelCoding
 from utils.errors import DataError
 
@@ -204,7 +204,7 @@ def videos_of(clips: Iterable[Clip], labeled: Iterable[Clip]) -> list[Video]:
     ]
 
 
-def _place(frame: Path) -> tuple[str, int]:
+def _place(frame: Frame) -> tuple[str, int]:
     """``CITY_SEQ`` and the number of a frame called ``CITY_SEQ_FRAME_leftImg8bit``."""
     video, number = frame.stem.removesuffix("_leftImg8bit").rsplit("_", 1)
     return video, int(number)

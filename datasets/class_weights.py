@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.images import read_label
+from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase, dataset_named, dataset_names
 from utils.class_set import ClassSet
 from utils.command import module_parser, run_command, whole_number

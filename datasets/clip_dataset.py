@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.cache import FrameCache
-from datasets.clips import Clip
-from datasets.images import check_label_fits_frame, read_frame, read_label
+from datasets.clips import Clip, Frame
+from datasets.images import read_frame
+from datasets.labels import check_label_fits_frame, read_label
 from datasets.registry import VideoDatasetBase
 from datasets.retry import RetryPolicy
 from datasets.sampling import FOR_FRAMES, seeded_generator
@@ -84,11 +85,11 @@ class ClipDataset(Dataset[Sample]):
             label = resize_label_as_pillow(label, (-(-height // self.label_divisor), -(-width // self.label_divisor)))
         return Sample(frames, label, original_label, index)
 
-    def _drawn(self, frames: Sequence[Path], epoch: int, index: int) -> list[Path]:
+    def _drawn(self, frames: Sequence[Frame], epoch: int, index: int) -> list[Frame]:
         order = torch.randperm(len(frames) - 1, generator=seeded_generator(self.seed, epoch, index, FOR_FRAMES))
         return [*(frames[position] for position in sorted(order[: self.drawn_frames].tolist())), frames[-1]]
 
-    def _frame(self, path: Path) -> Tensor:
+    def _frame(self, path: Frame) -> Tensor:
         return read_frame(path, self.size) if self.cache is None else self.cache.frame(path, self.size)
 
     def _labels(self, path: Path) -> tuple[Tensor, Tensor]:

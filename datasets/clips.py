@@ -11,6 +11,31 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video file, by its number from 0, where images are paths; as a path it is the file."""
+
+    video: Path
+    number: int
+
+    @property
+    def stem(self) -> str:
+        return f"{self.video.stem}_{self.number:06d}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.video.name}, frame {self.number}"
+
+    def __str__(self) -> str:
+        return f"{self.video}, frame {self.number}"
+
+    def __fspath__(self) -> str:
+        return str(self.video)
+
+
+Frame = Path | VideoFrame
+
+
+@dataclass(frozen=True)
 class Clip:
     """A labeled frame with selected frames before it, oldest first.
 
@@ -20,7 +45,7 @@ class Clip:
 
     name: str
     group: str
-    frames: tuple[Path, ...]
+    frames: tuple[Frame, ...]
     label: Path
 
 
@@ -29,7 +54,7 @@ class Video:
     """Consecutive frames, and the label of each, or None. Raises ``DataError`` unless there are as many of both."""
 
     name: str
-    frames: tuple[Path, ...]
+    frames: tuple[Frame, ...]
     labels: tuple[Path | None, ...]
 
     def __post_init__(self) -> None:
@@ -43,8 +68,9 @@ class Video:
 def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[int], where: str) -> list[Clip]:
     """A clip for each labeled frame with ``window - 1`` frames before it: the frames at ``positions`` of 0..window-1.
 
-    Logs the number of labeled frames with fewer frames before them; ``where`` names the split in messages. Raises
-    ``DataError`` where there is no label, ``OptionError`` where no video fills the window.
+    A video of one frame, a still image, has no past: its clip is that frame alone. Logs the number of labeled frames
+    with fewer frames before them; ``where`` names the split in messages. Raises ``DataError`` where there is no label,
+    ``OptionError`` where no video fills the window.
     """
     clips, too_early, longest = [], 0, 0
     for video in videos:
@@ -52,10 +78,11 @@ def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[in
             if label is None:
                 continue
             first = last - window + 1
-            if first < 0:
+            is_still = len(video.frames) == 1
+            if first < 0 and not is_still:
                 too_early, longest = too_early + 1, max(longest, last + 1)
                 continue
-            frames = tuple(video.frames[first + position] for position in positions)
+            frames = video.frames if is_still else tuple(video.frames[first + position] for position in positions)
             clips.append(Clip(f"{video.name}_{video.frames[last].stem}", video.name, frames, label))
     _refuse_names(clips, where)
     if not clips and not too_early:

@@ -1,4 +1,4 @@
-"""Frames and labels from files, at the working resolution: decoding, resizing, and errors for damaged files.
+"""Frames from files, at the working resolution: decoding, resizing, and errors for damaged files.
 
 Frames are decoded by OpenCV and resized by torch, which computes what Pillow's BILINEAR does (its antialiased resize of
 uint8 is the same filter in the same fixed-point numbers): the published weights were trained on that. The choice comes
@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils.class_set import NO_CLASS, LabelCoding
+from datasets.clips import Frame, VideoFrame
+from datasets.video_frames import video_frame, video_frame_size
 from utils.command import height_x_width, module_parser, run_command, whole_number
 from utils.errors import DataError, UnreachableError
-from utils.resize import resize_frames, resize_label_as_pillow
+from utils.resize import resize_frames
 from utils.sizes import format_size
 
 # Larger images are refused from their header, before memory is taken for them.
@@ -36,23 +37,27 @@ cv2.setNumThreads(0)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image, from its header alone.
+def image_size(path: str | Frame) -> tuple[int, int]:
+    """Height and width of an image, from its header alone, or of a frame of a video.
 
     Raises DataError where the file is no image or of more than MAX_PIXELS, its child UnreachableError where it is
     missing or its file system does not answer; so do the other readers here.
     """
-    with _opened(path) as image:
+    if isinstance(path, VideoFrame):
+        return video_frame_size(path)
+    with opened(path) as image:
         return image.height, image.width
 
 
-def read_frame(path: str | Path, size: tuple[int, int]) -> Tensor:
-    """Reads a frame, resized as Pillow's BILINEAR filter does.
+def read_frame(path: str | Frame, size: tuple[int, int]) -> Tensor:
+    """Reads a frame from an image or a video file, resized as Pillow's BILINEAR filter does.
 
     Returns RGB, uint8 3 x H x W with ``size = (H, W)``. Gray, palette and 16-bit files become RGB of 8 bits;
     orientation tags are ignored, as the labels have none. A JPEG has no checksum: its pixels are taken as decoded.
     Raises DataError where the file is missing, damaged or too large.
     """
+    if isinstance(path, VideoFrame):
+        return _resized(video_frame(path), size)
     image_size(path)
     return _resized(_decoded_frame(path), size)
 
@@ -66,38 +71,8 @@ def read_picture(path: str | Path) -> Tensor:
     return _decoded_frame(path, upright=True)
 
 
-def read_label(path: str | Path, size: tuple[int, int] | None, coding: LabelCoding) -> Tensor:
-    """Reads a label as class indices, resized by nearest neighbor as Pillow's NEAREST does.
-
-    Returns uint8 H x W with ``size = (H, W)``, or as large as the file for None. ``coding`` maps the file's values
-    to class indices. Raises DataError where the file is missing, damaged, too large, not of one 8-bit channel, or holds
-    values that are not valid.
-    """
-    with _opened(path) as image:
-        if image.mode not in ("L", "P"):
-            raise DataError(f"label {path}: pixels of kind {image.mode}, expected one channel of 8 bits with class ids")
-        _content(path)
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError, struct.error) as error:
-            raise _unreadable(path, error) from error
-        _check_ids(path, image, coding.valid)
-        label = torch.from_numpy(coding.to_index[np.asarray(image)])
-    return label if size is None else resize_label_as_pillow(label, size)
-
-
-def check_label_fits_frame(label: str | Path, frame: str | Path) -> None:
-    """Compares the sizes in the two headers; raises DataError where they differ."""
-    label_size, frame_size = image_size(label), image_size(frame)
-    if label_size != frame_size:
-        raise DataError(
-            f"label {label} has {format_size(label_size[::-1])} pixels, its frame {Path(frame).name} "
-            f"{format_size(frame_size[::-1])} (width x height): both must have the same size"
-        )
-
-
-def _opened(path: str | Path) -> Image.Image:
-    """The image with only its header read, to be closed by the caller."""
+def opened(path: str | Path) -> Image.Image:
+    """The image with only its header read, to be closed by the caller. Raises what ``image_size`` does."""
     try:
         image = Image.open(path)
     except FileNotFoundError as error:
@@ -109,7 +84,7 @@ def _opened(path: str | Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(path, "far too many") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _too_large(path, f"{format_size((image.height, image.width))} (height x width)")
@@ -121,7 +96,7 @@ def _decoded_frame(path: str | Path, upright: bool = False) -> Tensor:
 
     RGB, uint8 3 x H x W, a view of H x W x 3.
     """
-    data = _content(path)
+    data = content(path)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error as error:
@@ -136,12 +111,12 @@ def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
     return resize_frames(frame[None], size)[0].contiguous()
 
 
-def _content(path: str | Path) -> np.ndarray:
+def content(path: str | Path) -> np.ndarray:
     """A file's bytes; verifies the checksums of a PNG, as decoders return wrong pixels for some damaged files."""
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     reason = _png_damage(data.data)
     if reason:
         raise _damaged(path, reason)
@@ -171,28 +146,7 @@ def _png_damage(content: memoryview) -> str:
     return f"cut short after {len(content)} bytes"
 
 
-def _check_ids(path: str | Path, image: Image.Image, valid: frozenset[int]) -> None:
-    wrong = [i for i, count in enumerate(image.histogram()) if count and i not in valid]
-    if wrong:
-        none = f", or {NO_CLASS} for none" if NO_CLASS in valid else ""
-        raise DataError(
-            f"label {path} holds the id {wrong[-1]}; expected class ids {_ranges(valid - {NO_CLASS})}{none} "
-            f"(a picture in colors or gray levels is not a label)"
-        )
-
-
-def _ranges(numbers: frozenset[int]) -> str:
-    """Whole numbers as text, such as ``0..33`` or ``1..4, 7``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
-
-
-def _unreadable(path: str | Path, error: Exception) -> DataError:
+def unreadable(path: str | Path, error: Exception) -> DataError:
     """A read error as ``UnreachableError`` (the file system does not answer) or ``DataError`` (not an image)."""
     if isinstance(error, OSError) and error.errno is not None:  # decoders raise it without a number
         return UnreachableError(f"image {path} cannot be read: {error.strerror}; see whether its file system is there")

@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
@@ -28,10 +28,10 @@ class VideoDatasetBase(ABC, Generic[Root]):
     ``summary`` is its line in ``--help``; ``default_root`` is the folder where ``--data-root`` names none.
     """
 
-    name: ClassVar[str]
-    classes: ClassVar[ClassSet]
-    summary: ClassVar[str] = ""
-    default_root: ClassVar[str | None] = None
+    name: str
+    classes: ClassSet
+    summary: str = ""
+    default_root: str | None = None
 
     @abstractmethod
     def root(self, option: str | None) -> Root:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from torch import Tensor
 
-from datasets import class_weights, images
+from datasets import class_weights, labels
 from datasets.cache import FrameCache
 from datasets.cityscapes import CITYSCAPES_CLASSES, label_coding
 from datasets.clip_dataset import ClipDataset
@@ -36,7 +36,7 @@ weights_table = partial(class_weights.weights_table, CITYSCAPES_CLASSES)
 
 def read_label(path: str | Path, size: tuple[int, int] | None) -> Tensor:
     """A label whose name tells its coding."""
-    return images.read_label(path, size, label_coding(path))
+    return labels.read_label(path, size, label_coding(path))
 
 
 class CityscapesCache(FrameCache):

@@ -6,6 +6,7 @@ It lives here since networks and data sets both take it, and neither of the two 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +22,28 @@ Color = tuple[int, int, int]
 NO_CLASS = 255  # value of unlabeled pixels in 8-bit label files, unless a data set defines another one
 LONGEST_NAME = 100  # letters of a class's name
 MOST_CLASSES = 254  # class indices are 8-bit, and one of them stands for what is ignored
+MOST_IDS = 1 << 16  # values of a label file of 16 bits
 IGNORED_NAME, IGNORED_COLOR = "ignored", (0, 0, 0)
 
 
 @dataclass(frozen=True)
 class LabelCoding:
-    """Meaning of the values of a label file: ``to_index`` (uint8, 256 entries) maps each to a class index, ``valid``
-    holds those that may occur."""
+    """Meaning of the values of a label file.
+
+    ``to_index`` (uint8, 256 entries, or 65536 where files may have 16 bits) maps each value to a class index, ``valid``
+    holds those that may occur. ``colors`` maps the RGB colors of label files of three channels to class indices;
+    ``None`` where such files are no labels.
+    """
 
     to_index: np.ndarray
     valid: frozenset[int]
+    colors: Mapping[Color, int] | None = None
+
+    @cached_property
+    def checksum(self) -> int:
+        """Differs for codings that read the same file differently."""
+        colors = repr(sorted(self.colors.items())) if self.colors else ""
+        return zlib.crc32(colors.encode(), zlib.crc32(self.to_index.tobytes()))
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,16 @@ class ClassSet:
         table = self._table(self.ignored, ((value, index) for index, value in enumerate(self.file_ids)))
         return LabelCoding(table, self.ignored_file_ids | {*self.file_ids, self.written_ignored})
 
+    def coding_of(
+        self, indices: Mapping[int, int], ignored: Iterable[int], colors: Mapping[Color, int] | None = None
+    ) -> LabelCoding:
+        """Coding of files of up to 16 bits with these values of classes, several maybe of one, and of what is ignored.
+
+        ``colors`` are those of files of three channels.
+        """
+        table = self._table(self.ignored, indices.items(), keys=MOST_IDS)
+        return LabelCoding(table, frozenset({*indices, *ignored}), colors)
+
     @cached_property
     def index_coding(self) -> LabelCoding:
         """Coding of files that hold class indices (Cityscapes: train ids); the ignore index and above are ignored."""
@@ -117,10 +140,10 @@ class ClassSet:
         return LabelCoding(table, self.file_id_coding.valid | {*range(self.num_outputs), NO_CLASS})
 
     @staticmethod
-    def _table(fill: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
+    def _table(fill: int, pairs: Iterable[tuple[int, int]], keys: int = 256) -> np.ndarray:
         import numpy as np  # only here: options are parsed without it
 
-        table = np.full(256, fill, dtype=np.uint8)
+        table = np.full(keys, fill, dtype=np.uint8)
         for key, value in pairs:
             table[key] = value
         table.setflags(write=False)

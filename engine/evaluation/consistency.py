@@ -7,7 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.clips import Video
-from datasets.images import image_size, read_frame, read_label
+from datasets.images import image_size, read_frame
+from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
 from engine.reports.scores import percent

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.images import check_label_fits_frame, image_size, read_frame
+from datasets.images import image_size, read_frame
+from datasets.labels import check_label_fits_frame
 from tests.cityscapes import read_label
 from utils.errors import DataError
 
@@ -95,7 +96,9 @@ def test_palette_labels_give_their_indices(tmp_path):
 @pytest.mark.parametrize("wrong", [34, 254])
 def test_ids_above_33_are_refused(saved, name, wrong):
     path = saved(np.array([[7, wrong]], np.uint8), name)
-    with pytest.raises(DataError, match=rf"{name} holds the id {wrong}; expected class ids 0..33"):
+    with pytest.raises(
+        DataError, match=rf"{name} holds the id {wrong} \(1 pixel, first in row 0, column 1\); expected class ids 0..33"
+    ):
         read_label(path, (1, 1))
 
 
