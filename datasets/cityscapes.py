@@ -187,20 +187,37 @@ def label_coding(label: str | Path, classes: ClassSet = CITYSCAPES_CLASSES) -> L
     )
 
 
-def videos_of(clips: Iterable[Clip], labeled: Iterable[Clip]) -> list[Video]:
-    """The sequences that clips are cut from; ``labeled`` are clips of one frame each, one for every label."""
-    frames = {_place(path): path for clip in [*labeled, *clips] for path in clip.frames}
-    labels = {_place(clip.frames[-1]): clip.label for clip in labeled}
+def find_videos(roots: Roots, split: str) -> list[Video]:
+    """The videos of a split that hold a label, each with all of its frames, sorted by name.
+
+    Frames come from leftImg8bit_sequence/, and from leftImg8bit/ where they are not there. Raises DataError as
+    ``find_clips`` does.
+    """
+    labeled = find_clips(roots, split, 1)
+    folder = roots.sequence_root / "leftImg8bit_sequence" / split
+    listed = [_named_files(folder / city, _FRAME_ENDINGS) for city in dict.fromkeys(clip.group for clip in labeled)]
+    return videos_of((Path(path) for frames in listed for path in frames.values()), labeled)
+
+
+def videos_of(frames: Iterable[Path], labeled: Iterable[Clip]) -> list[Video]:
+    """Runs of consecutive frames that hold a label; ``labeled`` are clips of one frame each, one for every label."""
+    labels = {_place(clip.frames[-1]): clip for clip in labeled}
+    paths = {place: clip.frames[-1] for place, clip in labels.items()} | {_place(path): path for path in frames}
     runs: list[list[tuple[str, int]]] = []
-    for place in sorted(frames):
+    for place in sorted(paths):
         video, number = place
         if runs and runs[-1][-1] == (video, number - 1):
             runs[-1].append(place)
         else:
             runs.append([place])
     return [
-        Video(run[0][0], tuple(frames[place] for place in run), tuple(labels.get(place) for place in run))
+        Video(
+            run[0][0],
+            tuple(paths[place] for place in run),
+            tuple(labels[place].label if place in labels else None for place in run),
+        )
         for run in runs
+        if not labels.keys().isdisjoint(run)
     ]
 
 

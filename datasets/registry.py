@@ -61,10 +61,6 @@ class VideoDatasetBase(ABC, Generic[Root]):
         wanted = range(window) if positions is None else sorted(positions)
         return clips_of_videos(self.videos(root, split), window, wanted, f"split {split} of {root}")
 
-    def sequences(self, root: Root, split: str, window: int) -> list[Video]:
-        """The videos that temporal consistency is measured on, or the parts of them that clips of ``window`` show."""
-        return self.videos(root, split)
-
     def label_coding(self, label: Path) -> LabelCoding:
         """The coding of a label file."""
         return self.classes.file_id_coding

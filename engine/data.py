@@ -42,10 +42,10 @@ def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDatase
     )
 
 
-def sequences_of(data: DataSettings, split: str) -> list[Video]:
-    """The sequences of a split, with the labels of all frames that have one."""
+def videos_of(data: DataSettings, split: str) -> list[Video]:
+    """The videos of a split that hold a label, each with all of its frames."""
     dataset, root = _opened(data)
-    return dataset.sequences(root, split, data.window)
+    return [video for video in dataset.videos(root, split) if any(video.labels)]
 
 
 def loader_of(

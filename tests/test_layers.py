@@ -66,8 +66,8 @@ OTHER_MEANINGS = {
     "engine/benchmarks/stream.py": r"\bROUNDS\b.* = 3, 20, 5",
     "engine/dashboard/windows.py": r'"margin": ',  # pixels around a plot
     "engine/reports/plots.py": r"set_xticks\(range\(0, 101, 20\)\)",  # percent
-    "engine/streaming/scene_cuts.py": r"LEAST_DIFFERENCE = 20\.0",  # gray levels
     "engine/streaming/video_writer.py": r'"crf": "20"',  # quality of H.264
+    "utils/scene_cuts.py": r"LEAST_DIFFERENCE = 20\.0",  # gray levels
     "utils/lock.py": r"up to 3\.20\b",  # a version of filelock
 }
 MEBIBYTES = r"<< 20\b|\*\* ?20\b"

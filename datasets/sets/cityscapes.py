@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.cityscapes import CITYSCAPES_CLASSES, Roots, find_clips, label_coding, resolve_roots, videos_of
+from datasets.cityscapes import CITYSCAPES_CLASSES, Roots, find_clips, find_videos, label_coding, resolve_roots
 from datasets.clips import Clip, Video
 from datasets.registry import VideoDatasetBase, register_dataset
 from utils.class_set import LabelCoding
@@ -23,10 +23,7 @@ class Cityscapes(VideoDatasetBase[Roots]):
         return find_clips(root, split, window, positions)
 
     def videos(self, root: Roots, split: str) -> list[Video]:
-        return self.sequences(root, split, window=1)
-
-    def sequences(self, root: Roots, split: str, window: int) -> list[Video]:
-        return videos_of(find_clips(root, split, window), find_clips(root, split, 1))
+        return find_videos(root, split)
 
     def label_coding(self, label: Path) -> LabelCoding:
         return label_coding(label, self.classes)

@@ -1,4 +1,4 @@
-"""Temporal consistency of a network's labels on the sequences of a data set, with and without its memory."""
+"""Temporal consistency of a network's labels on the videos of a data set, with and without its memory."""
 
 from collections.abc import Sequence
 
@@ -22,32 +22,32 @@ MVC = (
 )
 
 
-def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, sequences: Sequence[Video]) -> dict:
+def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, videos: Sequence[Video]) -> dict:
     """TC and mVC of the labels with and without the memory, at the working size: plain values for JSON."""
     names, classes = prediction_names(segmenter), dataset.classes
     temporal = TemporalConsistency(names, classes.num_outputs)
-    video = {name: VideoConsistency(LENGTHS, classes.ignored) for name in names}
-    for sequence in tqdm(sequences, "consistency", unit="sequence", disable=None, leave=False):
+    per_name = {name: VideoConsistency(LENGTHS, classes.ignored) for name in names}
+    for video in tqdm(videos, "consistency", unit="video", disable=None, leave=False):
         segmenter.reset()
         temporal.reset()
-        for each in video.values():
+        for each in per_name.values():
             each.end_video()
-        for frame, truth in zip(sequence.frames, sequence.labels, strict=True):
+        for frame, truth in zip(video.frames, video.labels, strict=True):
             image = read_frame(frame, image_size(frame)).permute(1, 2, 0).numpy()
             prepared = segmenter.prepare(image)
             labels = labels_to_compare(segmenter, prepared, segmenter.step(prepared))
             temporal.update(np.ascontiguousarray(prepared[0].permute(1, 2, 0).numpy()), labels)
-            for name, each in video.items():
+            for name, each in per_name.items():
                 if truth is None:
                     each.end_video()
                 else:
                     indices = read_label(truth, segmenter.work_size, dataset.label_coding(truth))
                     each.update(labels[name], indices.numpy())
-    for each in video.values():
+    for each in per_name.values():
         each.end_video()
     return temporal.report() | {
-        "sequences": len(sequences),
-        "mvc": {n: v.means() for n, v in video.items()},
+        "sequences": len(videos),
+        "mvc": {n: v.means() for n, v in per_name.items()},
         "mvc_is": MVC,
     }
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from engine.evaluation.confusion_matrix import iou_of_counts
+from utils.optical_flow import OpticalFlow
 
 FLOW = "OpenCV DIS optical flow, preset medium, on gray frames of the working size"
 OCCLUSION_CHECK = (
     "forward-backward: pixels with |f + b|^2 >= 0.01 (|f|^2 + |b|^2) + 0.5, and those that leave the frame, do not "
     "count"
 )
-RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5  # Sundaram, Brox, Keutzer, ECCV 2010, in pixels squared
 
 
 class TemporalConsistency:
@@ -27,7 +27,7 @@ class TemporalConsistency:
         self.pairs = 0
         self._num_classes = num_classes
         self._counts = {name: np.zeros((num_classes, num_classes), np.int64) for name in names}
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._flow = OpticalFlow()
         self._kept, self._pixels = 0, 0
         self.reset()
 
@@ -40,7 +40,7 @@ class TemporalConsistency:
         """Adds a frame, RGB uint8 ``H W 3``, and the class indices ``H W`` of each prediction."""
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self._gray is not None:
-            columns, rows, seen = self._matches(self._gray, gray)
+            columns, rows, seen = self._flow.matches(self._gray, gray)
             self.pairs += 1
             self._kept, self._pixels = self._kept + int(seen.sum()), self._pixels + seen.size
             for name, now in labels.items():
@@ -63,25 +63,6 @@ class TemporalConsistency:
             "share_of_pixels_compared": self._kept / self._pixels if self._pixels else None,
             "tc": {name: self.mean_iou(name) for name in self._counts},
         }
-
-    def _matches(self, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each pixel of ``before``, gray ``H W``: column and row in ``after``, and whether it is visible there.
-
-        By a forward-backward check of the flow (Sundaram, Brox, Keutzer, ECCV 2010).
-        """
-        forward, backward = self._optical_flow(before, after), self._optical_flow(after, before)
-        height, width = before.shape
-        columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        columns, rows = columns + forward[..., 0], rows + forward[..., 1]
-        back = cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mismatch = ((forward + back) ** 2).sum(2)
-        bound = RELATIVE_TOLERANCE * ((forward**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE
-        columns, rows = np.rint(columns).astype(np.intp), np.rint(rows).astype(np.intp)
-        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        return columns, rows, inside & (mismatch < bound)
-
-    def _optical_flow(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
-        return self._flow.calc(before, after, None)  # type: ignore[call-overload]  # the stub lacks flow=None
 
     def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
         k = self._num_classes

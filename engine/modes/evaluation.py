@@ -8,7 +8,7 @@ import torch
 
 from datasets.clip_dataset import ClipDataset
 from engine.dashboard.setup import dashboard_of
-from engine.data import clips_of, loader_of, sequences_of
+from engine.data import clips_of, loader_of, videos_of
 from engine.evaluation.consistency import consistency_text, measure_consistency
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.network import with_network
@@ -78,7 +78,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         print("at the labels' own size:", iou_table(names, result.original_confusion, colored=colored), sep="\n")
     if wanted.consistency:
         assert segmenter is not None
-        report["consistency"] = measure_consistency(segmenter, clips.dataset, sequences_of(settings.data, "val"))
+        report["consistency"] = measure_consistency(segmenter, clips.dataset, videos_of(settings.data, "val"))
         print(consistency_text(report["consistency"]))
     if wanted.loss:
         report["loss"] = result.loss

@@ -23,13 +23,13 @@ from engine.reports.scores import percent
 from engine.streaming.output import LabeledFrame, Output
 from engine.streaming.previous import PLOT, SUMMARY
 from engine.streaming.record import Sample, StreamRecord
-from engine.streaming.scene_cuts import SceneCuts
 from engine.streaming.sources import FrameSource, SourceFrame
 from engine.streaming.threads import REMEMBERED, Background, Prefetched
 from models.inference.segmenter import Prediction, VideoSegmenter
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError, StoppedError
 from utils.files import write_bytes, write_text
+from utils.scene_cuts import SceneCuts
 from utils.signals import NotedSignals
 from utils.sizes import format_size
 from utils.timing import synchronized_seconds

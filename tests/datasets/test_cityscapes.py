@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datasets import cityscapes
 from datasets.cache import FrameCache
-from datasets.cityscapes import Roots, find_clips, resolve_roots
+from datasets.cityscapes import Roots, find_clips, find_videos, resolve_roots
 from datasets.sampling import EpochSampler, clean_worker_error
 from datasets.sets.cityscapes import Cityscapes
 from tests.cityscapes import CityscapesAugmentation as Augmentation
@@ -184,6 +184,43 @@ def test_sequences_in_a_root_of_their_own(tree, tmp_path):
     (tree.root / "leftImg8bit_sequence").rename(tmp_path / "leftImg8bit_sequence")
     (clip,) = find_clips(Roots(tree.root, tmp_path), "train", 2)
     assert clip.frames[0].is_file() and clip.frames[0].is_relative_to(tmp_path / "leftImg8bit_sequence")
+
+
+def numbers_and_labels(videos) -> list[tuple[str, list[int], list[int]]]:
+    """Of each video its name, the numbers of its frames, and those that are labeled."""
+    numbered = [(video, [int(frame.stem.split("_")[2]) for frame in video.frames]) for video in videos]
+    return [
+        (video.name, numbers, [number for number, label in zip(numbers, video.labels, strict=True) if label])
+        for video, numbers in numbered
+    ]
+
+
+def test_videos_have_all_frames_around_their_labels_and_end_at_gaps(tree):
+    tree.frames("bonn_000003", [*range(8, 13), *range(20, 22), *range(30, 33)])
+    tree.frames("aachen_000000", range(5))
+    tree.frames("aachen_000001", range(5))  # without a label
+    for name in ("bonn_000003_000010", "bonn_000003_000021", "aachen_000000_000000", "aachen_000000_000003"):
+        tree.label(name)
+    assert numbers_and_labels(find_videos(tree.roots, "train")) == [
+        ("aachen_000000", [0, 1, 2, 3, 4], [0, 3]),
+        ("bonn_000003", [8, 9, 10, 11, 12], [10]),
+        ("bonn_000003", [20, 21], [21]),
+    ]
+
+
+def test_videos_of_single_frames_have_one_frame(tree):
+    path = tree.frame("aachen_000000_000019", part="leftImg8bit")
+    label = tree.label("aachen_000000_000019")
+    (video,) = find_videos(tree.roots, "train")
+    assert (video.frames, video.labels) == ((path,), (label,))
+
+
+def test_a_labeled_frame_of_a_video_is_the_one_of_its_sequence(tree):
+    tree.frames("aachen_000000", range(3))
+    tree.frame("aachen_000000_000002", part="leftImg8bit")
+    tree.label("aachen_000000_000002")
+    (video,) = find_videos(tree.roots, "train")
+    assert {frame.parts[-4] for frame in video.frames} == {"leftImg8bit_sequence"}
 
 
 class TestWrongFolders:

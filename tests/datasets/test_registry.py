@@ -105,7 +105,6 @@ def test_a_video_has_a_label_or_none_for_each_frame():
 def test_the_rest_has_defaults(toy, tmp_path):
     assert toy.label_coding(Path("any.png")) is CLASSES.file_id_coding
     assert toy.label_coding(Path("any.png")).to_index[[8, 9, 255]].tolist() == [0, 1, 2]
-    assert toy.sequences(tmp_path, "train", window=3) == toy.videos(tmp_path, "train")
     assert (toy.work_size(None), toy.prepare(None), toy.summary) == (None, None, "")
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.cityscapes import videos_of as sequences_of
-from datasets.clips import Clip
 from main import main
 from tests.engine.conftest import write_snippet
 
@@ -45,19 +43,3 @@ def test_an_evaluation_reports_both_measures(command, labelled_throughout, tmp_p
     per_image = found["mvc"]["single_frame"]["mVC8"]
     assert 0 <= per_image <= 1
     assert f"single_frame: TC 100.00 %, mVC8 {100 * per_image:.2f} %, mVC16 nan %" in capsys.readouterr().out
-
-
-def test_sequences_end_at_gaps():
-    def clip(*numbers: int) -> Clip:
-        frames = tuple(Path(f"a/x_000003_{number:06d}_leftImg8bit.png") for number in numbers)
-        return Clip(f"x_000003_{numbers[-1]:06d}", "x", frames, Path(f"label_{numbers[-1]}"))
-
-    found = sequences_of([clip(8, 9, 10), clip(10, 11, 12), clip(20, 21)], [clip(10), clip(21)])
-    assert [[int(frame.stem.split("_")[2]) for frame in each.frames] for each in found] == [
-        [8, 9, 10, 11, 12],
-        [20, 21],
-    ]
-    assert [[label and label.name for label in each.labels] for each in found] == [
-        [None, None, "label_10", None, None],
-        [None, "label_21"],
-    ]

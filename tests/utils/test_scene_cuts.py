@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.streaming.scene_cuts import SceneCuts
+from utils.scene_cuts import SceneCuts
 
 
 def cuts_in(frames) -> list[int]:
