@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -20,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.clips import Frame, VideoFrame
-from datasets.video_frames import video_frame, video_frame_size
 from utils.command import height_x_width, module_parser, run_command, whole_number
 from utils.errors import DataError, UnreachableError
+from utils.modules import check_importable
 from utils.resize import resize_frames
 from utils.sizes import format_size
 
@@ -44,7 +45,7 @@ def image_size(path: str | Frame) -> tuple[int, int]:
     missing or its file system does not answer; so do the other readers here.
     """
     if isinstance(path, VideoFrame):
-        return video_frame_size(path)
+        return _videos().video_frame_size(path)
     with opened(path) as image:
         return image.height, image.width
 
@@ -57,9 +58,16 @@ def read_frame(path: str | Frame, size: tuple[int, int]) -> Tensor:
     Raises DataError where the file is missing, damaged or too large.
     """
     if isinstance(path, VideoFrame):
-        return _resized(video_frame(path), size)
+        return _resized(_videos().video_frame(path), size)
     image_size(path)
     return _resized(_decoded_frame(path), size)
+
+
+def _videos() -> ModuleType:
+    check_importable("av", "frames of video files need PyAV", "pip install av, or give the frames as images")
+    from datasets import video_frames  # here, as images are read without PyAV
+
+    return video_frames
 
 
 def read_picture(path: str | Path) -> Tensor:

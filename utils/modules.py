@@ -37,3 +37,11 @@ def check_declared(kind: str, entry: object, *names: str) -> None:
     for name in names:
         if not hasattr(entry, name):
             raise OptionError(f"{kind} {getattr(entry, 'name', entry)!r} has no {name}: expected it in its class")
+
+
+def check_importable(module: str, needed: str, advice: str) -> None:
+    """Raises ``OptionError`` with what needs a module, and ``advice``, where the module cannot be imported."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise OptionError(f"{needed}, which cannot be imported ({error}): {advice}") from error

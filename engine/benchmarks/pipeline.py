@@ -5,15 +5,12 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-import av
 from tqdm import tqdm
 
 from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
 from engine.streaming.outputs.video import VideoOutput
-from engine.streaming.sources.video import VideoFile
 from engine.streaming.stream import Stream
-from engine.streaming.video_writer import add_video_stream
 from models.inference.segmenter import VideoSegmenter
 from utils.class_set import ClassSet
 
@@ -25,6 +22,8 @@ WHAT = (
 
 def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
     """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``."""
+    from engine.streaming.sources.video import VideoFile  # here, as no other part of the benchmark needs PyAV
+
     paces = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -44,6 +43,10 @@ def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
 
 def write_street(path: Path, size: tuple[int, int]) -> Path:
     """Writes an MP4 of a synthetic street; of odd sides in ``size = (H, W)`` one pixel is left out."""
+    import av
+
+    from engine.streaming.video_writer import add_video_stream
+
     height, width = (side - side % 2 for side in size)  # 4:2:0 needs even sides
     frames, _ = render_clip(StreetOptions(height, width, FRAMES), 0)
     with av.open(str(path), "w") as container:

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import websocket
-
 from utils.files import write_text
 from utils.visdom_settings import HOST, LONGEST_HISTORY
 
@@ -248,6 +246,8 @@ class Dashboard:
 
     def _listen(self) -> None:
         """Handles clicks until the server ends the connection."""
+        import websocket  # here, as only runs with --visualize need it
+
         try:
             # Without this socket the library would use the proxy of the environment.
             direct = socket.create_connection((HOST, self.port), TIMEOUT_SECONDS)

@@ -12,6 +12,7 @@ from engine.streaming.output import output_options
 from models.config import LMANetConfig
 from utils.class_set import ClassSet
 from utils.errors import OptionError
+from utils.modules import check_importable
 from utils.sizes import format_size
 
 MOST = 1_000_000_000  # of any count: more is taken for a typing error
@@ -147,6 +148,9 @@ def _check_mode(options: argparse.Namespace) -> None:
             "--export-onnx FILE"
         )
     check_stream(options)
+    if options.visualize:
+        advice = "pip install visdom, or leave --visualize out"
+        check_importable("websocket", "--visualize needs websocket-client, which visdom brings", advice)
     if options.training and options.export_weights:
         raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
     if options.training and options.export_onnx:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
@@ -211,7 +210,7 @@ def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
     """Context that turns an error of writing into an ``IncompleteError`` with its reason and ``what_is_left()``."""
     try:
         yield
-    except (OSError, av.error.FFmpegError) as error:
+    except OSError as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
         raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error

@@ -4,6 +4,8 @@ It is written as ``NAME.partial.mp4`` and renamed once it is closed. Until then 
 each of which is written through at once, so that the file of a killed process plays too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,19 +47,25 @@ class VideoWriter:
         self._table[: classes.num_outputs, 0] = classes.palette
 
     def write(self, frame: LabeledFrame) -> None:
-        """Adds a frame; all must have the size of the first one. Raises ``IncompleteError`` for too large ones."""
+        """Adds a frame; all must have the size of the first one.
+
+        Raises ``IncompleteError`` for too large ones, ``OSError`` where the file cannot be written.
+        """
         if self._canvas is None or self._file is None:
             height, width = frame.labels.shape
             self._canvas = _Canvas((height, width), self.kind == "both", self.classes)
-            self._file = _PartialFile(self._partial, self._canvas.picture.shape[:2], self.fps)
+            with _os_errors():
+                self._file = _PartialFile(self._partial, self._canvas.picture.shape[:2], self.fps)
         self._draw(frame, self._canvas)
-        self._file.add(self._canvas.picture, frame.seconds)
+        with _os_errors():
+            self._file.add(self._canvas.picture, frame.seconds)
 
     def close(self) -> None:
         """Completes the file, which then takes its final name."""
         if self._file is None:
             return
-        self._file.close()
+        with _os_errors():
+            self._file.close()
         self._partial.replace(self.path)
 
     def abandon(self) -> str:
@@ -148,6 +156,15 @@ class _PartialFile:
 
     def _flush(self) -> None:
         self._container.mux(self._stream.encode())
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Context that raises FFmpeg's errors, some of which are no ``OSError``, as ``OSError``."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror or str(error)) from error
 
 
 def add_video_stream(

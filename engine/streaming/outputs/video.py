@@ -8,6 +8,7 @@ from engine.options.option import Option
 from engine.streaming.output import LabeledFrame, Output, StreamInfo, register_output
 from utils.class_set import ClassSet
 from utils.errors import OptionError
+from utils.modules import check_importable
 
 KINDS = ("overlay", "labels", "both")
 
@@ -46,6 +47,8 @@ class VideoOutput(Output):
         alpha = values["alpha"]
         if not (isinstance(alpha, float) and 0 <= alpha <= 1):
             raise OptionError(f"--alpha is {alpha}: expected a share from 0 to 1, for example 0.5")
+        if values["save_video"]:
+            check_importable("av", "--save-video writes videos by PyAV", "pip install av, or use --save-labels")
 
     def write(self, frame: LabeledFrame) -> None:
         self._writer.write(frame)

@@ -10,9 +10,9 @@ import numpy as np
 from engine.streaming.sources.camera import Camera
 from engine.streaming.sources.images import IMAGE_ENDINGS, ImageFiles, numbered_files, visible_files
 from engine.streaming.sources.source import FrameSource
-from engine.streaming.sources.video import VideoFile
 from engine.streaming.threads import interruptible
 from utils.errors import DataError, IncompleteError
+from utils.modules import check_importable
 
 OPENING_SECONDS = 30.0
 LONGEST_STEP = 125  # from one calibration frame to the next: the skipped frames are decoded too
@@ -42,7 +42,7 @@ def _source_named(source: str, option: str) -> FrameSource:
         return ImageFiles(source, files, f"{problem}: expected at least one, such as {path}/000000.png")
     if path.is_file():
         is_image = path.suffix.lower() in IMAGE_ENDINGS
-        return ImageFiles(source, [path], "") if is_image else VideoFile(path, option)
+        return ImageFiles(source, [path], "") if is_image else _video_file(path, option)
     no_match = f"{option}: no file matches the pattern {source}: expected at least one"
     if re.search(r"%0?\d*d", path.name):
         return ImageFiles(source, numbered_files(path), no_match)
@@ -52,6 +52,13 @@ def _source_named(source: str, option: str) -> FrameSource:
         f"{option} {source}: there is no such file or folder: expected a video file, a folder of frames, a pattern "
         "such as frames/%06d.png or 'frames/*.jpg', or the number of a camera, such as 0"
     )
+
+
+def _video_file(path: Path, option: str) -> FrameSource:
+    check_importable("av", f"{option} {path}: a video needs PyAV", "pip install av, or give a folder of frames")
+    from engine.streaming.sources.video import VideoFile  # here, as pictures are read without PyAV
+
+    return VideoFile(path, option)
 
 
 def spread_frames(source: FrameSource, count: int) -> list[np.ndarray]:
