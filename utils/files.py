@@ -1,6 +1,7 @@
 """Atomic file writes: to a temporary file in the same folder, synced, then renamed."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,17 @@ from utils.errors import OptionError
 
 # Ending of files that are being written; one that is left over belongs to a process that was killed.
 PART = ".part"
+# Their names: what tempfile makes of them here, and a checkpoint's on the way to its second name (tensor_files.py).
+_OWN_PART = re.compile(r"\..+\.([a-z0-9_]{8}|previous)\.part", re.DOTALL)
+LONGEST_PREFIX = 50  # characters, of up to four bytes each
 
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """A file to write to that is renamed to ``path`` once it is on disk; on an error nothing changes."""
     path = Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    # Of a long name only the beginning, as the longest name that a file may have leaves no room for an addition.
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:LONGEST_PREFIX]}.", suffix=PART)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -34,7 +39,8 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def remove_parts(folder: Path) -> None:
     """Removes unfinished files of processes that were killed; only while holding the folder's lock."""
     for part in folder.glob(f".*{PART}"):
-        part.unlink(missing_ok=True)
+        if _OWN_PART.fullmatch(part.name) and part.is_file() and not part.is_symlink():
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

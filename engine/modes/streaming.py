@@ -8,7 +8,7 @@ import torch
 from engine.network import with_network
 from engine.options.settings import Settings
 from engine.run_folder import RunFolder
-from engine.streaming.previous import SUMMARY, clear_previous, refuse_previous
+from engine.streaming.previous import SUMMARY, StreamFiles
 from engine.streaming.setup import segmenter_of, stream_of
 from engine.streaming.sources import open_source
 from engine.streaming.stream import stream_text, summarized
@@ -25,25 +25,28 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
 
     Raises ``IncompleteError`` where the source is truncated, or a file cannot be written.
     """
-    refuse_previous(folder.path, settings.stream.overwrite)
+    files = StreamFiles(folder.path, settings.stream.outputs)
+    files.refuse_previous(settings.stream.overwrite)
     source = open_source(source_name)
+    files.refuse_names(source.names)
     log.info("%s", source.description)
     settings, model = with_network(settings, device)
     folder = folder.renamed(settings.shallow)
     segmenter = segmenter_of(settings, model, device)
     # Only now, after all that may refuse the options.
-    clear_previous(folder.path, [each for each in (source_name, settings.stream.int8) if each])
-    stream = stream_of(settings.stream, settings.network.classes, segmenter, source, folder.path)
+    files.clear_previous([each for each in (source_name, settings.stream.int8) if each])
     folder.describe_run(settings, describe(model))
     summary_written = True
-    try:
-        with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):
-            stream.run()
-    finally:
-        if stream.record.frames:
-            summary = stream.summary() | circumstances(settings.arguments, device)
-            print(stream_text(summary))
-            summary_written = summarized(folder.path, summary)
+    with files.noted():
+        stream = stream_of(settings.stream, settings.network.classes, segmenter, source, files)
+        try:
+            with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):
+                stream.run()
+        finally:
+            if stream.record.frames:
+                summary = stream.summary() | circumstances(settings.arguments, device)
+                summary_written = summarized(folder.path, summary)
+                print(stream_text(summary))
     if not summary_written:
         raise IncompleteError(f"{SUMMARY} cannot be written to {folder.path}; all other files are complete")
 

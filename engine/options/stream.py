@@ -33,7 +33,7 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         help="compute in 8-bit integers, on the CPU by ONNX Runtime, calibrated on frames of SOURCE (as for --stream); "
         "also with --eval-mode, and without SOURCE with --benchmark stream",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace the files of an earlier stream in --savedir")
+    group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream wrote in --savedir")
 
 
 def check_stream(options: argparse.Namespace) -> None:

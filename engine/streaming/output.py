@@ -49,8 +49,8 @@ class Output(ABC):
     """Writes labeled frames, one after the other, in a thread of its own.
 
     ``name`` is its name in messages and in ``stream.json``; ``options`` are added to ``main.py``; ``leaves`` are the
-    names of the files and folders that it writes in ``--savedir``, which ``--overwrite`` removes before another stream.
-    With ``needs_probabilities`` frames come with probabilities.
+    names of the files and folders that it writes in ``--savedir``, where nothing else of these names may be. With
+    ``needs_probabilities`` frames come with probabilities.
     """
 
     name: ClassVar[str]
@@ -63,6 +63,19 @@ class Output(ABC):
     @abstractmethod
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Output | None:
         """The output for the values of its options, by name (``save_video``); ``None`` where they do not ask for it."""
+
+    @classmethod
+    def wanted_leaves(cls, values: Mapping[str, object]) -> tuple[str, ...]:
+        """Those of its leaves that it writes with these values of its options: all where one of them is typed."""
+        return cls.leaves if any(values[option.dest] != option.default for option in cls.options) else ()
+
+    @classmethod
+    def frame_files(cls, values: Mapping[str, object], name: str) -> tuple[str, ...]:
+        """The files that it writes for a frame of that name, as paths in ``--savedir``; none where one holds them all.
+
+        ``--overwrite`` removes these and nothing else from a folder among the leaves.
+        """
+        return ()
 
     @classmethod
     def check_options(cls, values: Mapping[str, object]) -> None:

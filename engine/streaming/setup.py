@@ -1,7 +1,5 @@
 """Builds the segmenter and the stream from settings."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -9,6 +7,7 @@ from engine.evaluation.consistency import prediction_names
 from engine.evaluation.temporal_consistency import TemporalConsistency
 from engine.options.settings import Settings, StreamSettings
 from engine.streaming.output import StreamInfo, registered_outputs
+from engine.streaming.previous import StreamFiles
 from engine.streaming.sources import FrameSource, open_source, spread_frames
 from engine.streaming.stream import Stream
 from engine.streaming.threads import interruptible
@@ -42,10 +41,10 @@ def calibration_frames(stream: StreamSettings) -> list[np.ndarray] | None:
 
 
 def stream_of(
-    settings: StreamSettings, classes: ClassSet, segmenter: VideoSegmenter, source: FrameSource, folder: Path
+    settings: StreamSettings, classes: ClassSet, segmenter: VideoSegmenter, source: FrameSource, files: StreamFiles
 ) -> Stream:
-    """A stream from the source into the outputs of the settings."""
-    info = StreamInfo(folder, classes, source.fps)
+    """A stream from the source into the outputs of the settings, whose files are noted in ``files``."""
+    info = StreamInfo(files.folder, classes, source.fps)
     outputs = [output.from_options(settings.outputs, info) for output in registered_outputs()]
     names = prediction_names(segmenter)
     return Stream(
@@ -55,4 +54,5 @@ def stream_of(
         classes,
         detect_cuts=settings.detect_cuts,
         consistency=TemporalConsistency(names, classes.num_outputs) if settings.consistency else None,
+        before_writing=files.note_frame,
     )

@@ -49,7 +49,10 @@ class Prepared(NamedTuple):
 
 
 class Stream:
-    """Labels the frames of a source and writes them to outputs; ``consistency`` is updated with each frame."""
+    """Labels the frames of a source and writes them to outputs.
+
+    ``consistency`` is updated with each frame; ``before_writing`` is called with a frame's name before outputs take it.
+    """
 
     def __init__(
         self,
@@ -59,9 +62,10 @@ class Stream:
         classes: ClassSet,
         detect_cuts: bool = True,
         consistency: TemporalConsistency | None = None,
+        before_writing: Callable[[str], None] = lambda name: None,
     ):
         self.segmenter, self.source, self.outputs = segmenter, source, outputs
-        self.consistency = consistency
+        self.consistency, self._before_writing = consistency, before_writing
         self.wants_probabilities = any(output.needs_probabilities for output in outputs)
         self.record = StreamRecord(classes)
         self._cuts = SceneCuts() if detect_cuts else None
@@ -144,6 +148,7 @@ class Stream:
         probabilities = prediction.probabilities.half().cpu().numpy() if self.wants_probabilities else None
         name, image, seconds = prepared.source
         frame = LabeledFrame(name, image, prediction.labels_at(image.shape[:2]), seconds, probabilities)
+        self._before_writing(name)
         for writer in self._writers:
             writer.put(frame)
         if self._comparer is not None:

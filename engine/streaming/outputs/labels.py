@@ -32,21 +32,28 @@ class LabelOutput(Output):
     def __init__(self, folder: Path, kind: str, classes: ClassSet):
         self.folder = folder / FOLDER
         self.folder.mkdir(exist_ok=True)
+        self._kind = kind
         self._ids = classes.to_file_index if kind == "trainIds" else classes.to_file_id
-        self._ending = "labelTrainIds" if kind == "trainIds" else "labelIds"
 
     @classmethod
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
         kind = values["save_labels"]
         return cls(stream.folder, str(kind), stream.classes) if kind else None
 
+    @classmethod
+    def frame_files(cls, values: Mapping[str, object], name: str) -> tuple[str, ...]:
+        return (f"{FOLDER}/{_file_name(name, str(values['save_labels']))}",)
+
     def write(self, frame: LabeledFrame) -> None:
         import cv2  # here, as options are parsed without OpenCV
 
         from utils.png import write_png
 
-        name = f"{frame_file_name(frame.name)}_pred_{self._ending}.png"
-        write_png(self.folder / name, cv2.LUT(frame.labels, self._ids))
+        write_png(self.folder / _file_name(frame.name, self._kind), cv2.LUT(frame.labels, self._ids))
 
     def abandon(self) -> str:
         return f"the label maps in {FOLDER} are whole"
+
+
+def _file_name(frame: str, kind: str) -> str:
+    return f"{frame_file_name(frame)}_pred_{'labelTrainIds' if kind == 'trainIds' else 'labelIds'}.png"

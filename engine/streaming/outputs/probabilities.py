@@ -36,14 +36,22 @@ class ProbabilityOutput(Output):
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
         return cls(stream.folder) if values["save_probabilities"] else None
 
+    @classmethod
+    def frame_files(cls, values: Mapping[str, object], name: str) -> tuple[str, ...]:
+        return (f"{FOLDER}/{_file_name(name)}",)
+
     def write(self, frame: LabeledFrame) -> None:
         import numpy as np  # here, as options are parsed without NumPy
 
         assert frame.probabilities is not None  # as needs_probabilities is set
         content = io.BytesIO()
         np.save(content, frame.probabilities)
-        with written_whole(self.folder / f"{frame_file_name(frame.name)}_probabilities.npy") as file:
+        with written_whole(self.folder / _file_name(frame.name)) as file:
             file.write(content.getbuffer())
 
     def abandon(self) -> str:
         return f"the files in {FOLDER} are whole"
+
+
+def _file_name(frame: str) -> str:
+    return f"{frame_file_name(frame)}_probabilities.npy"

@@ -11,6 +11,7 @@ from utils.errors import OptionError
 from utils.modules import check_importable
 
 KINDS = ("overlay", "labels", "both")
+ENDINGS = (".mp4", ".partial.mp4")
 
 
 @register_output
@@ -28,7 +29,7 @@ class VideoOutput(Output):
         ),
         Option("--alpha", type=float, default=0.5, metavar="A", help="overlay opacity, 0 to 1"),
     )
-    leaves = tuple(f"{kind}{ending}" for kind in KINDS for ending in (".mp4", ".partial.mp4"))
+    leaves = tuple(f"{kind}{ending}" for kind in KINDS for ending in ENDINGS)
 
     def __init__(self, folder: Path, kind: str, alpha: float, fps: float, classes: ClassSet):
         from engine.streaming.video_writer import VideoWriter  # here, as options are parsed without PyAV
@@ -41,6 +42,11 @@ class VideoOutput(Output):
         kind, alpha = values["save_video"], values["alpha"]
         assert isinstance(alpha, float)
         return cls(stream.folder, str(kind), alpha, stream.fps, stream.classes) if kind else None
+
+    @classmethod
+    def wanted_leaves(cls, values: Mapping[str, object]) -> tuple[str, ...]:
+        kind = values["save_video"]
+        return tuple(f"{kind}{ending}" for ending in ENDINGS) if kind else ()
 
     @classmethod
     def check_options(cls, values: Mapping[str, object]) -> None:

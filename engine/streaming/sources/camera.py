@@ -31,6 +31,7 @@ class Camera:
         claimed = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = claimed if 0 < claimed <= MOST_FPS else DEFAULT_FPS
         self.description = f"camera {number}"
+        self.names = [self._name(0)]
 
     def __iter__(self) -> Iterator[SourceFrame]:
         decoded, start = 0, time.monotonic()
@@ -40,7 +41,10 @@ class Camera:
                 if not there:
                     raise IncompleteError(f"camera {self.number} gave no frame after {decoded}; those are kept")
                 seconds, image = time.monotonic() - start, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                yield SourceFrame(f"camera{self.number}_{decoded:06d}", image, seconds)
+                yield SourceFrame(self._name(decoded), image, seconds)
                 decoded += 1
         finally:
             self._capture.release()
+
+    def _name(self, number: int) -> str:
+        return f"camera{self.number}_{number:06d}"

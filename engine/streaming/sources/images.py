@@ -1,10 +1,12 @@
 """Frames in image files: of a folder, or of a pattern of file names."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from datasets.images import read_picture
+from engine.streaming.output import frame_file_name
 from engine.streaming.sources.source import DEFAULT_FPS, SourceFrame
 from utils.errors import DataError, IncompleteError
 
@@ -19,7 +21,10 @@ class ImageFiles:
             raise DataError(problem)
         self.files = sorted(files, key=_counting_order)
         self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
-        self._numbered = len({file.stem for file in files}) < len(files)  # equal names in several folders
+        stems = [file.stem for file in self.files]
+        # Alike names in several folders, of several endings, or such as a.png and a_leftImg8bit.png.
+        is_clear = len({_file_key(stem) for stem in stems}) == len(stems)
+        self.names = stems if is_clear else [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for position, file in enumerate(self.files):
@@ -29,8 +34,7 @@ class ImageFiles:
                 if position == 0:
                     raise
                 raise IncompleteError(f"{error}; {position} frames before it are kept") from error
-            name = f"{position:06d}_{file.stem}" if self._numbered else file.stem
-            yield SourceFrame(name, frame.permute(1, 2, 0).numpy(), position / self.fps)
+            yield SourceFrame(self.names[position], frame.permute(1, 2, 0).numpy(), position / self.fps)
 
 
 def numbered_files(pattern: Path) -> list[Path]:
@@ -52,3 +56,8 @@ def visible_files(paths: Iterable[Path]) -> list[Path]:
 
 def _counting_order(file: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
+
+
+def _file_key(name: str) -> str:
+    """Equal for names of frames whose files would be one, on a disk that ignores case and forms of accents, too."""
+    return unicodedata.normalize("NFC", frame_file_name(name)).casefold()

@@ -1,6 +1,6 @@
 """What every source offers: frames in order, each with a name and its presentation time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +32,11 @@ class FrameSource(Protocol):
     @property
     def count(self) -> int | None:
         """Expected number of frames; ``None`` where it is unknown."""
+        ...
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Names of its frames, as far as they are known before they are read; else one that is as long as any."""
         ...
 
     def __iter__(self) -> Iterator[SourceFrame]: ...

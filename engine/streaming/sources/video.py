@@ -1,6 +1,6 @@
 """A video file, decoded by PyAV, which unlike OpenCV distinguishes the end of a file from a truncated file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -11,6 +11,8 @@ from utils.errors import DataError, IncompleteError
 
 # An intact file may be a little shorter than its header says: by this share, and by at most these seconds.
 MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
+
+MOST_NAMES = 100_000  # of frames are told in advance: a damaged header may say any number
 
 
 class VideoFile:
@@ -57,12 +59,19 @@ class VideoFile:
         if problem:
             raise IncompleteError(f"{self.path} breaks off after {decoded} frames ({problem}); these are kept")
 
+    @property
+    def names(self) -> Iterable[str]:
+        return (self._name(number) for number in range(min(self.count or 1, MOST_NAMES)))
+
+    def _name(self, number: int) -> str:
+        return f"{self.path.stem}_{number:06d}"
+
     def _source_frame(self, frame: av.VideoFrame, number: int) -> SourceFrame:
         image = frame.to_ndarray(format="rgb24")
         quarters = round(frame.rotation / 90)  # counterclockwise, as phones store upright videos
         upright = np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
         seconds = number / self.fps if frame.time is None else frame.time
-        return SourceFrame(f"{self.path.stem}_{number:06d}", upright, seconds)
+        return SourceFrame(self._name(number), upright, seconds)
 
     def _ends_early(self, decoded: int, reached: float) -> bool:
         """Whether the file ends before the duration in its header; ``False`` where either is unknown."""

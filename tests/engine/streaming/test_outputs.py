@@ -1,7 +1,6 @@
 """What a stream writes: that it plays whatever happens, at the pace of its source, and takes nothing else away."""
 
 from functools import partial
-from pathlib import Path
 
 import av
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 from datasets.cityscapes import CITYSCAPES_CLASSES
 from engine.streaming.output import LabeledFrame
 from engine.streaming.outputs import video
-from engine.streaming.previous import clear_previous
 from tests.cityscapes import PALETTE
 from tests.engine.videos import moving_blocks, read_video
-from utils.errors import IncompleteError, OptionError
+from utils.errors import IncompleteError
 
 VideoOutput = partial(video.VideoOutput, classes=CITYSCAPES_CLASSES)
 
@@ -84,22 +82,3 @@ def test_a_picture_that_no_video_can_hold_is_said(tmp_path):
     output = VideoOutput(tmp_path, "both", 0.5, 25.0)
     with pytest.raises(IncompleteError, match=r"17000x\d+, .* at most 16384x16384: try --save-video labels"):
         output.write(labeled(np.zeros((8, 8500, 3), np.uint8)))
-
-
-@pytest.mark.parametrize("source", ["labels", "labels/*.png", "labels/%06d.png", "overlay.mp4"])
-def test_what_is_read_is_never_removed(tmp_path, source):
-    (tmp_path / "labels").mkdir()
-    for name in ("labels/000000.png", "overlay.mp4"):
-        (tmp_path / name).write_bytes(b"to be streamed")
-    with pytest.raises(OptionError, match="would remove what is to be read"):
-        clear_previous(tmp_path, [str(tmp_path / source)])
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
-    clear_previous(tmp_path, [str(tmp_path / "other.mp4"), "0"])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_linked_sources_are_never_removed(tmp_path):
-    (tmp_path / "overlay.mp4").write_bytes(b"to be streamed")
-    Path(tmp_path / "link.mp4").symlink_to("overlay.mp4")
-    with pytest.raises(OptionError, match="would remove what is to be read"):
-        clear_previous(tmp_path, [str(tmp_path / "link.mp4")])
