@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.options.settings import Settings
 from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
+from utils.addresses import without_secrets
 from utils.files import remove_parts, writable_folder, write_text
 from utils.lock import LOCK_FILE, FolderLock
 
@@ -82,7 +83,7 @@ class RunFolder:
         """Writes ``args.txt`` (the command, then every option), a copy of the model file and ``model.txt``."""
         lines = [
             f"command: {settings.command}",
-            *(f"{key}: {value}" for key, value in sorted(settings.arguments.items())),
+            *(f"{key}: {without_secrets(str(value))}" for key, value in sorted(settings.arguments.items())),
         ]
         write_text(self.path / "args.txt", "".join(f"{line}\n" for line in lines))
         write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text())

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from utils.addresses import SecretsHidden, without_secrets
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
 from utils.sizes import parse_size
 
@@ -31,7 +32,8 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports an error in one line and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_WRONG_INPUT, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
+        shown = without_secrets(message)
+        self.exit(EXIT_WRONG_INPUT, f"{self.prog}: error: {shown} (all options: {self.prog} --help)\n")
 
 
 def module_parser(module: str, docstring: str) -> OneLineParser:
@@ -59,7 +61,7 @@ def last_line(error: BaseException, program: str, after_stop: str = "") -> str:
         return f"{program}: stopped by SIGTERM; {error}"
     if isinstance(error, LostPeerError):
         return f"{program}: {error}"
-    return f"{program}: error: {error}"
+    return f"{program}: error: {without_secrets(str(error))}"
 
 
 def run_command(
@@ -87,8 +89,10 @@ def run_command(
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Prints log messages of that level and above, without a prefix."""
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    """Prints log messages of that level and above, without a prefix, and without the secrets of addresses."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SecretsHidden("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def height_x_width(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from engine.streaming.setup import segmenter_of, stream_of
 from engine.streaming.sources import open_source
 from engine.streaming.stream import stream_text, summarized
 from models.description import describe
+from utils.addresses import without_secrets
 from utils.errors import IncompleteError
 from utils.signals import ended_by_sigterm
 
@@ -62,4 +63,5 @@ def circumstances(arguments: Mapping[str, object], device: torch.device) -> dict
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else str(value)
+    plain = isinstance(value, (int, float, bool, list, tuple, type(None)))
+    return value if plain else without_secrets(str(value))

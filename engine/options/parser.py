@@ -16,6 +16,7 @@ from engine.options.stream import BENCHMARKS, add_stream_group
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from utils.addresses import without_secrets
 from utils.command import OneLineParser
 from utils.errors import OptionError, UserError
 from utils.sizes import parse_size
@@ -47,7 +48,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Settings:
         load_plugins(_plugins_in(words))
         parser = build_parser()
         arguments, typed = vars(parser.parse_args(words)), typed_options(parser, words)
-        command = shlex.join(["python", "main.py", *words])
+        command = shlex.join(["python", "main.py", *map(without_secrets, words)])
         try:
             return checked(arguments, typed, command)
         except OptionError:
