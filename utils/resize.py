@@ -32,11 +32,17 @@ def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
     """
     if tuple(labels.shape[-2:]) == tuple(size):
         return labels
-    rows, columns = (_nearest(wanted, given) for wanted, given in zip(size, labels.shape[-2:], strict=True))
     # Columns first: where labels are enlarged, that is the smaller of the two steps.
     if isinstance(labels, Tensor):
-        rows_there, columns_there = (torch.from_numpy(index).to(labels.device) for index in (rows, columns))
+        # Indices are made on the device: copied there, a GPU would be waited for.
+        rows_there, columns_there = (
+            _nearest(torch.arange(wanted, device=labels.device), wanted, given)
+            for wanted, given in zip(size, labels.shape[-2:], strict=True)
+        )
         return labels.index_select(-1, columns_there).index_select(-2, rows_there)
+    rows, columns = (
+        _nearest(np.arange(wanted), wanted, given) for wanted, given in zip(size, labels.shape[-2:], strict=True)
+    )
     return labels.take(columns, axis=-1).take(rows, axis=-2)
 
 
@@ -53,6 +59,6 @@ def resize_label_as_pillow(label: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(resized))
 
 
-def _nearest(wanted: int, given: int) -> np.ndarray:
-    """For each of ``wanted`` pixels in a line the one of ``given`` that its center falls on."""
-    return (2 * np.arange(wanted) + 1) * given // (2 * wanted)  # in whole numbers, so that nothing is rounded
+def _nearest(pixels: Labels, wanted: int, given: int) -> Labels:
+    """For pixels ``0 ... wanted - 1`` of a line the one of ``given`` that the center of each falls on."""
+    return (2 * pixels + 1) * given // (2 * wanted)  # in whole numbers, so that nothing is rounded

@@ -16,6 +16,25 @@ def synchronized_seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
+class Moment:
+    """A moment of a device: on CUDA an event in its current stream, which nothing waits for; elsewhere the clock."""
+
+    def __init__(self, device: torch.device):
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(device))
+        else:
+            self._seconds = synchronized_seconds(device)
+
+    def milliseconds_until(self, later: "Moment") -> float:
+        """Milliseconds from here to a later moment of the same device; waits until that has come."""
+        if self._event is None or later._event is None:
+            return 1000 * (later._seconds - self._seconds)
+        later._event.synchronize()
+        return self._event.elapsed_time(later._event)
+
+
 def resident_mebibytes() -> float | None:
     """Resident memory of this process in MiB; ``None`` where the system does not report it."""
     try:

@@ -1,4 +1,8 @@
-"""A video of any length, frame by frame: reading, the network and the outputs run in parallel threads."""
+"""A video of any length, frame by frame: reading, the network and the outputs run in parallel threads.
+
+The thread of the network only starts computing. Another one waits for the labels of a frame, counts them and passes
+them on while the network is at the next frame, so that a GPU always has work.
+"""
 
 import errno
 import json
@@ -31,7 +35,7 @@ from utils.files import write_bytes, write_text
 from utils.scene_cuts import SceneCuts
 from utils.signals import NotedSignals
 from utils.sizes import format_size
-from utils.timing import synchronized_seconds
+from utils.timing import Moment
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,17 @@ class Prepared(NamedTuple):
     source: SourceFrame
     image: Tensor
     begins_scene: bool
+
+
+class Underway(NamedTuple):
+    """A frame whose labels are being computed: the moments before and after the network, and functions that wait."""
+
+    source: SourceFrame
+    start: Moment
+    end: Moment
+    labels: Callable[[], np.ndarray]  # at the working size
+    labels_at_size: Callable[[], np.ndarray]
+    probabilities: Callable[[], np.ndarray] | None
 
 
 class Stream:
@@ -71,7 +86,9 @@ class Stream:
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
         self._reader = Prefetched(source, self._prepared)
+        self._started = 0  # frames that the network was given
         self._writers: list[OutputThread] = []
+        self._labeler: Background[Underway] | None = None
         self._comparer: Background[tuple[Prepared, dict[str, np.ndarray]]] | None = None
 
     def run(self) -> None:
@@ -81,6 +98,7 @@ class Stream:
         truncated or an output fails. The files of the frames until then are complete.
         """
         self._writers = [OutputThread(output) for output in self.outputs]
+        self._labeler = Background(self._pass_on, "passing on", depth=1)
         if self.consistency is not None:
             self._comparer = Background(partial(_compare, self.consistency), "consistency")
         start = time.perf_counter()
@@ -88,7 +106,7 @@ class Stream:
             with NotedSignals() as signals, tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
                 self._reader.while_waiting = signals.raise_noted
                 for prepared in self._reader:
-                    self._advance(prepared)
+                    self._labeler.put(self._underway(prepared))
                     progress.update()
                     signals.raise_noted()
             last = prepared
@@ -139,44 +157,62 @@ class Stream:
         begins_scene = self._cuts is not None and self._cuts.begins_scene(frame.image)
         return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene)
 
-    def _advance(self, prepared: Prepared) -> None:
+    def _underway(self, prepared: Prepared) -> Underway:
+        """Starts the network on the next frame, and the copies of its labels; waits for nothing on a GPU."""
         if prepared.begins_scene:
             self.segmenter.reset()
-            self.record.cuts.append(self.record.frames)
-        prediction, milliseconds = self._timed_step(prepared.image)
-        self.record.add(prediction.labels, milliseconds)
-        probabilities = prediction.probabilities.half().cpu().numpy() if self.wants_probabilities else None
-        name, image, seconds = prepared.source
-        frame = LabeledFrame(name, image, prediction.labels_at(image.shape[:2]), seconds, probabilities)
-        self._before_writing(name)
-        for writer in self._writers:
-            writer.put(frame)
+            self.record.cuts.append(self._started)
+        self._started += 1
+        prediction, start, end = self._timed_step(prepared.image)
         if self._comparer is not None:
             self._comparer.put((prepared, labels_to_compare(self.segmenter, prepared.image, prediction)))
+        height, width = prepared.source.image.shape[:2]
+        return Underway(
+            prepared.source,
+            start,
+            end,
+            prediction.fetched_labels(),
+            prediction.fetched_labels((height, width)),
+            prediction.fetched_probabilities() if self.wants_probabilities else None,
+        )
 
-    def _timed_step(self, image: Tensor) -> tuple[Prediction, float]:
-        """The prediction of the next frame, prepared ``1 3 H W``, and the milliseconds that its labels took."""
-        start = synchronized_seconds(self.segmenter.device)
+    def _timed_step(self, image: Tensor) -> tuple[Prediction, Moment, Moment]:
+        """The prediction of the next frame, prepared ``1 3 H W``, and the moments before and after its labels."""
+        start = Moment(self.segmenter.device)
         prediction = self.segmenter.step(image)
-        _ = prediction.labels  # computed and cached, so that their time is measured
-        return prediction, 1000 * (synchronized_seconds(self.segmenter.device) - start)
+        _ = prediction.label_map  # computed and cached, so that its time is measured
+        return prediction, start, Moment(self.segmenter.device)
+
+    def _pass_on(self, frame: Underway) -> None:
+        """Waits for the labels of a frame, records them and passes them to the outputs; in a thread of its own."""
+        self.record.add(frame.labels(), frame.start.milliseconds_until(frame.end))
+        probabilities = None if frame.probabilities is None else frame.probabilities()
+        name, image, seconds = frame.source
+        labeled = LabeledFrame(name, image, frame.labels_at_size(), seconds, probabilities)
+        self._before_writing(name)
+        for writer in self._writers:
+            writer.put(labeled)
 
     def _time_network_alone(self, image: Tensor) -> None:
         """Times the network without the other threads, for comparison with the stream's pace."""
-        times, end = self.record.network_alone_ms, time.perf_counter() + ALONE_SHARE * self.record.seconds
-        while len(times) < LEAST_ALONE or (len(times) < MOST_ALONE and time.perf_counter() < end):
-            times.append(self._timed_step(image)[-1])
+        moments: list[tuple[Moment, Moment]] = []
+        deadline = time.perf_counter() + ALONE_SHARE * self.record.seconds
+        while len(moments) < LEAST_ALONE or (len(moments) < MOST_ALONE and time.perf_counter() < deadline):
+            _, start, end = self._timed_step(image)
+            moments.append((start, end))
+        self.record.network_alone_ms += [start.milliseconds_until(end) for start, end in moments]
 
     def _complete_outputs(self) -> None:
         """Completes all outputs, then raises the first error of those that failed."""
-        errors = []
+        errors: list[Exception] = []
         for finish in [
+            *([self._labeler.finish] if self._labeler else []),
             *(writer.complete for writer in self._writers),
             *([self._comparer.finish] if self._comparer else []),
         ]:
             try:
                 finish()
-            except IncompleteError as error:
+            except Exception as error:  # raised below, once all others are complete
                 errors.append(error)
         if errors:
             self.record.stopped_by = self.record.stopped_by or str(errors[0])

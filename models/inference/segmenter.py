@@ -1,6 +1,6 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from models.normalize import network_input
 from models.weights.load import load_weights, read_weights
 from utils.errors import OptionError, WeightsError
 from utils.resize import resize_frames, resize_labels
+from utils.transfer import fetched, pinned
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,18 +33,39 @@ class Prediction:
     logits: Tensor
 
     @cached_property
+    def label_map(self) -> Tensor:
+        """Class indices, uint8 ``H W``, on the network's device."""
+        return self.logits[0].argmax(0).to(torch.uint8)
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """Class indices, uint8 ``H W``."""
-        return self.logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return self.label_map.cpu().numpy()
 
     def labels_at(self, size: tuple[int, int]) -> np.ndarray:
         """Class indices, uint8, at another height and width, such as those of the frame."""
-        return resize_labels(self.labels, size)
+        return self.fetched_labels(size)()
+
+    def fetched_labels(self, size: tuple[int, int] | None = None) -> Callable[[], np.ndarray]:
+        """A function that returns ``labels_at(size)``, or ``labels``; on a GPU they are enlarged and copied meanwhile.
+
+        Any thread may call it.
+        """
+        label_map, device = self.label_map, self.logits.device
+        if size is None:
+            return fetched(lambda: label_map, device)
+        if device.type == "cpu":
+            return lambda: resize_labels(label_map.numpy(), size)  # by NumPy, which is faster here
+        return fetched(lambda: resize_labels(label_map, size), device)
 
     @cached_property
     def probabilities(self) -> Tensor:
         """Softmax of the logits, ``K H W``, on the network's device."""
         return self.logits[0].softmax(0)
+
+    def fetched_probabilities(self) -> Callable[[], np.ndarray]:
+        """A function that returns the probabilities, float16 ``K H W``; as ``fetched_labels``."""
+        return fetched(lambda: self.probabilities.half(), self.logits.device)
 
 
 class VideoSegmenter:
@@ -117,7 +139,7 @@ class VideoSegmenter:
             raise ValueError(f"frame is {found}: expected an array of RGB, uint8 of shape H W 3")
         # Tensors are neither mirrored views nor read-only; nothing is copied where the frame is a plain array.
         image = torch.from_numpy(np.require(frame, requirements=("C", "W"))).permute(2, 0, 1)[None]
-        return resize_frames(image, self.work_size)
+        return pinned(resize_frames(image, self.work_size), self.device)
 
     @torch.inference_mode()
     def step(self, image: Tensor, use_memory: bool = True) -> Prediction:

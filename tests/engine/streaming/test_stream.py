@@ -1,7 +1,9 @@
 """Streams from the command line: what goes in, what comes out, and what happens when one or the other fails."""
 
+import itertools
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from engine.streaming.sources import open_source
 from engine.streaming.stream import Stream
 from main import main
 from models import VideoSegmenter, build_lmanet
+from models.inference.segmenter import Prediction
 from models.weights.export import published_state_dict
 from models.weights.load import load_weights
 from tests.cityscapes import CLASS_NAMES, PALETTE
@@ -95,6 +98,53 @@ def test_labels_are_those_of_the_network_frame_by_frame(stream, lmanet_file, tmp
     assert summary["class_shares"][CLASS_NAMES[common]] == pytest.approx(shares[common], abs=1e-3)
     assert summary["complete"]
     assert summary["frames"] == 7
+
+
+class Kept(Output):
+    """Keeps frames in memory."""
+
+    name, options, leaves = "kept", (), ()
+
+    def __init__(self):
+        self.frames: list[LabeledFrame] = []
+
+    @classmethod
+    def from_options(cls, values, stream):
+        return cls()
+
+    def write(self, frame: LabeledFrame) -> None:
+        self.frames.append(frame)
+
+
+def test_labels_of_a_frame_are_waited_for_while_the_network_is_at_the_next(lmanet_file, tmp_path, monkeypatch):
+    frames, output = moving_blocks(6, *SIZE), Kept()
+    segmenter = VideoSegmenter(lmanet_file, work_size=SIZE, corr_size=3)
+    begun = [threading.Event() for _ in range(len(frames) + 1)]
+    begun[-1].set()  # nothing comes after the last frame
+    steps, calls, waited = itertools.count(), itertools.count(), []
+    step, fetched = VideoSegmenter.step, Prediction.fetched_labels
+
+    def noted_step(self, image):
+        begun[next(steps)].set()
+        return step(self, image)
+
+    def late_labels(self, size=None):
+        position, labels = next(calls) // 2, fetched(self, size)  # at the working size, and at the frame's
+
+        def wait() -> np.ndarray:
+            waited.append(begun[position + 1].wait(20))
+            return labels()
+
+        return wait
+
+    monkeypatch.setattr(VideoSegmenter, "step", noted_step)
+    monkeypatch.setattr(Prediction, "fetched_labels", late_labels)
+    source = open_source(str(write_folder(tmp_path / "in", frames)))
+    Stream(segmenter, source, [output], CITYSCAPES_CLASSES, detect_cuts=False).run()
+    assert waited == [True] * 2 * len(frames)
+    expected = labels_by_step(lmanet_file, frames)
+    assert [frame.name for frame in output.frames] == [f"frame_{n}" for n in range(6)]
+    assert np.mean([a.labels == b for a, b in zip(output.frames, expected, strict=True)]) > 0.999
 
 
 @pytest.mark.parametrize(
