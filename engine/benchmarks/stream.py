@@ -1,7 +1,7 @@
 """``--benchmark stream``: time of one frame of a stream, by stages, and of the same backbone without a memory.
 
 All variants take turns, frame by frame, so that other load of the machine affects them equally. Weights are random, as
-the time does not depend on them.
+the time does not depend on them. On CUDA the marks between stages are events: nothing waits until the last round.
 """
 
 import json
@@ -27,7 +27,7 @@ from utils.errors import OptionError
 from utils.files import write_text
 from utils.modules import check_importable
 from utils.sizes import height_width
-from utils.timing import synchronized_seconds
+from utils.timing import Moment
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def run(
     model = build_lmanet(config).eval().to(device)
     single = build_lmanet(replace(config, baseline=True)).eval().to(device)
     frame = torch.rand(1, 3, *size, device=device)
-    seconds: dict[str, list[float]] = {}
+    moments: dict[str, list[tuple[Moment, Moment]]] = {}
     stages = StageTimes(device)
     with torch.inference_mode():
         calls = {LMANET: streaming(fast_copy(model), frame, config.memory_size, stages)}
@@ -81,13 +81,14 @@ def run(
             calls[RUNTIME] = runtime
         for turn in tqdm(range(WARM_UP + rounds), "benchmark", disable=None, leave=False):
             if turn == WARM_UP:
-                seconds.clear()
+                moments.clear()
                 stages.clear()
             for name, call in calls.items():
-                start = synchronized_seconds(device)
+                start = Moment(device)
                 call()
-                seconds.setdefault(name, []).append(synchronized_seconds(device) - start)
+                moments.setdefault(name, []).append((start, Moment(device)))
     del calls  # frees their networks, which the pipeline does not need
+    seconds = {name: seconds_between(pairs) for name, pairs in moments.items()}
     report = {
         "frame_size": list(size),
         "network": {"backbone": config.backbone, "memory_size": config.memory_size, "corr_size": config.corr_size},
@@ -129,8 +130,8 @@ class StageTimes:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.seconds: dict[str, list[float]] = {name: [] for name in STAGES}
-        self._start = 0.0
+        self.moments: dict[str, list[tuple[Moment, Moment]]] = {name: [] for name in STAGES}
+        self._start: Moment | None = None
 
     def attach(self, model: LMANet) -> None:
         """Adds hooks to the modules of ``model``; a baseline has no stages."""
@@ -144,23 +145,30 @@ class StageTimes:
 
     def clear(self) -> None:
         """Drops the times so far, as those of the warm-up."""
-        for values in self.seconds.values():
-            values.clear()
+        for pairs in self.moments.values():
+            pairs.clear()
 
     def per_frame(self, frames: int) -> dict[str, list[float]]:
         """Seconds of each stage in each frame, summed over its calls in the frame."""
         found = {}
-        for stage, values in self.seconds.items():
+        for stage, pairs in self.moments.items():
+            values = seconds_between(pairs)
             calls = len(values) // frames
             if calls:
                 found[stage] = [sum(values[i : i + calls]) for i in range(0, len(values), calls)]
         return found
 
     def _starting(self, part: nn.Module, arguments: tuple) -> None:
-        self._start = synchronized_seconds(self.device)  # no stage contains another
+        self._start = Moment(self.device)  # no stage contains another
 
     def _ended(self, stage: str, part: nn.Module, arguments: tuple, output: object) -> None:
-        self.seconds[stage].append(synchronized_seconds(self.device) - self._start)
+        assert self._start is not None
+        self.moments[stage].append((self._start, Moment(self.device)))
+
+
+def seconds_between(pairs: list[tuple[Moment, Moment]]) -> list[float]:
+    """Seconds between two moments each."""
+    return [start.milliseconds_until(end) / 1000 for start, end in pairs]
 
 
 def onnx_runtime(single: LMANet, frame: torch.Tensor) -> Call | None:
