@@ -1,13 +1,11 @@
 """The read of the memory: attention of the current frame's query keys over the keys and values of past frames."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.config import LMANetConfig
 from models.local_attention import global_attention, local_attention
+from models.local_attention.border import inside_the_frame
 from models.local_attention.portable import portable_attention_of
 from models.memory import FrameMemory, PaddedMemory
 
@@ -33,15 +31,15 @@ class MemoryRead(nn.Module):
                 f"the memory holds {memory.keys.shape[0]} videos with features of {tuple(memory.keys.shape[-2:])}, "
                 f"the frame has {key.shape[0]} with {tuple(key.shape[-2:])}: start the memory anew with None"
             )
-        if self.mask_border:
-            return inside_the_frame(lambda values: self.attend(key, memory, values, sink), memory.values)
-        return self.attend(key, memory, memory.values, sink)
+        return self.attend(key, memory, sink)
 
-    def attend(self, key: Tensor, memory: FrameMemory, values: Tensor, sink: Tensor | None) -> Tensor:
-        """Attention over the memory's keys with ``values``, ``B D T h w`` -> ``B D h w``."""
+    def attend(self, key: Tensor, memory: FrameMemory, sink: Tensor | None) -> Tensor:
+        """Attention over the memory's keys and values -> ``B D h w``."""
         if not self.local:
-            return global_attention(key, memory.keys, values, sink=sink)
-        return local_attention(key, memory.keys, values, window=self.window, sink=sink, backend=self.backend)
+            return global_attention(key, memory.keys, memory.values, sink=sink)
+        return local_attention(
+            key, memory.keys, memory.values, self.window, sink, self.backend, mask_border=self.mask_border
+        )
 
     def extra_repr(self) -> str:
         return f"window={self.window}, backend={self.backend!r}" if self.local else "global"
@@ -50,16 +48,13 @@ class MemoryRead(nn.Module):
 class PaddedRead(MemoryRead):
     """Reads a ``PaddedMemory`` by local attention in PyTorch's own operators, which can be exported."""
 
-    def attend(self, key: Tensor, memory: FrameMemory, values: Tensor, sink: Tensor | None) -> Tensor:
+    def attend(self, key: Tensor, memory: FrameMemory, sink: Tensor | None) -> Tensor:
         assert isinstance(memory, PaddedMemory)
         # With nothing there the read is of no use, but must be a number: one frame of zeros counts as present.
         frames = memory.keys.shape[2]
         present = torch.arange(frames, device=key.device) >= frames - memory.filled.clamp(min=1)
-        return portable_attention_of(present, key, memory.keys, values, self.window, sink)
 
+        def read(values: Tensor) -> Tensor:
+            return portable_attention_of(present, key, memory.keys, values, self.window, sink)
 
-def inside_the_frame(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """``attend`` on values ``B D T h w`` -> ``B D h w``, with neighbors outside of the frame masked."""
-    # A channel of ones is read as the sum of the weights inside of the frame, by which the others are renormalized.
-    read = attend(F.pad(values, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0))  # B D+1 h w
-    return read[:, :-1] / read[:, -1:].clamp(min=torch.finfo(read.dtype).tiny)
+        return inside_the_frame(read, memory.values) if self.mask_border else read(memory.values)

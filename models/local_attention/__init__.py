@@ -29,7 +29,7 @@ __all__ = ["BACKENDS", "BackendError", "global_attention", "local_attention", "w
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], Tensor]
+Run = Callable[[Tensor, Tensor, Tensor, int, Tensor | None, bool], Tensor]
 
 
 class _Backend(NamedTuple):
@@ -49,31 +49,42 @@ _REGISTRY: dict[str, _Backend] = {
     "reference": _Backend(reference_attention, _always),
 }
 BACKENDS = ("auto", *_REGISTRY)
+FOR_GPUS = ("cuda",)
 
 _logged: set[tuple[str, str]] = set()
 
 
 def local_attention(
-    query: Tensor, keys: Tensor, values: Tensor, window: int = 21, sink: Tensor | None = None, backend: str = "auto"
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    window: int = 21,
+    sink: Tensor | None = None,
+    backend: str = "auto",
+    mask_border: bool = False,
 ) -> Tensor:
     """Attention of every query to the ``window x window`` neighborhood around it in each of the T frames.
 
     query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, sink None or one element -> ``B D h w``, all floating
     point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are unscaled
     dot products, with one softmax over all ``T n n`` of a query; neighbors outside of the frame have score 0 and value
-    0, the sink is one more score without a value. Differentiable in all four, first order only. NaN propagates to
-    queries whose window holds it, and maybe to queries close by. Source: Paul et al. 2021, section 3.2.
+    0, or take no part with ``mask_border``; the sink is one more score without a value. Differentiable in all four,
+    first order only. NaN propagates to queries whose window holds it, and maybe to queries close by. Source: Paul et
+    al. 2021, section 3.2.
 
-    Raises TypeError or ValueError for tensors that do not match or an even window, BackendError (a ValueError and an
+    Raises TypeError or ValueError for tensors that do not match, an even window or a sink with ``mask_border``,
+    BackendError (a ValueError and an
     OptionError) for a backend that does not exist or cannot run this call.
     """
     check_window(window)
     if isinstance(query, Tensor) and isinstance(keys, Tensor) and isinstance(values, Tensor):
         query, keys, values = promoted_under_autocast(query, keys, values)
     check_inputs(query, keys, values, sink)
+    if mask_border and sink is not None:
+        raise ValueError("a sink does not go with mask_border, which leaves the plain softmax: leave one of them out")
     name = _picked(backend, query, keys, values, window, sink)
     with without_autocast(query):
-        return _REGISTRY[name].run(query, keys, values, window, sink)
+        return _REGISTRY[name].run(query, keys, values, window, sink, mask_border)
 
 
 def why_not(
@@ -97,13 +108,23 @@ def _picked(backend: str, query: Tensor, keys: Tensor, values: Tensor, window: i
         return backend
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "portable"  # the only one whose graph holds PyTorch's own operators alone
-    name = next(name for name in _REGISTRY if why_not(name, *call) is None)
+    reasons: dict[str, str] = {}
+    for name in _REGISTRY:
+        reason = why_not(name, *call)
+        if reason is None:
+            break
+        reasons[name] = reason
     if not torch.compiler.is_compiling():
-        _log_once(name, query.device.type)
+        _log_once(name, query.device.type, reasons)
     return name
 
 
-def _log_once(name: str, device: str) -> None:
-    if (name, device) not in _logged:
-        _logged.add((name, device))
+def _log_once(name: str, device: str, reasons: dict[str, str]) -> None:
+    if (name, device) in _logged:
+        return
+    _logged.add((name, device))
+    if device == "cuda" and name == "portable":  # many times slower, and nobody asked for it
+        why = "; ".join(f"{other}: {reasons[other]}" for other in FOR_GPUS if other in reasons)
+        logger.warning("local attention on %s: backend %s, as the faster ones cannot run (%s)", device, name, why)
+    else:
         logger.info("local attention on %s: backend %s", device, name)

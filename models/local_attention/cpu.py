@@ -25,11 +25,14 @@ def _build_problem() -> str | None:
     return built().problem
 
 
-def forward(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
+def forward(
+    query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int, masked: bool = False
+) -> tuple[Tensor, Tensor]:
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
 
     Values may be channels-last (``torch.channels_last_3d``), as a ``fast_copy`` makes them: then the output is too.
     """
+    assert not masked  # fused_in_float masks by another channel
     b, _, h, w = query.shape
     out, lse = empty_output(query, values), query.new_empty((b, h, w))
     sizes = _sizes(query, values, window, is_channels_last(values))

@@ -18,7 +18,7 @@ _COLS, _THREADS, _GROUP = 32, 256, 64  # kCols, kThreads and kGroup of the sourc
 _LARGEST_GRID = 65535  # blocks along y and z
 
 Dims = tuple[int, int, int]
-Kernel = Callable[[Dims, Dims, tuple[object, ...]], None]  # grid, block, arguments
+Kernel = Callable[..., None]  # grid, block, arguments, stream
 
 
 class ShapeClass(NamedTuple):
@@ -42,12 +42,17 @@ class ShapeClass(NamedTuple):
 SHAPE_CLASSES = [ShapeClass(f, rows, passes) for f in (0, 1, 2) for rows, passes in ((4, 1), (2, 1), (4, 2), (4, 4))]
 
 
+class _Stream(NamedTuple):
+    """PyTorch's stream for CuPy, which reads the address alone."""
+
+    ptr: int
+
+
 def why_not_cuda(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> str | None:
     """Why the call cannot be run, as a phrase; None if it can. Compiles a kernel at the first call."""
-    if query.device.type != "cuda":
-        return f"it needs tensors on a GPU, found {query.device}"
-    if torch.version.hip:
-        return "it needs an NVIDIA GPU, this PyTorch is for ROCm"
+    reason = why_not_nvidia(query)
+    if reason is not None:
+        return reason
     if query.dtype not in _FORMATS:
         return f"it reads float32, float16 and bfloat16, found {query.dtype}"
     (b, _, h, _), (_, d, t, _, _) = query.shape, values.shape
@@ -56,13 +61,24 @@ def why_not_cuda(query: Tensor, keys: Tensor, values: Tensor, window: int, sink:
     return _device_problem(query.device.index)
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
+def why_not_nvidia(query: Tensor) -> str | None:
+    """Why a tensor is not one of an NVIDIA GPU, as a phrase; None if it is."""
+    if query.device.type != "cuda":
+        return f"it needs tensors on a GPU, found {query.device}"
+    return "it needs an NVIDIA GPU, this PyTorch is for ROCm" if torch.version.hip else None
+
+
+@torch.compiler.assume_constant_result  # on a plain function: torch.compile steps past it on top of a cache
 def _device_problem(device: int) -> str | None:
+    return _found_problem(device)
+
+
+@functools.cache
+def _found_problem(device: int) -> str | None:
     """Why CuPy cannot compile for the device, None if it can; any failure of it is a reason, not an error."""
     try:
         cupy = _cupy()
-    except ImportError as error:
+    except Exception as error:  # a CuPy of another CUDA or NumPy raises what it likes
         wheel = f"cupy-cuda{(torch.version.cuda or '12').split('.')[0]}x"
         return f"CuPy cannot be imported ({_first_line(error)}), pip install {wheel}"
     try:
@@ -77,14 +93,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def forward(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
-    """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``."""
+def forward(
+    query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int, masked: bool
+) -> tuple[Tensor, Tensor]:
+    """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
+
+    ``masked``: neighbors outside of the frame take no part.
+    """
     (b, _, h, w), d = query.shape, values.shape[1]
     out = query.new_empty((b, d, h, w))
     lse = query.new_empty((b, h, w), dtype=torch.float32)
     shape = _shape_class(query, b, d)
     inputs = (query, keys, values, sink, out, lse)
-    _launch("attention_forward", shape, _grid(query, b, d, shape), inputs, _sizes(query, values, window))
+    sizes = (*_sizes(query, values, window), int(masked))
+    _launch("attention_forward", shape, _grid(query, b, d, shape), inputs, sizes)
     return out, lse
 
 
@@ -173,9 +195,9 @@ def _launch(
     cupy = _cupy()
     pointers = [np.uint64(0 if x is None else x.data_ptr()) for x in tensors]
     arguments = (*pointers, *(np.int32(size) for size in sizes))
-    stream = torch.cuda.current_stream(device).cuda_stream
-    with cupy.cuda.Device(device.index), cupy.cuda.ExternalStream(stream):
-        _kernel(device.index, name, shape)(grid, (_THREADS, 1, 1), arguments)
+    stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
+    with cupy.cuda.Device(device.index):
+        _kernel(device.index, name, shape)(grid, (_THREADS, 1, 1), arguments, stream=stream)
 
 
 def _cupy() -> ModuleType:

@@ -65,11 +65,19 @@ constexpr int kDotDepth = 16;  // channels of the dot products staged at once
 constexpr int kDepth = 8;      // channels that a thread sums for each of the tile's rows
 constexpr int kGroup = kWarps * kDepth;
 constexpr int kUnroll = PASSES == 4 ? 1 : 4;  // four passes leave no registers for more
+// Two blocks of the forward a multiprocessor hide each other's waiting, where registers and shared memory hold both.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 && ROWS == 4 && PASSES == 1
+constexpr int kForwardBlocks = 2, kForwardUnroll = 2;
+#else
+constexpr int kForwardBlocks = 1, kForwardUnroll = kUnroll;
+#endif
 constexpr float kLog2e = 1.4426950408889634f;
+constexpr float kHidden = -2e30f;  // a score whose weight is 0, also beside the first maximum of -1e30
 
 // All the sizes; rx, ry: half the window, cut to what can lie inside of the frame.
 struct Sizes {
     int C, D, T, h, w, n, rx, ry;
+    __device__ __forceinline__ bool has_column(int x) const { return x >= 0 && x < w; }
 };
 
 // One frame of a tensor: channel c at data + c * stride.
@@ -113,6 +121,7 @@ __device__ void stage_row(Shared to, Planes from, int c0, int count, int y, int 
 }
 
 // sum[i][r]: dot product of the tile's pixel (r, lane) with column left + lane + warp + i * kWarps of row y.
+template <int kUnrolled>
 __device__ void dot_products(float (&sum)[kShare][ROWS], Shared tile, Shared row, Planes a, Planes b, int y, int left,
                              bool tile_is_staged, Place at, const Sizes& z) {
 #pragma unroll
@@ -124,7 +133,7 @@ __device__ void dot_products(float (&sum)[kShare][ROWS], Shared tile, Shared row
         if (!tile_is_staged || a.channels > kDotDepth) stage_tile(tile, a, c0, at, z);
         stage_row(row, b, c0, kDotDepth, y, left, at, z);
         __syncthreads();  // dot products: all is staged
-#pragma unroll kUnroll
+#pragma unroll kUnrolled
         for (int c = 0; c < kDotDepth; c++) {
             float mine[ROWS];
 #pragma unroll
@@ -184,10 +193,11 @@ __device__ void store_sums(float (&sum)[P][ROWS][kDepth], const float (&scale)[R
 __device__ __forceinline__ bool within_reach(int a, int b, int radius) { return a - b <= radius && b - a <= radius; }
 
 // query B C h w, keys B C T h w, values B D T h w, sink null or one float -> out B D h w, lse B h w (base 2).
+// masked: neighbours outside of the frame take no part; otherwise they do, with score 0 and value 0.
 // Grid: column tiles, row tiles, B * blocks of PASSES * kGroup value channels.
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
+extern "C" __global__ void __launch_bounds__(kThreads, kForwardBlocks)
 attention_forward(const Element* query, const Element* keys, const Element* values, const float* sink, Element* out,
-                  float* lse, int C, int D, int T, int h, int w, int n, int rx, int ry) {
+                  float* lse, int C, int D, int T, int h, int w, int n, int rx, int ry, int masked) {
     SHARED_FLOATS(tile, kDotDepth * ROWS * kCols);
     SHARED_FLOATS(key_row, kDotDepth * kPitch);
     SHARED_FLOATS(value_row, kGroup * kPitch);
@@ -210,13 +220,16 @@ attention_forward(const Element* query, const Element* keys, const Element* valu
             for (int j0 = 0; j0 <= 2 * rx; j0 += kOffsets) {
                 const int offsets = min(kOffsets, 2 * rx + 1 - j0), left = at.x0 - rx + j0;
                 float score[kShare][ROWS];
-                dot_products(score, tile, key_row, q, k, y, left, staged, at, z);
+                dot_products<kForwardUnroll>(score, tile, key_row, q, k, y, left, staged, at, z);
                 staged = true;
 #pragma unroll
-                for (int i = 0; i < kShare; i++)
+                for (int i = 0; i < kShare; i++) {
+                    const bool hidden = masked && !z.has_column(left + at.lane + at.warp + i * kWarps);
 #pragma unroll
                     for (int r = 0; r < ROWS; r++)
-                        weights[(r * kOffsets + at.warp + i * kWarps) * kCols + at.lane] = score[i][r] * kLog2e;
+                        weights[(r * kOffsets + at.warp + i * kWarps) * kCols + at.lane] =
+                            hidden ? kHidden : score[i][r] * kLog2e;
+                }
                 __syncthreads();  // softmax: all scores are written
                 if (keeper) {
                     float factor = 1.f;
@@ -252,7 +265,7 @@ attention_forward(const Element* query, const Element* keys, const Element* valu
     if (keeper) {
         // Scores without a value: neighbours that no row or column above held (score 0), and the sink.
         const int rows = min(h - 1, own_y + ry) - max(0, own_y - ry) + 1;
-        const float outside = own_y < h ? (float)T * ((float)n * n - (float)rows * (2 * rx + 1)) : 0.f;
+        const float outside = own_y < h && !masked ? (float)T * ((float)n * n - (float)rows * (2 * rx + 1)) : 0.f;
         float high = top;
         if (outside > 0.f) high = fmaxf(high, 0.f);
         if (sink) high = fmaxf(high, *sink * kLog2e);
@@ -296,8 +309,8 @@ __device__ void add_gradient(float (&sum)[P][ROWS][kDepth], Shared tile, Shared 
         for (int j0 = 0; j0 <= 2 * z.rx; j0 += kOffsets) {
             const int offsets = min(kOffsets, 2 * z.rx + 1 - j0), left = at.x0 - z.rx + j0;
             float score[kShare][ROWS], product[kShare][ROWS];
-            dot_products(score, tile, dot_row, tile_key, row_key, y, left, false, at, z);
-            if (kOfScores) dot_products(product, tile, dot_row, tile_value, row_value, y, left, false, at, z);
+            dot_products<kUnroll>(score, tile, dot_row, tile_key, row_key, y, left, false, at, z);
+            if (kOfScores) dot_products<kUnroll>(product, tile, dot_row, tile_value, row_value, y, left, false, at, z);
 #pragma unroll
             for (int i = 0; i < kShare; i++) {
                 const int column = left + at.lane + at.warp + i * kWarps;
@@ -306,7 +319,9 @@ __device__ void add_gradient(float (&sum)[P][ROWS][kDepth], Shared tile, Shared 
                     const int query_y = kTileIsQuery ? at.y0 + r : y, query_x = kTileIsQuery ? at.x0 + at.lane : column;
                     const bool query_inside = query_y < z.h && query_x >= 0 && query_x < z.w;
                     float weight = 0.f;
-                    if (query_inside && within_reach(y, at.y0 + r, z.ry)) {
+                    // A key outside of the frame adds nothing; its weight, where it was masked, could be infinite.
+                    const bool both_inside = query_inside && (!kTileIsQuery || z.has_column(column));
+                    if (both_inside && within_reach(y, at.y0 + r, z.ry)) {
                         const int query = query_y * z.w + query_x;
                         weight = exp2f(score[i][r] * kLog2e - lse[query]);
                         if (kOfScores) weight *= product[i][r] - delta[query];

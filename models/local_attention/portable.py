@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.local_attention.border import inside_the_frame
+
 _GROUP_BYTES = 8 << 20
 _TILE = (8, 16)
 
@@ -40,8 +42,12 @@ class _Tiling(NamedTuple):
                 yield row, first, min(first + self.group, self.cols)
 
 
-def portable_attention(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> Tensor:
+def portable_attention(
+    query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None, masked: bool = False
+) -> Tensor:
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w`` -> ``B D h w``; differentiable, first order."""
+    if masked:
+        return inside_the_frame(lambda wider: portable_attention(query, keys, wider, window, sink), values)
     tiling = _tiling(query, keys, values, window)
     extra = _extra_score(query, keys, tiling, window, sink)
     needs_grad = any(x is not None and x.requires_grad for x in (query, keys, values, extra))

@@ -37,14 +37,19 @@ class RawModule:
 def stand_in(launches: list | None = None) -> SimpleNamespace:
     """A module to put in CuPy's place; ``launches`` collects the streams that kernels would run on."""
 
-    @contextlib.contextmanager
-    def stream(pointer: int):
-        if launches is not None:
-            launches.append(pointer)
-        yield
+    class Module(RawModule):
+        def get_function(self, name: str):
+            function = super().get_function(name)
+
+            def launch(grid, block, arguments, *, stream) -> None:
+                if launches is not None:
+                    launches.append(stream.ptr)
+                function(grid, block, arguments)
+
+            return launch
 
     device = lambda index: contextlib.nullcontext()  # noqa: E731
-    return SimpleNamespace(RawModule=RawModule, cuda=SimpleNamespace(Device=device, ExternalStream=stream))
+    return SimpleNamespace(RawModule=Module, cuda=SimpleNamespace(Device=device))
 
 
 def _launch(

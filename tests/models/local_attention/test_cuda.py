@@ -1,5 +1,6 @@
 """The GPU kernels without a GPU: the same source and launch code, run on the host."""
 
+import functools
 import math
 import re
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+import models.local_attention as local_attention_package
 from models.local_attention import cuda, local_attention, operator, why_not
 from models.local_attention.operator import windowed_read
 from tests.models.local_attention import cupy_stand_in
@@ -41,10 +43,10 @@ def gpu(monkeypatch):
     monkeypatch.setitem(operator.KERNELS, "cpu", operator.KERNELS["cuda"])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=4711))
     monkeypatch.setattr(cuda, "_multiprocessors", lambda device: pretended.multiprocessors)
-    for cached in (cuda._kernel, cuda._module, cuda._device_problem):
+    for cached in (cuda._kernel, cuda._module, cuda._found_problem):
         cached.cache_clear()
     yield pretended
-    for cached in (cuda._kernel, cuda._module, cuda._device_problem):
+    for cached in (cuda._kernel, cuda._module, cuda._found_problem):
         cached.cache_clear()
 
 
@@ -93,6 +95,23 @@ def test_emulated_kernels_agree_with_reference_at_random_sizes(gpu, examples):
         assert largest_error(emulated(call_of(case), case), expected_outcome(case)) < 2e-5 * max(1.0, case.scale)
 
     check()
+
+
+@pytest.mark.parametrize("case", [CASES[0]._replace(sink=False), CASES[7], CASES[6]._replace(sink=False)], ids=str)
+def test_a_masked_border_costs_no_channel_and_agrees_with_reference(gpu, case):
+    call = call_of(case)
+    leaves = [x.double().requires_grad_() for x in call[:3]]
+    out = local_attention(*leaves, case.window, backend="reference", mask_border=True)
+    expected = [out.detach(), *torch.autograd.grad(out, leaves, call.grad.double())]
+    leaves = [x.float().requires_grad_() for x in call[:3]]
+    out = operator.fused(*leaves, case.window, None, True)
+    found = [out.detach(), *torch.autograd.grad(out, leaves, call.grad.float())]
+    assert largest_error(found, Expected(expected, reference_outcome(case).terms)) < 2e-5
+    # Scores far below 0 everywhere: without a mask the border would take all weight.
+    query, keys = leaves[0].detach().abs() + 3, -leaves[1].detach().abs() - 30
+    found = operator.fused(query, keys, leaves[2].detach(), case.window, None, True)
+    expected = local_attention(query, keys, leaves[2].detach(), case.window, backend="reference", mask_border=True)
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_small_tiles_agree_with_reference(gpu):
@@ -160,6 +179,40 @@ def fake_gpu_tensors(dtype: torch.dtype = torch.float32) -> list:
     return [SimpleNamespace(device=device, dtype=dtype, shape=torch.Size(shape)) for shape in shapes]
 
 
+@pytest.mark.parametrize("reason", [None, "CuPy cannot be imported (no)"])
+def test_the_choice_of_a_backend_compiles_as_one_graph(gpu, monkeypatch, reason):
+    monkeypatch.setattr(cuda, "_found_problem", functools.cache(lambda device: reason))
+
+    def call(x):
+        return x + 1 if cuda._device_problem(0) is None else x - 1
+
+    torch.compiler.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)).item() == (1 if reason is None else -1)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("numpy.core.multiarray failed"), AttributeError("no float"), OSError("")]
+)
+def test_any_failing_import_of_cupy_is_a_reason(gpu, monkeypatch, error):
+    def failing():
+        raise error
+
+    monkeypatch.setattr(cuda, "_cupy", failing)
+    reason = cuda.why_not_cuda(*fake_gpu_tensors(), 3, None)
+    assert reason.startswith(f"CuPy cannot be imported ({str(error) or 'OSError'}), pip install cupy-cuda")
+
+
+def test_falling_back_on_a_gpu_is_a_warning_with_the_reason(gpu, monkeypatch, caplog):
+    monkeypatch.setattr(cuda, "_found_problem", functools.cache(lambda device: "CuPy cannot be imported (no)"))
+    monkeypatch.setattr(local_attention_package, "_logged", set())
+    with caplog.at_level("INFO"):
+        assert local_attention_package._picked("auto", *fake_gpu_tensors(), 3, None) == "portable"
+        local_attention_package._picked("auto", *fake_gpu_tensors(), 3, None)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "cuda: CuPy cannot be imported (no)" in record.getMessage()
+
+
 def test_missing_cupy_is_named_with_the_wheel_to_install(gpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
@@ -175,6 +228,6 @@ def test_failing_compilation_is_a_reason_and_a_working_one_is_none(gpu, monkeypa
         raise RuntimeError("nvrtc: error: invalid value for --gpu-architecture\nmore")
 
     monkeypatch.setattr(sys.modules["cupy"], "RawModule", failing)
-    cuda._kernel.cache_clear(), cuda._module.cache_clear(), cuda._device_problem.cache_clear()
+    cuda._kernel.cache_clear(), cuda._module.cache_clear(), cuda._found_problem.cache_clear()
     expected = "CuPy cannot compile the kernels for GPU 0 (nvrtc: error: invalid value for --gpu-architecture)"
     assert cuda.why_not_cuda(*fake_gpu_tensors(), 3, None) == expected
