@@ -19,9 +19,7 @@ Without any data set: --dataset Synthetic.
 import sys
 from collections.abc import Sequence
 
-from engine import processes
-from engine.options.parser import parse_options
-from utils.command import EXPECTED_ERRORS, exit_status, last_line
+from utils.command import EXPECTED_ERRORS, exit_status, last_line, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,22 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 is success, 1 incomplete work or a failed process of several, 2 wrong input, 75 the loss of another process, 130
     Ctrl-C, 143 SIGTERM.
     """
+    # Here, when Ctrl-C is answered already.
+    from engine import processes
+    from engine.options.parser import parse_options
+
     arguments = sys.argv[1:] if argv is None else argv
     settings = parse_options(arguments)
     try:
         if processes.wants_several(settings.processes):
             return processes.run_several(settings.processes, arguments, settings.savedir if settings.training else None)
-        # Here, as it imports torch: --help and wrong options are answered without it.
+        # As it imports torch: --help and wrong options are answered without it.
         from engine.launch import run
 
         run(settings)
     except EXPECTED_ERRORS as error:
-        after_stop = f"go on with --resume --savedir {settings.savedir}" if settings.training else ""
-        after_stop = f"the frames so far are complete in {settings.savedir}" if settings.stream.source else after_stop
-        processes.tell_end(error, last_line(error, "main.py", after_stop))
+        processes.tell_end(error, last_line(error, "main.py"))
         return exit_status(error)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -10,7 +10,6 @@ import argparse
 import math
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase, dataset_named, dataset_names
 from utils.class_set import ClassSet
-from utils.command import module_parser, run_command, whole_number
+from utils.command import module_parser, run_command, run_program, whole_number
 from utils.signals import leave_interrupts_to_parent
 
 FULL_DECODER, SHALLOW_DECODER = 1.10, 1.20
@@ -89,4 +88,4 @@ def _total(counts: Iterable[np.ndarray], size: int, labels: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

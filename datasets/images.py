@@ -7,7 +7,6 @@ byte ends the whole process there (a segmentation fault); OpenCV reports it.
 """
 
 import struct
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.clips import Frame, VideoFrame
-from utils.command import height_x_width, module_parser, run_command, whole_number
+from utils.command import height_x_width, module_parser, run_command, run_program, whole_number
 from utils.errors import DataError, UnreachableError
 from utils.modules import check_importable
 from utils.resize import resize_frames
@@ -230,4 +229,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

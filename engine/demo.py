@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.registry import dataset_named
+from utils.command import run_program
 from utils.png import write_png
 from utils.visualize import legend, side_by_side, stacked
 
@@ -88,4 +89,4 @@ def _image(run: str, name: str, kind: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -41,7 +41,15 @@ def run(settings: Settings) -> None:
     except BaseException as error:
         # The traceback would keep a loader alive, and the end of the program would wait forever for its workers.
         traceback.clear_frames(error.__traceback__)
+        if settings.training and isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(_how_to_go_on(settings)) from error
         raise
+
+
+def _how_to_go_on(settings: Settings) -> str:
+    if RunFolder(settings.savedir, settings.shallow).has_checkpoint():
+        return f"go on with --resume --savedir {settings.savedir}"
+    return f"no checkpoint is in {settings.savedir} yet: start anew"
 
 
 def _run(settings: Settings) -> None:

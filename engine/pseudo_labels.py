@@ -9,7 +9,6 @@ training split. Pixels below --confidence are ignored. A second run resumes wher
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from engine.launch import pick_device
 from engine.options.parser import DEVICES
 from models.inference.segmenter import VideoSegmenter
 from utils.class_set import NO_CLASS
-from utils.command import log_to_stderr, module_parser, run_command, whole_number
+from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
 from utils.errors import OptionError
 from utils.files import writable_folder, write_text
 from utils.png import write_png
@@ -148,4 +147,4 @@ def _link(link: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

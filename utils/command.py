@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,9 @@ from typing import NoReturn
 
 from utils.addresses import SecretsHidden, without_secrets
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
+from utils.signals import FirstInterrupt
 from utils.sizes import parse_size
+from utils.standard_streams import keep_standard_streams
 
 EXIT_INCOMPLETE = 1
 EXIT_WRONG_INPUT = 2
@@ -54,14 +57,36 @@ def exit_status(error: BaseException) -> int:
 
 
 def last_line(error: BaseException, program: str, after_stop: str = "") -> str:
-    """The last line of a command that ends in one of ``EXPECTED_ERRORS``; ``after_stop``: what to do after Ctrl-C."""
+    """The last line of a command that ends in one of ``EXPECTED_ERRORS``.
+
+    ``after_stop`` tells what to do after Ctrl-C, where the error itself does not.
+    """
     if isinstance(error, KeyboardInterrupt):
-        return f"{program}: stopped by Ctrl-C{after_stop and f'; {after_stop}'}"
+        kept = str(error) or after_stop
+        return f"{program}: stopped by Ctrl-C{kept and f'; {kept}'}"
     if isinstance(error, StoppedError):
         return f"{program}: stopped by SIGTERM; {error}"
     if isinstance(error, LostPeerError):
         return f"{program}: {error}"
     return f"{program}: error: {without_secrets(str(error))}"
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Runs the main function of a program and ends the process with the status that it returns.
+
+    The first Ctrl-C raises ``KeyboardInterrupt``; what it leads to, such as completing files, is not interrupted by
+    another one. A closed standard output or error ends the printing and not the work.
+    """
+    keep_standard_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background of a shell
+        signal.signal(signal.SIGINT, FirstInterrupt())
+    try:
+        status = main()
+    except KeyboardInterrupt as error:  # before or after what main handles
+        print(last_line(error, os.path.basename(sys.argv[0])), file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the status is decided
+    sys.exit(status)
 
 
 def run_command(

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,20 @@ from utils.errors import StoppedError
 
 # What ``signal.signal`` takes and returns: None stands for a handler that Python did not set.
 Handler = Callable[[int, FrameType | None], object] | int | None
+
+PATIENCE_SECONDS = 5.0
+
+
+class FirstInterrupt:
+    """A handler of SIGINT: the first one raises ``KeyboardInterrupt``, others do nothing, as the program is ending."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self._came:
+            self._came = True
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -46,7 +61,7 @@ class NotedSigterm:
 
 
 class NotedSignals:
-    """Context in which SIGINT and SIGTERM are deferred until ``raise_noted`` is called; a second one acts at once.
+    """Context in which SIGINT and SIGTERM wait until ``raise_noted`` is called, or for its end; the first one counts.
 
     An exception that a handler raises between two bytecodes can leave a queue's lock taken for ever, and then the
     thread at its other end never ends.
@@ -54,6 +69,8 @@ class NotedSignals:
 
     def __init__(self) -> None:
         self._noted: int | None = None
+        self._since = 0.0
+        self.insists = False  # whether another signal came PATIENCE_SECONDS after the first: what waits should give up
         self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> Self:
@@ -71,9 +88,10 @@ class NotedSignals:
             self._act(self._noted, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._noted is not None:
-            self._act(number, frame)
-        self._noted = number
+        if self._noted is None:
+            self._noted, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > PATIENCE_SECONDS:
+            self.insists = True
 
     def _act(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]
@@ -95,7 +113,7 @@ def interrupts_held_back() -> Iterator[None]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     held_back: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
-    replaced = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    replaced = callable(handler) and threading.current_thread() is threading.main_thread()
     if replaced:
         signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number))
     try:
@@ -104,8 +122,8 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if replaced:
             signal.signal(signal.SIGINT, handler)
-        if held_back:
-            raise KeyboardInterrupt
+        if held_back and callable(handler):
+            handler(held_back[0], None)
 
 
 def leave_interrupts_to_parent(*_: object) -> None:

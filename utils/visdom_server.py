@@ -18,7 +18,7 @@ from pathlib import Path
 import tornado.ioloop
 import tornado.web
 
-from utils.command import module_parser, run_command
+from utils.command import module_parser, run_command, run_program
 from utils.errors import OptionError
 from utils.visdom_scripts import fetch_with_npm, missing_files
 from utils.visdom_settings import HOST, LONGEST_HISTORY
@@ -140,4 +140,4 @@ def _handler_for(scripts: Path) -> type[tornado.web.StaticFileHandler]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -8,10 +8,9 @@ A second run with the same options does nothing; an interrupted one is resumed.
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
-from utils.command import height_x_width, module_parser, run_command
+from utils.command import height_x_width, module_parser, run_command, run_program
 from utils.sizes import format_size
 
 from .disk import ensure_dataset
@@ -67,4 +66,4 @@ def _write(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -8,7 +8,6 @@ The same command resumes a stopped experiment. Jobs of one thread each are repro
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from engine.experiments.figure import figure_png
 from engine.experiments.plan import names, read_plan
 from engine.experiments.results import csv_text, markdown, positions, read_results, results_files
 from engine.experiments.runner import Chain, chains, data_steps, run_plan
-from utils.command import log_to_stderr, module_parser, run_command, whole_number
+from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
 from utils.files import writable_folder, write_bytes, write_text
 from utils.lock import FolderLock
 
@@ -85,4 +84,4 @@ def _run(options: _Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

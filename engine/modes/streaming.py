@@ -11,11 +11,11 @@ from engine.run_folder import RunFolder
 from engine.streaming.previous import SUMMARY, StreamFiles
 from engine.streaming.setup import segmenter_of, stream_of
 from engine.streaming.sources import open_source
-from engine.streaming.stream import stream_text, summarized
+from engine.streaming.stream import Stream, stream_text, summarized
 from models.description import describe
 from utils.addresses import without_secrets
-from utils.errors import IncompleteError
-from utils.signals import ended_by_sigterm
+from utils.errors import IncompleteError, StoppedError
+from utils.signals import NotedSignals, ended_by_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,37 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
     # Only now, after all that may refuse the options.
     files.clear_previous([each for each in (source_name, settings.stream.int8) if each])
     folder.describe_run(settings, describe(model))
-    summary_written = True
-    with files.noted():
+    with files.noted(), ended_by_sigterm(""):
         stream = stream_of(settings.stream, settings.network.classes, segmenter, source, files)
         try:
-            with ended_by_sigterm(f"the frames so far are complete in {folder.path}"):
-                stream.run()
-        finally:
-            if stream.record.frames:
-                summary = stream.summary() | circumstances(settings.arguments, device)
-                summary_written = summarized(folder.path, summary)
+            _run_and_summarize(stream, files, circumstances(settings.arguments, device))
+        except (KeyboardInterrupt, StoppedError) as stop:
+            raise type(stop)(_what_is_left(stream, files)) from stop
+
+
+def _run_and_summarize(stream: Stream, files: StreamFiles, circumstances: dict[str, object]) -> None:
+    """Runs a stream to its end; whatever that is, its summary is written, then printed."""
+    summary_written = True
+    try:
+        stream.run()
+    finally:
+        if stream.record.frames:
+            with NotedSignals():
+                summary = stream.summary() | circumstances
+                summary_written = summarized(files.folder, summary)
                 print(stream_text(summary))
     if not summary_written:
-        raise IncompleteError(f"{SUMMARY} cannot be written to {folder.path}; all other files are complete")
+        raise IncompleteError(f"{SUMMARY} cannot be written to {files.folder}; all other files are complete")
+
+
+def _what_is_left(stream: Stream, files: StreamFiles) -> str:
+    """What a stream that was stopped has left, for the last line."""
+    if not stream.record.frames:
+        return "no frame was labeled before"
+    if not stream.problems:
+        return f"the frames so far are complete in {files.folder}"
+    problems, left = "; ".join(map(str, stream.problems)), ", ".join(files.written())
+    return f"{problems}; of {stream.record.frames} frames {files.folder} holds {left}"
 
 
 def circumstances(arguments: Mapping[str, object], device: torch.device) -> dict[str, object]:

@@ -1,12 +1,11 @@
 """``python -m engine.options.document``: writes docs/options.md, a table of all options, from the parser."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.options.parser import build_parser
-from utils.command import module_parser, run_command
+from utils.command import module_parser, run_command, run_program
 from utils.files import write_text
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
@@ -74,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -83,6 +83,8 @@ class Stream:
         self.consistency, self._before_writing = consistency, before_writing
         self.wants_probabilities = any(output.needs_probabilities for output in outputs)
         self.record = StreamRecord(classes)
+        self.problems: list[Exception] = []  # of outputs that could not be completed
+        self._signals = NotedSignals()
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
         self._reader = Prefetched(source, self._prepared)
@@ -102,24 +104,17 @@ class Stream:
         if self.consistency is not None:
             self._comparer = Background(partial(_compare, self.consistency), "consistency")
         start = time.perf_counter()
-        try:
-            with NotedSignals() as signals, tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
-                self._reader.while_waiting = signals.raise_noted
-                for prepared in self._reader:
-                    self._labeler.put(self._underway(prepared))
-                    progress.update()
-                    signals.raise_noted()
-            last = prepared
-        except BaseException as error:
-            self.record.stopped_by = _stopped_by(error)
-            raise
-        finally:
-            self._reader.stop()
+        with self._signals:
+            last, failure = None, None
             try:
-                self._complete_outputs()
-            finally:
-                self.record.seconds = time.perf_counter() - start
-        if self.record.is_settled:
+                last = self._label_frames(self._labeler)
+            except BaseException as error:  # raised below, when the outputs are complete
+                failure = error
+            self._reader.stop()
+            self.problems = self._complete_outputs()
+            self.record.seconds = time.perf_counter() - start
+            self._raise_what_happened(failure)
+        if last is not None and self.record.is_settled:
             self._time_network_alone(last.image)
 
     def summary(self) -> dict:
@@ -146,6 +141,33 @@ class Stream:
             "samples": {name: [getattr(each, name) for each in record.samples] for name in Sample._fields},
         }
 
+    def _label_frames(self, labeler: Background[Underway]) -> Prepared | None:
+        """Labels frame after frame; returns the last one."""
+        prepared = None
+        self._reader.while_waiting = self._signals.raise_noted
+        with tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
+            for prepared in self._reader:
+                labeler.put(self._underway(prepared), self._gives_up)
+                progress.update()
+                self._signals.raise_noted()
+        return prepared
+
+    def _raise_what_happened(self, failure: BaseException | None) -> None:
+        """Raises what stopped the stream, if anything; a signal goes before what it has led to."""
+        errors = [error for error in (failure, *self.problems) if error is not None]
+        if errors:
+            self.record.stopped_by = _stopped_by(errors[0])
+        for error in errors:
+            if not isinstance(error, IncompleteError):
+                raise error
+        self._signals.raise_noted()
+        if errors:
+            raise IncompleteError("; ".join(map(str, errors))) from errors[0]
+
+    def _gives_up(self) -> bool:
+        """Whether what hangs is no longer waited for."""
+        return self._signals.insists
+
     def _prepared(self, frame: SourceFrame) -> Prepared:
         size = frame.image.shape[:2]
         self._size = self._size or size
@@ -165,7 +187,8 @@ class Stream:
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
         if self._comparer is not None:
-            self._comparer.put((prepared, labels_to_compare(self.segmenter, prepared.image, prediction)))
+            labels = labels_to_compare(self.segmenter, prepared.image, prediction)
+            self._comparer.put((prepared, labels), self._gives_up)
         height, width = prepared.source.image.shape[:2]
         return Underway(
             prepared.source,
@@ -191,7 +214,7 @@ class Stream:
         labeled = LabeledFrame(name, image, frame.labels_at_size(), seconds, probabilities)
         self._before_writing(name)
         for writer in self._writers:
-            writer.put(labeled)
+            writer.put(labeled, self._gives_up)
 
     def _time_network_alone(self, image: Tensor) -> None:
         """Times the network without the other threads, for comparison with the stream's pace."""
@@ -202,21 +225,20 @@ class Stream:
             moments.append((start, end))
         self.record.network_alone_ms += [start.milliseconds_until(end) for start, end in moments]
 
-    def _complete_outputs(self) -> None:
-        """Completes all outputs, then raises the first error of those that failed."""
-        errors: list[Exception] = []
-        for finish in [
-            *([self._labeler.finish] if self._labeler else []),
-            *(writer.complete for writer in self._writers),
-            *([self._comparer.finish] if self._comparer else []),
-        ]:
+    def _complete_outputs(self) -> list[Exception]:
+        """Completes all outputs; returns the errors of those that failed or were given up."""
+        stages: list[Callable[[Callable[[], bool]], None]] = [writer.complete for writer in self._writers]
+        if self._labeler is not None:
+            stages.insert(0, self._labeler.finish)
+        if self._comparer is not None:
+            stages.append(self._comparer.finish)
+        problems: list[Exception] = []
+        for finish in stages:
             try:
-                finish()
-            except Exception as error:  # raised below, once all others are complete
-                errors.append(error)
-        if errors:
-            self.record.stopped_by = self.record.stopped_by or str(errors[0])
-            raise errors[0]
+                finish(self._gives_up)
+            except Exception as error:  # raised once all others are complete
+                problems.append(error)
+        return problems
 
 
 def _compare(consistency: TemporalConsistency, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
@@ -234,9 +256,12 @@ class OutputThread(Background[LabeledFrame]):
         self._output = output
         super().__init__(self._write, output.name)
 
-    def complete(self) -> None:
-        """Waits for all frames and closes the output. Raises ``IncompleteError`` where that fails."""
-        self.finish()
+    def complete(self, gives_up: Callable[[], bool]) -> None:
+        """Waits for all frames and closes the output.
+
+        Raises ``IncompleteError`` where that fails, and where ``gives_up`` says so meanwhile.
+        """
+        self.finish(gives_up)
         if not self.failed:
             with explained(self.name, self._output.abandon):
                 self._output.close()

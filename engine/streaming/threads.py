@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
+from utils.errors import IncompleteError
 from utils.signals import NotedSignals
 
 Item = TypeVar("Item")
@@ -75,7 +76,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 except StopIteration:
                     break
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
-                if not _put(self._queue, made, self._stopped):
+                if not _put(self._queue, made, self._stopped.is_set):
                     break
         except BaseException as error:  # raised in __iter__
             self._error = error
@@ -83,7 +84,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
             close = getattr(items, "close", None)
             if close is not None:
                 close()  # releases files and cameras in the thread that used them
-            _put(self._queue, _END, self._stopped)
+            _put(self._queue, _END, self._stopped.is_set)
 
 
 def interruptible(work: Callable[[], Made], seconds: float = math.inf) -> Made:
@@ -122,16 +123,29 @@ class Background(Generic[Item]):
         """Whether ``work`` has raised."""
         return self._failed.is_set()
 
-    def put(self, item: Item) -> None:
-        """Enqueues an item as soon as there is room; raises the error of an earlier item."""
-        if not _put(self._queue, item, self._failed):
-            self._raise()
+    def put(self, item: Item, gives_up: Callable[[], bool] = lambda: False) -> None:
+        """Enqueues an item as soon as there is room; raises the error of an earlier item.
 
-    def finish(self) -> None:
-        """Waits for all items; raises the error of ``work``, if any."""
-        _put(self._queue, _END, self._failed)
-        self._thread.join()
+        ``gives_up`` is asked while there is no room; where it says so, ``IncompleteError`` is raised.
+        """
+        if not _put(self._queue, item, lambda: self.failed or gives_up()):
+            self._raise()
+            raise self._given_up()
+
+    def finish(self, gives_up: Callable[[], bool] = lambda: False) -> None:
+        """Waits for all items; raises the error of ``work``, if any.
+
+        Raises ``IncompleteError`` where ``gives_up`` says so meanwhile; the thread is then left behind.
+        """
+        _put(self._queue, _END, lambda: self.failed or gives_up())
+        while self._thread.is_alive():
+            if gives_up():
+                raise self._given_up()
+            self._thread.join(POLL_SECONDS)
         self._raise()
+
+    def _given_up(self) -> IncompleteError:
+        return IncompleteError(f"{self.name} was not completed, as it took too long")
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -149,9 +163,9 @@ class Background(Generic[Item]):
             self._failed.set()
 
 
-def _put(queue: Queue[Item | _End], item: Item | _End, ended: threading.Event) -> bool:
-    """Enqueues an item as soon as there is room; returns ``False`` where ``ended`` is set before."""
-    while not ended.is_set():
+def _put(queue: Queue[Item | _End], item: Item | _End, has_ended: Callable[[], bool]) -> bool:
+    """Enqueues an item as soon as there is room; returns ``False`` where ``has_ended`` says so before."""
+    while not has_ended():
         try:
             queue.put(item, timeout=POLL_SECONDS)
             return True

@@ -9,9 +9,12 @@ import pytest
 
 from utils.errors import StoppedError
 from utils.signals import (
+    PATIENCE_SECONDS,
+    FirstInterrupt,
     NotedSignals,
     NotedSigterm,
     ended_by_sigterm,
+    interrupts_held_back,
     leave_interrupts_to_parent,
     leave_signals_to_parent,
 )
@@ -50,11 +53,27 @@ def test_a_signal_that_nobody_asked_for_acts_at_the_end():
     assert ended
 
 
-def test_a_second_signal_acts_at_once():
+def test_further_signals_wait_too_and_insist_once_patience_is_over(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("utils.signals.time.monotonic", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt), NotedSignals() as signals:
+        for later in (0, 0.3, PATIENCE_SECONDS):
+            now[0] = 100 + later
+            signal.raise_signal(signal.SIGTERM if later == 0.3 else signal.SIGINT)
+            assert not signals.insists
+        now[0] = 100 + PATIENCE_SECONDS + 0.1
+        signal.raise_signal(signal.SIGINT)
+        assert signals.insists
+
+
+def test_only_the_first_interrupt_raises():
+    signal.signal(signal.SIGINT, FirstInterrupt())
     with pytest.raises(KeyboardInterrupt), NotedSignals():
         signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    with NotedSignals() as signals, interrupts_held_back():
         signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second one was to raise")
+    signals.raise_noted()
 
 
 def test_sigterm_is_noted_and_ends_nothing():
