@@ -12,12 +12,15 @@ from models.backbone import SHALLOW_CLASSIFIER, BackboneCard, Classifier, backbo
 from models.config import LMANetConfig
 from models.lmanet import LMANet
 from models.weights.file_kinds import FileKind, WeightsOrigin
-from models.weights.saved_options import SavedOptions, options_in
+from models.weights.saved_options import SavedOptions
+from models.weights.wrapping import is_safetensors, read_safetensors, unwrapped
 from utils import tensor_files
 from utils.class_set import ClassSet
 from utils.errors import WeightsError
 
 log = logging.getLogger(__name__)
+
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,18 @@ class LoadReport:
 
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> WeightFile:
-    """Reads a weight file or a checkpoint, as data only; or takes a state dict. Raises ``WeightsError``."""
+    """Reads a weight file or a checkpoint, as data only; or takes a state dict; logs how its tensors are wrapped.
+
+    Raises ``WeightsError`` where it cannot be read or holds no weights.
+    """
     label = "the state dict" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else tensor_files.read(source, WeightsError)
-    return WeightFile(label, _tensors_of(content, label), options_in(content, label))
+    content: object = source
+    if not isinstance(source, Mapping):
+        content = read_safetensors(source) if is_safetensors(source) else tensor_files.read(source, WeightsError)
+    tensors, options, wrappings = unwrapped(content, label)
+    if wrappings:
+        log.info("%s: weights %s", label, ", ".join(wrappings))
+    return WeightFile(label, tensors, options)
 
 
 def load_weights(
@@ -79,6 +90,7 @@ def load_weights(
     state, card = model.state_dict(), backbone_card(model.config.backbone)
     kind = max(card.file_kinds(), key=lambda kind: _placed(tensors, kind, state, model.config))
     names = kind.names(state, model.config)
+    tensors = _with_counters(tensors, names.values(), label)
     found = {own: tensors[name] for own, name in names.items() if name in tensors}
     fresh_classifiers = _other_classifiers(found, state, card, _names_differ(file, model))
     if fresh_classifiers and not other_classes:
@@ -112,19 +124,17 @@ def summary(names: Iterable[str], shown: int = 4) -> str:
     return ", ".join(names[:shown]) + rest
 
 
-def _tensors_of(content: object, label: str) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{label}: holds no weights: expected a state dict, bare or under 'state_dict'")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{label}: {name!r} is no tensor: expected a state dict, bare or under 'state_dict'")
-    tensors = {name.removeprefix("module."): value for name, value in content.items()}
-    if len(tensors) < len(content):
-        twice = next(name for name in content if f"module.{name}" in content)
-        raise WeightsError(f"{label}: holds {twice} with and without 'module.': expected it once")
-    return tensors
+def _with_counters(tensors: Mapping[str, Tensor], names: Iterable[str], label: str) -> Mapping[str, Tensor]:
+    """The tensors with the batch norms' counters of batches that a file lacks: as they are 0, as PyTorch takes them.
+
+    They only count where a norm has no momentum, and files of PyTorch before 0.4.1 have none.
+    """
+    missing = [name for name in names if name.endswith(COUNTER) and name not in tensors]
+    lacking = [name for name in missing if f"{name.removesuffix(COUNTER)}running_mean" in tensors]
+    if not lacking:
+        return tensors
+    log.info("%s: %d x num_batches_tracked is not in it, as before PyTorch 0.4.1: taken as 0", label, len(lacking))
+    return {**tensors, **{name: torch.tensor(0) for name in lacking}}
 
 
 def _placed(tensors: Iterable[str], kind: FileKind, own_names: Iterable[str], config: LMANetConfig) -> int:

@@ -91,7 +91,9 @@ def options_in(content: object, label: str) -> SavedOptions | None:
     """
     found = getattr(content, ATTRIBUTE, None)
     if found is None and isinstance(content, Mapping) and "network" in content:
-        found = content
+        network = content["network"]
+        is_state_dict = isinstance(network, Mapping) and any(isinstance(value, Tensor) for value in network.values())
+        found = None if is_state_dict else content  # other programs may call the weights so
     if found is None:
         return None
     version = found.get("options_version", VERSION) if isinstance(found, Mapping) else VERSION
