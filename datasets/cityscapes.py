@@ -15,6 +15,7 @@ from typing import NamedTuple
 from datasets.clips import Clip, Frame, Video
 from utils.class_set import ClassSet, Color, LabelCoding
 from utils.errors import DataError
+from utils.system_files import is_system_file, is_visible
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +298,7 @@ def _named_files(folder: Path, endings: Sequence[str]) -> dict[str, str]:
     Paths stay text: in a folder of 100,000 frames, most are never asked for.
     """
     try:
-        names = os.listdir(folder)
+        names = [name for name in os.listdir(folder) if not is_system_file(name)]
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -339,7 +340,7 @@ def _split_folder(root: Path, part: str, split: str) -> Path:
 def _subfolders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if is_visible(entry.name) and entry.is_dir())
     except OSError as error:
         raise DataError(f"folder {folder} cannot be listed: {error.strerror}; {_WHAT_TO_DO}") from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import DataError, OptionError
+from utils.system_files import is_system_file
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Video:
-    """Consecutive frames, and the label of each, or None. Raises ``DataError`` unless there are as many of both."""
+    """Consecutive frames, and the label of each, or None. Raises ``DataError`` unless there are as many of both.
+
+    Frames and labels that are files of a system, such as ``._000.png`` of macOS, are left out.
+    """
 
     name: str
     frames: tuple[Frame, ...]
@@ -63,6 +67,10 @@ class Video:
                 f"video {self.name} has {len(self.frames)} frames and {len(self.labels)} labels: expected a label, or "
                 "None, for each frame"
             )
+        pairs = [pair for pair in zip(self.frames, self.labels, strict=True) if not is_system_file(pair[0].name)]
+        labels = [None if label is None or is_system_file(label.name) else label for _, label in pairs]
+        object.__setattr__(self, "frames", tuple(frame for frame, _ in pairs))
+        object.__setattr__(self, "labels", tuple(labels))
 
 
 def clips_of_videos(videos: Iterable[Video], window: int, positions: Sequence[int], where: str) -> list[Clip]:

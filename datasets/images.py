@@ -25,6 +25,7 @@ from utils.errors import DataError, UnreachableError
 from utils.modules import check_importable
 from utils.resize import resize_frames
 from utils.sizes import format_size
+from utils.system_files import is_visible
 
 # Larger images are refused from their header, before memory is taken for them.
 MAX_PIXELS = 80_000_000
@@ -180,7 +181,7 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
     from torchvision.io import ImageReadMode, decode_image
 
     torch.set_num_threads(1)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg", ".jpeg"))[:count]
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg", ".jpeg") and is_visible(p.name))[:count]
     if not paths:
         raise DataError(f"no .png or .jpg below {folder}: name a folder with frames, such as data/cityscapes")
     contents: dict[str, list[bytes]] = {"PNG": [], "JPEG": []}

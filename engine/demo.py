@@ -17,6 +17,7 @@ from PIL import Image
 from datasets.registry import dataset_named
 from utils.command import run_program
 from utils.png import write_png
+from utils.system_files import is_visible
 from utils.visualize import legend, side_by_side, stacked
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -69,7 +70,7 @@ def main() -> int:
 def picture_of_clips() -> np.ndarray:
     """A row for each of ``SHOWN_CLIPS`` clips: frame, label, single-frame prediction, LMANet's prediction."""
     images = PROJECT / FOLDER / "eval_lmanet_longer" / "images"
-    names = sorted(path.name.removesuffix("_frame.png") for path in images.glob("*_frame.png"))
+    names = sorted(path.name.removesuffix("_frame.png") for path in images.glob("*_frame.png") if is_visible(path.name))
     shown = [names[i * len(names) // SHOWN_CLIPS] for i in range(SHOWN_CLIPS)]
     panels = []
     for name in shown:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from utils.errors import DataError
 from utils.png import write_png
 from utils.signals import leave_interrupts_to_parent
+from utils.system_files import is_system_file
 
 from ..cityscapes import CITYSCAPES_CLASSES
 from .clip import render_clip
@@ -125,7 +126,7 @@ def _claim(out: Path, description: dict) -> None:
     if (out / _DONE).exists():
         os.replace(out / _DONE, out / _PARTIAL)
     if not (out / _PARTIAL).exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and not all(is_system_file(path.name) for path in out.iterdir()):
             raise DataError(
                 f"{out}: holds files but no {_DONE}, so they are not street clips; name a new or empty folder"
             )

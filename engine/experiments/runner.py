@@ -28,6 +28,7 @@ from engine.experiments.plan import Arm, Plan
 from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
 from utils.files import PART, write_text
+from utils.system_files import is_system_file
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ class Runner:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and not all(is_system_file(path.name) for path in folder.iterdir())
 
 
 def _text(path: Path) -> str | None:

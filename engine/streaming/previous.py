@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.streaming.output import registered_outputs
 from utils.errors import IncompleteError, OptionError
 from utils.manifest import Manifest
+from utils.system_files import is_system_file
 
 SUMMARY, PLOT = "stream.json", "stream.png"
 LIST = ".stream_files"
@@ -109,7 +110,8 @@ class StreamFiles:
     def _refuse_mixed(self, leaf: str, found: set[Path]) -> None:
         """Refuses to write to a folder of files that no stream wrote."""
         path = self.folder / leaf
-        others = [each for each in path.iterdir() if each not in found] if path.is_dir() else []
+        there = path.iterdir() if path.is_dir() else ()
+        others = [each for each in there if each not in found and not is_system_file(each.name)]
         if others:
             raise OptionError(
                 f"--savedir {self.folder}: {leaf} holds files that no stream wrote ({others[0].name}): move them, or "

@@ -9,6 +9,7 @@ from datasets.images import read_picture
 from engine.streaming.output import frame_file_name
 from engine.streaming.sources.source import DEFAULT_FPS, SourceFrame
 from utils.errors import DataError, IncompleteError
+from utils.system_files import is_visible
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -50,8 +51,8 @@ def numbered_files(pattern: Path) -> list[Path]:
 
 
 def visible_files(paths: Iterable[Path]) -> list[Path]:
-    """The paths without folders and hidden files, such as the ``._frame.png`` of macOS."""
-    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    """The paths without folders, hidden files and those that systems leave, such as ``._0.png`` and ``Thumbs.db``."""
+    return [path for path in paths if is_visible(path.name) and path.is_file()]
 
 
 def _counting_order(file: Path) -> list[int | str]:
