@@ -3,7 +3,6 @@
 Ranks are started as by ``torchrun``: each with the same command line, and its rank in the environment.
 """
 
-import json
 import os
 import signal
 import sys
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 from engine.options.settings import ProcessSettings
 from utils.command import EXIT_LOST_PEER, EXIT_TERMINATED, EXIT_WRONG_INPUT, exit_status
 from utils.errors import OptionError, StoppedError
+from utils.files import write_text
+from utils.json_text import to_json
 from utils.ranks import is_first, is_rank
 
 if TYPE_CHECKING:
@@ -106,8 +107,11 @@ def tell_end(error: BaseException, line: str) -> None:
     """Reports an error once for all ranks: wrong input to the launcher, a stop by rank 0, anything else on stderr."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if exit_status(error) == EXIT_WRONG_INPUT and is_rank() and file:
-        # The file that torch's launcher reads after a failure.
-        Path(file).write_text(json.dumps({"message": str(error), "timestamp": str(int(time.time()))}))
+        try:
+            # The file that torch's launcher reads after a failure.
+            write_text(file, to_json({"message": str(error), "timestamp": str(int(time.time()))}))
+        except OSError:
+            print(line, file=sys.stderr)
     elif is_first() or not isinstance(error, (StoppedError, KeyboardInterrupt)):
         print(line, file=sys.stderr)
 

@@ -8,7 +8,6 @@ training split. Pixels below --confidence are ignored. A second run resumes wher
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from utils.class_set import NO_CLASS
 from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
 from utils.errors import OptionError
 from utils.files import writable_folder, write_text
+from utils.json_text import to_json
 from utils.png import write_png
 from utils.resize import resize_labels
 
@@ -132,7 +132,7 @@ def _claim(out: Path, options: _Options, roots: Roots, backbone: str) -> None:
         "data_root": str(roots.root.resolve()),
     }
     file = out / DESCRIPTION
-    text = json.dumps(wanted, indent=1, sort_keys=True) + "\n"
+    text = to_json(wanted, sort_keys=True)
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise OptionError(f"OUT {out} holds labels of other options (see {file.name}): name a new folder")
     if not file.exists() and any((out / part).exists() for part in ("gtFine", "leftImg8bit_sequence")):

@@ -1,6 +1,5 @@
 """The files of a run in ``--savedir``, under their published names."""
 
-import json
 import logging
 import os
 import shutil
@@ -13,10 +12,12 @@ from typing import Self
 from torch import Tensor
 
 from engine.options.settings import Settings
+from engine.streaming.output import registered_outputs
 from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
 from utils.addresses import without_secrets
 from utils.files import remove_parts, writable_folder, write_text
+from utils.json_text import to_json
 from utils.lock import LOCK_FILE, FolderLock
 
 log = logging.getLogger(__name__)
@@ -75,9 +76,17 @@ class RunFolder:
     def locked(self, timeout: float = 0.0) -> Iterator[None]:
         """Context in which no other run uses the folder. Raises ``OptionError`` where one still does after ``timeout``
         seconds."""
-        with FolderLock(self.path, "--savedir", timeout):
-            remove_parts(self.path)
+        with FolderLock(self.path, "--savedir", timeout) as lock:
+            for folder in self._folders():
+                remove_parts(folder, lock.is_exclusive)
             yield
+
+    def _folders(self) -> list[Path]:
+        """Those that a run writes to and that are there; a link's target belongs to somebody else."""
+        leaves = [self.path / leaf for output in registered_outputs() for leaf in output.leaves]
+        groups = self.predictions_folder.glob("*") if not self.predictions_folder.is_symlink() else ()
+        own = [self.images_folder, self.predictions_folder, self.dashboard_folder, *leaves, *groups]
+        return [self.path, *(folder for folder in own if folder.is_dir() and not folder.is_symlink())]
 
     def describe_run(self, settings: Settings, model_text: str) -> None:
         """Writes ``args.txt`` (the command, then every option), a copy of the model file and ``model.txt``."""
@@ -86,14 +95,16 @@ class RunFolder:
             *(f"{key}: {without_secrets(str(value))}" for key, value in sorted(settings.arguments.items())),
         ]
         write_text(self.path / "args.txt", "".join(f"{line}\n" for line in lines))
-        write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text())
+        write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text(encoding="utf-8"))
         write_text(self.model_text_file, model_text)
 
     def set_earlier_training_aside(self) -> None:
         """Moves the files of an earlier training into ``previous_N``, so that a new one never overwrites them."""
         if not self.has_checkpoint():
             return
-        number = 1 + sum(1 for _ in self.path.glob("previous_*"))
+        # Above all that are there: a number of one that was removed does not come again.
+        taken = [name.removeprefix("previous_") for name in os.listdir(self.path) if name.startswith("previous_")]
+        number = 1 + max((int(each) for each in taken if each.isascii() and each.isdecimal()), default=0)
         aside = self.path / f"previous_{number}"
         aside.mkdir()
         # The checkpoint is moved last: the next call completes an interrupted move.
@@ -137,8 +148,8 @@ class RunFolder:
         return self.checkpoint_file, tensor_files.previous(self.checkpoint_file)
 
     def write_report(self, report: dict) -> None:
-        """Writes ``report.json``. Raises ``ValueError`` for NaN."""
-        write_text(self.report_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        """Writes ``report.json``; what is not finite becomes ``null``."""
+        write_text(self.report_file, to_json(report))
 
 
 def _weights_alone(content: dict) -> dict[str, Tensor]:

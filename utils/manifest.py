@@ -77,7 +77,7 @@ class Manifest:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
                 continue
-            remove_parts(path)
+            remove_parts(path, is_locked=True)
             if not any(path.iterdir()):
                 path.rmdir()
         self.path.unlink(missing_ok=True)

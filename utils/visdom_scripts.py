@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.files import written_whole
 
 
 class PageFile(NamedTuple):
@@ -81,5 +82,5 @@ def _fetch(package: str, temporary: Path, folder: Path) -> None:
                 source = archive.extractfile(f"package/{file.path}")
                 if source is None:
                     raise UserError(f"npm package {package}: {file.path} is no file: expected one, as in its release")
-                with source, open(target, "wb") as out:
+                with source, written_whole(target) as out:
                     shutil.copyfileobj(source, out)

@@ -1,6 +1,5 @@
 """``--dataset Synthetic``: street clips in Cityscapes' layout, drawn on first use."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from datasets.cityscapes import Roots, resolve_roots
 from datasets.registry import register_dataset
 from datasets.sets.cityscapes import Cityscapes
 from datasets.synthetic.options import DEFAULT_ROOT, DEFAULT_SIZE, TRAIN_CLIPS, VAL_CLIPS, StreetOptions
+from utils.json_text import from_json
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Synthetic(Cityscapes):
 
     def work_size(self, option: str | None) -> tuple[int, int]:
         try:
-            description = json.loads((self._folder(option) / "dataset.json").read_text())
+            description = from_json((self._folder(option) / "dataset.json").read_text(encoding="utf-8"))
             return description["height"], description["width"]
         except (OSError, ValueError, KeyError, TypeError):
             return DEFAULT_SIZE  # not drawn yet; ``root`` raises what is wrong with the folder

@@ -4,9 +4,7 @@
 ``dataset.json.partial``, and another start resumes: each file is renamed once it is complete, too.
 """
 
-import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, fields
@@ -16,6 +14,8 @@ import cv2
 from tqdm import tqdm
 
 from utils.errors import DataError
+from utils.files import renamed, write_text
+from utils.json_text import from_json, to_json
 from utils.png import write_png
 from utils.signals import leave_interrupts_to_parent
 from utils.system_files import is_system_file
@@ -103,7 +103,7 @@ def _description(train_clips: int, val_clips: int, options: StreetOptions) -> di
 
 def _described(path: Path) -> dict | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -124,16 +124,14 @@ def _claim(out: Path, description: dict) -> None:
         if found is not None:
             _check_same(out, found, description)
     if (out / _DONE).exists():
-        os.replace(out / _DONE, out / _PARTIAL)
+        renamed(out / _DONE, out / _PARTIAL)
     if not (out / _PARTIAL).exists():
         if out.is_dir() and not all(is_system_file(path.name) for path in out.iterdir()):
             raise DataError(
                 f"{out}: holds files but no {_DONE}, so they are not street clips; name a new or empty folder"
             )
         out.mkdir(parents=True, exist_ok=True)
-        beside = out / f"{_PARTIAL}.{os.getpid()}"
-        beside.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, out / _PARTIAL)
+        write_text(out / _PARTIAL, to_json(description))
     for split in SPLITS:
         for path in frame_files(out, split, 0, 0):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +139,7 @@ def _claim(out: Path, description: dict) -> None:
 
 def _finish(out: Path) -> None:
     try:
-        os.replace(out / _PARTIAL, out / _DONE)
+        renamed(out / _PARTIAL, out / _DONE)
     except FileNotFoundError:
         if not (out / _DONE).exists():  # else another process wrote the same clips and was first
             raise

@@ -6,7 +6,7 @@ Memory is measured in a fresh process: the peak resident size minus that before 
 
 import contextlib
 import ctypes
-import json
+import io
 import logging
 import multiprocessing
 import platform
@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.local_attention import BACKENDS, local_attention, why_not
+from utils.files import write_bytes, write_text
+from utils.json_text import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def run(output_folder: Path) -> None:
         "scaling": _scaling(),
         "training_step": _training_steps(),
     }
-    (output_folder / "attention_benchmark.json").write_text(json.dumps(report, indent=1))
+    write_text(output_folder / "attention_benchmark.json", to_json(report))
     _draw(report["scaling"], output_folder / "attention_scaling.png")
     print("\n".join(_text(report)))
 
@@ -286,7 +288,9 @@ def _draw(scaling: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot(ends, [1e3 * (line["intercept"] + line["slope"] * x) for x in ends], color="silver")
         axes.plot(line["x"], [1e3 * y for y in line["seconds"]], "o")
         axes.set(xlabel=name, ylabel="ms, best of 9", ylim=(0, None), title=f"R² = {line['r2']:.4f}")
-    figure.savefig(path, dpi=110)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    write_bytes(path, png.getvalue())
 
 
 def _text(report: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ All variants take turns, frame by frame, so that other load of the machine affec
 the time does not depend on them. On CUDA the marks between stages are events: nothing waits until the last round.
 """
 
-import json
 import logging
 import statistics
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from models.lmanet import LMANet, build_lmanet
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.files import write_text
+from utils.json_text import to_json
 from utils.modules import check_importable
 from utils.sizes import height_width
 from utils.timing import Moment
@@ -100,7 +100,7 @@ def run(
         "ratios": ratios(seconds),
         "pipeline": pipeline(VideoSegmenter(model, device=device, work_size=size), network.classes),
     }
-    write_text(folder / REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(folder / REPORT, to_json(report))
     print(table(report))
     return report
 

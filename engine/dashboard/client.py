@@ -8,7 +8,6 @@ The thread computes for at most 2 % of the time, and connects to the loopback in
 """
 
 import http.client
-import json
 import logging
 import re
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from utils.files import write_text
+from utils.json_text import from_json, to_json
 from utils.visdom_settings import HOST, LONGEST_HISTORY
 
 # Own code although visdom has a client: that one posts in the caller's thread without a timeout, so that a server that
@@ -164,7 +164,7 @@ class Dashboard:
         if time.monotonic() < self._next_try:
             return False
         self._next_try = time.monotonic() + self.retry_seconds
-        present = json.loads(self._posted("env_state", {}))
+        present = from_json(self._posted("env_state", {}))
         if not isinstance(present, list):
             raise ValueError("the server that answers is not visdom")
         with self._lock:
@@ -228,7 +228,7 @@ class Dashboard:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for environment, jsons in environments.items():
-                write_text(folder / f"{environment}.json", json.dumps({"jsons": jsons, "reload": {}}))
+                write_text(folder / f"{environment}.json", to_json({"jsons": jsons, "reload": {}}, indent=None))
         except OSError as error:
             log.warning("%s: the dashboard's windows could not be written: %s", folder, error)
         if self._connected:
@@ -239,7 +239,9 @@ class Dashboard:
         left = max(0.1, min(TIMEOUT_SECONDS, self._give_up_at - time.monotonic()))
         connection = http.client.HTTPConnection(HOST, self.port, timeout=left)
         try:
-            connection.request("POST", f"/{endpoint}", json.dumps(message), {"Content-Type": "application/json"})
+            connection.request(
+                "POST", f"/{endpoint}", to_json(message, indent=None), {"Content-Type": "application/json"}
+            )
             return connection.getresponse().read().decode("utf-8", "replace")
         finally:
             connection.close()
@@ -257,7 +259,7 @@ class Dashboard:
                 text = events.recv()
                 if not text:
                     break
-                self._answer(json.loads(text))
+                self._answer(from_json(text))
         except (OSError, websocket.WebSocketException, ValueError) as error:
             log.debug("the dashboard's socket ended: %s", error)
         if threading.current_thread() is self._listener and not self._closing.is_set():
@@ -314,7 +316,7 @@ def _stored_window(messages: list[Message]) -> dict[str, Any]:
 def saved_window(folder: Path, environment: str, window: str) -> dict[str, Any] | None:
     """A window of a saved environment, in visdom's format; ``None`` where there is none that can be read."""
     try:
-        found = json.loads((folder / f"{environment}.json").read_text(encoding="utf-8"))["jsons"][window]
+        found = from_json((folder / f"{environment}.json").read_text(encoding="utf-8"))["jsons"][window]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, dict) else None

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from engine.experiments.plan import MOTION, Plan
 from engine.experiments.runner import Chain, data_folder
 from engine.reports.scores import MEAN_IOU
 from utils.errors import DataError
+from utils.json_text import from_json
 
 CONSISTENCY = ("TC", "mVC8", "mVC16")
 
@@ -37,7 +37,7 @@ def read_results(chains: Sequence[Chain]) -> list[Result]:
 
 def _read(chain: Chain) -> Result:
     try:
-        report = json.loads(chain.report.read_text(encoding="utf-8"))
+        report = from_json(chain.report.read_text(encoding="utf-8"))
         figures = {"mIoU": report[MEAN_IOU]}
         figures |= {metric.title: value for metric, value in shown_metrics(report) if metric.name != MEAN_IOU}
         if "consistency" in report:

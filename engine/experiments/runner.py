@@ -6,7 +6,6 @@ neighboring experiment are copied: all have a control arm, and most the same dat
 """
 
 import hashlib
-import json
 import logging
 import os
 import shlex
@@ -27,7 +26,8 @@ from datasets.cityscapes import CITYSCAPES_VARIABLE
 from engine.experiments.plan import Arm, Plan
 from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
-from utils.files import PART, write_text
+from utils.files import PART, open_to_append, write_text
+from utils.json_text import to_json
 from utils.system_files import is_system_file
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class Runner:
         # Modules that write data refuse a folder that is not empty.
         path = step.beside(".log") if step.command[0] == "-m" else step.folder / LOG
         goes_on = ["--resume"] if (step.folder / CHECKPOINT).is_file() else []
-        with path.open("a", encoding="utf-8") as output:
+        with open_to_append(path) as output:
             status = subprocess.run(
                 [sys.executable, *step.command, *goes_on],
                 cwd=PROJECT,
@@ -255,7 +255,7 @@ class Runner:
                 return None
             values[name] = _content(source.recipe_file)
         circumstances = {"threads": self.threads, "pytorch": torch.__version__, "program": _program_digest()}
-        return json.dumps({**values, **circumstances}, indent=1, sort_keys=True) + "\n"
+        return to_json({**values, **circumstances}, sort_keys=True)
 
     def _twin(self, recipe: str) -> Path | None:
         """A folder with results of the same recipe; ``None`` where there is none."""

@@ -8,10 +8,10 @@ import torch
 from engine.network import with_network
 from engine.options.settings import Settings
 from engine.run_folder import RunFolder
-from engine.streaming.previous import SUMMARY, StreamFiles
+from engine.streaming.previous import StreamFiles
 from engine.streaming.setup import segmenter_of, stream_of
 from engine.streaming.sources import open_source
-from engine.streaming.stream import Stream, stream_text, summarized
+from engine.streaming.stream import Stream, stream_text, unwritten_summary
 from models.description import describe
 from utils.addresses import without_secrets
 from utils.errors import IncompleteError, StoppedError
@@ -47,17 +47,18 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
 
 def _run_and_summarize(stream: Stream, files: StreamFiles, circumstances: dict[str, object]) -> None:
     """Runs a stream to its end; whatever that is, its summary is written, then printed."""
-    summary_written = True
+    unwritten: list[str] = []
     try:
         stream.run()
     finally:
         if stream.record.frames:
             with NotedSignals():
                 summary = stream.summary() | circumstances
-                summary_written = summarized(files.folder, summary)
+                unwritten = unwritten_summary(files.folder, summary)
                 print(stream_text(summary))
-    if not summary_written:
-        raise IncompleteError(f"{SUMMARY} cannot be written to {files.folder}; all other files are complete")
+    if unwritten:
+        names = " and ".join(unwritten)
+        raise IncompleteError(f"{names} cannot be written to {files.folder}; all other files are complete")
 
 
 def _what_is_left(stream: Stream, files: StreamFiles) -> str:

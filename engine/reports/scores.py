@@ -1,6 +1,5 @@
 """The scores of an evaluation: all metrics and the IoU per class, as a table and as JSON."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.metric import Metric, registered_metrics, shown_metrics
 from utils.errors import OptionError
+from utils.json_text import from_json
 from utils.terminal import shaded
 
 MEAN_IOU = "mean_iou"
@@ -87,13 +87,25 @@ def read_report(folder: str | Path) -> dict:
     """Metrics and IoU from the report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
     path = Path(folder) / "report.json"
     try:
-        report = json.loads(path.read_text())
-        values = {metric.name: value for metric, value in shown_metrics(report)}
-        return {**values, "iou": dict(report["iou"]), MEAN_IOU: report[MEAN_IOU]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        report = from_json(path.read_text(encoding="utf-8"))
+        values = {metric.name: _number(value, metric.name) for metric, value in shown_metrics(report)}
+        iou = {name: _number(value, f"iou of {name}") for name, value in dict(report["iou"]).items()}
+        return {**values, "iou": iou, MEAN_IOU: _number(report[MEAN_IOU], MEAN_IOU)}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise OptionError(
-            f"--baseline-path {folder}: its report.json cannot be read: expected the --savedir of an evaluation"
+            f"--baseline-path {folder}: its report.json cannot be read ({reason}): expected the --savedir of an "
+            "evaluation"
         ) from error
+
+
+def _number(value: object, name: str) -> float | None:
+    """A figure of a report, ``None`` where it is undefined. Raises ``ValueError`` for anything but a finite number."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
+        raise ValueError(f"{name} is {str(value)[:40]!r}, expected a number")
+    return float(value)
 
 
 def gain_of(value: float | None, before: float | None) -> float | None:

@@ -5,7 +5,6 @@ them on while the network is at the next frame, so that a GPU always has work.
 """
 
 import errno
-import json
 import logging
 import statistics
 import time
@@ -32,6 +31,7 @@ from models.inference.segmenter import Prediction, VideoSegmenter
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError, StoppedError
 from utils.files import write_bytes, write_text
+from utils.json_text import to_json
 from utils.scene_cuts import SceneCuts
 from utils.signals import NotedSignals
 from utils.sizes import format_size
@@ -280,6 +280,9 @@ def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
         raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error
+    except Exception:
+        what_is_left()
+        raise
 
 
 def _stopped_by(error: BaseException) -> str:
@@ -287,19 +290,24 @@ def _stopped_by(error: BaseException) -> str:
     return signals.get(type(error)) or str(error)
 
 
-def summarized(folder: Path, summary: dict) -> bool:
-    """Writes ``stream.json`` and its plot; returns whether that worked.
+def unwritten_summary(folder: Path, summary: dict) -> list[str]:
+    """Writes ``stream.json`` and its plot; returns the names of those that could not be written.
 
     An error is logged and not raised, which would hide an error of the stream itself.
     """
-    try:
-        write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        write_bytes(folder / PLOT, stream_png(summary["samples"]))
-    except OSError as error:
-        log.error("%s cannot be written: %s", folder / SUMMARY, error.strerror)
-        return False
-    log.info("summary: %s, and %s in the same folder", folder / SUMMARY, PLOT)
-    return True
+    unwritten = []
+    for name, write in (
+        (SUMMARY, lambda path: write_text(path, to_json(summary))),
+        (PLOT, lambda path: write_bytes(path, stream_png(summary["samples"]))),
+    ):
+        try:
+            write(folder / name)
+        except OSError as error:
+            log.error("%s cannot be written: %s", folder / name, error.strerror)
+            unwritten.append(name)
+    if not unwritten:
+        log.info("summary: %s, and %s in the same folder", folder / SUMMARY, PLOT)
+    return unwritten
 
 
 def stream_text(summary: dict) -> str:

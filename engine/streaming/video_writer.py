@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from engine.streaming.output import LabeledFrame
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError
+from utils.files import PartialFile
 from utils.sizes import format_size
 from utils.visualize import blended, legend
 
@@ -40,9 +41,9 @@ class VideoWriter:
     def __init__(self, folder: Path, kind: str, alpha: float, fps: float, classes: ClassSet):
         self.kind, self.alpha, self.fps, self.classes = kind, alpha, fps, classes
         self.path = folder / f"{kind}.mp4"
-        self._partial = folder / f"{kind}{PARTIAL}"
+        self._part = folder / f"{kind}{PARTIAL}"
         self._canvas: _Canvas | None = None
-        self._file: _PartialFile | None = None
+        self._file: _Mp4 | None = None
         self._table = np.zeros((256, 1, 3), np.uint8)
         self._table[: classes.num_outputs, 0] = classes.palette
 
@@ -55,25 +56,23 @@ class VideoWriter:
             height, width = frame.labels.shape
             self._canvas = _Canvas((height, width), self.kind == "both", self.classes)
             with _os_errors():
-                self._file = _PartialFile(self._partial, self._canvas.picture.shape[:2], self.fps)
+                self._file = _Mp4(PartialFile(self._part, self.path), self._canvas.picture.shape[:2], self.fps)
         self._draw(frame, self._canvas)
         with _os_errors():
             self._file.add(self._canvas.picture, frame.seconds)
 
     def close(self) -> None:
-        """Completes the file, which then takes its final name."""
-        if self._file is None:
-            return
-        with _os_errors():
-            self._file.close()
-        self._partial.replace(self.path)
+        """Completes the file, which then takes its final name. Raises ``OSError`` where anything of it is missing."""
+        if self._file is not None:
+            with _os_errors():
+                self._file.close()
 
     def abandon(self) -> str:
         """Closes the file after an error; returns a text that tells its name."""
         if self._file is None:
             return "no video was begun"
         self._file.abandon()
-        return f"the video so far is {self._partial.name}"
+        return f"the video so far is {self._part.name}"
 
     def _draw(self, frame: LabeledFrame, canvas: "_Canvas") -> None:
         colors = cv2.applyColorMap(frame.labels, self._table, dst=canvas.colors)
@@ -117,12 +116,12 @@ class _Canvas:
         self._odd_column[:] = self.picture[: len(self._odd_column), -2:-1]
 
 
-class _PartialFile:
+class _Mp4:
     """A fragmented MP4 that is being written; ``size`` is the height and width of its pictures."""
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+    def __init__(self, file: PartialFile, size: tuple[int, int], fps: float):
         self._tick = -1
-        self._file = path.open("wb", buffering=0)
+        self._file = file
         self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
         rate = Fraction(fps).limit_denominator(1001) or Fraction(1)
         self._stream = add_video_stream(self._container, rate, size, QUALITY[CODEC])
@@ -141,10 +140,13 @@ class _PartialFile:
         self._container.mux(self._stream.encode(encoded))
 
     def close(self) -> None:
-        """Writes the pictures that the encoder still holds, and completes the file."""
+        """Writes the pictures that the encoder still holds, and completes the file.
+
+        Raises ``OSError`` also for an error that the muxer hides.
+        """
         self._flush()
         self._container.close()
-        self._file.close()
+        self._file.complete()
 
     def abandon(self) -> None:
         """Closes the file after an error, as far as that is possible."""

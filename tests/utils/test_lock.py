@@ -1,5 +1,8 @@
 """The lock of a folder: who holds it, when it is let go of, and what it must not touch."""
 
+import errno
+import fcntl
+import logging
 import os
 import socket
 import subprocess
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import files
 from utils.errors import OptionError
 from utils.lock import FolderLock
 
@@ -84,7 +88,11 @@ def listening(path):
         server.bind(str(path))
 
 
-@pytest.mark.parametrize("put", [link, link_to_nothing, listening, os.mkfifo, os.mkdir])
+def hard_link(path):
+    os.link(path.with_name("victim"), path)
+
+
+@pytest.mark.parametrize("put", [link, link_to_nothing, hard_link, listening, os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_neither_followed_nor_changed(tmp_path, put, monkeypatch):
     monkeypatch.chdir(tmp_path)
     victim = tmp_path / "victim"
@@ -97,3 +105,36 @@ def test_what_is_no_file_is_neither_followed_nor_changed(tmp_path, put, monkeypa
     assert victim.read_text() == "ssh-ed25519 precious"
     assert sorted(os.listdir()) == [".lock", "victim"]
     assert os.path.samestat(before, os.lstat(".lock"))
+
+
+@pytest.mark.parametrize("wrong", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_without_locks_a_run_goes_on_and_is_warned_once(tmp_path, monkeypatch, caplog, wrong):
+    def lockf(*_):
+        raise OSError(wrong, os.strerror(wrong))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(files, "_warned", set())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with FolderLock(tmp_path, "--savedir") as lock:
+                assert not lock.is_exclusive
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert record.getMessage().startswith(f"--savedir {tmp_path}: its file system offers no locks")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_while_locking_is_no_missing_lock(tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with pytest.raises(OSError, match="Input/output error"):
+        FolderLock(tmp_path, "--savedir").__enter__()
+
+
+@pytest.mark.parametrize("content", ["[" * 4096, "\x00" * 100, '{"pid": 1}'])
+def test_a_lock_file_of_any_content_is_taken_over(tmp_path, content):
+    (tmp_path / ".lock").write_text(content)
+    with FolderLock(tmp_path, "--savedir") as lock:
+        assert lock.is_exclusive
+    assert not list(tmp_path.iterdir())

@@ -56,7 +56,7 @@ def visible_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _counting_order(file: Path) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(file))]
 
 
 def _file_key(name: str) -> str:
