@@ -116,6 +116,7 @@ def _explained(error: Exception, settings: Settings, device: torch.device) -> Ex
 
 def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> None:
     """Runs the modes of the settings, one after the other."""
+    use_tf32(settings.tf32 != "off")
     if settings.training:
         run_training(settings, device, folder)
     if settings.export_weights and distributed.is_first():
@@ -125,13 +126,19 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
     if settings.benchmark == "attention":
         from engine.benchmarks import attention  # here, as no other mode needs it
 
-        attention.run(folder.path)
+        attention.run(folder.path, device)
     if settings.benchmark == "stream":
         benchmark_stream.run(settings.network, settings.stream, device, folder.path)
     if settings.stream.source:
         run_stream(settings, settings.stream.source, device, folder)
     if settings.eval_mode:
+        use_tf32(settings.tf32 == "on")
         run_evaluation(settings, device, folder)
+
+
+def use_tf32(allowed: bool) -> None:
+    """Whether convolutions of float32 may round their inputs to TF32, of 10 bits, on NVIDIA GPUs that have it."""
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def pick_device(name: str) -> torch.device:

@@ -78,34 +78,33 @@ class Spread(NamedTuple):
     rounds: int
 
 
-def run(output_folder: Path) -> None:
+def run(output_folder: Path, device: torch.device) -> None:
     """Prints tables; writes ``attention_benchmark.json``, and ``attention_scaling.png`` if matplotlib is installed."""
     output_folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
-        "machine": _machine(),
-        "shapes": [_measured(ERFNET, rounds=15), _measured(PSPNET, rounds=2)],
-        "scaling": _scaling(),
-        "training_step": _training_steps(),
+        "machine": _machine(device),
+        "shapes": [_measured(ERFNET, 15, device), _measured(PSPNET, 2, device)],
+        "scaling": _scaling(device),
+        "training_step": _training_steps(device),
     }
     write_text(output_folder / "attention_benchmark.json", to_json(report))
     _draw(report["scaling"], output_folder / "attention_scaling.png")
     print("\n".join(_text(report)))
 
 
-def _machine() -> dict[str, object]:
+def _machine(device: torch.device) -> dict[str, object]:
     return {
         "processor": platform.processor() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "python": platform.python_version(),
     }
 
 
-def _measured(shape: Shape, rounds: int) -> dict[str, Any]:
-    """Seconds, extra memory and ratios of all backends at one shape, on CUDA where it is available."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _measured(shape: Shape, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Seconds, extra memory and ratios of all backends at one shape."""
     call = _moved(shape.inputs(), device)
     refused = {name: why_not(name, *call, shape.n) for name in BACKENDS if name != "auto"}
     if shape.d > 256:
@@ -169,6 +168,9 @@ def _backward(call: Call, shape: Shape, backend: str) -> Callable[[], object]:
 
 def _in_turns(work: dict[Key, Callable[[], object]], rounds: int, device: torch.device) -> dict[Key, Spread]:
     """Times of each function: one warm-up call, then interleaved rounds, fewer for slow functions."""
+    if device.type == "cuda":
+        for function in work.values():
+            function()  # kernels are compiled in the first call, whose time tells nothing of the next
     left = {name: int(_MOST_SECONDS / _seconds(function, device)) for name, function in work.items()}
     seconds: dict[Key, list[float]] = {name: [] for name in work}
     for turn in range(rounds):
@@ -225,7 +227,7 @@ def _status_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def _scaling() -> dict[str, dict[str, Any]]:
+def _scaling(device: torch.device) -> dict[str, dict[str, Any]]:
     """Seconds of ``auto`` over T, over h * w and over n * n, each with a least-squares line."""
     few = ERFNET._replace(t=1)
     series = {
@@ -233,7 +235,6 @@ def _scaling() -> dict[str, dict[str, Any]]:
         "h*w": [(h * 2 * h, few._replace(h=h, w=2 * h)) for h in (32, 48, 64, 80, 96, 112)],
         "n*n": [(n * n, few._replace(h=128, w=256, n=n)) for n in (5, 9, 13, 17, 21, 25, 29)],
     }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for name, points in series.items():
         work: dict[int, Callable[[], object]] = {
@@ -249,12 +250,11 @@ def _line(x: list[float], y: list[float]) -> dict[str, Any]:
     return {"x": x, "seconds": y, "slope": slope, "intercept": intercept, "r2": statistics.correlation(x, y) ** 2}
 
 
-def _training_steps() -> dict[str, dict[str, Any]]:
+def _training_steps(device: torch.device) -> dict[str, dict[str, Any]]:
     """A training step of LMANet-ERFNet on a clip of 512x1024 with the portable and with the fastest attention."""
     from datasets.registry import DEFAULT, dataset_named  # only here: the rest needs no network
     from models import LMANetConfig, build_lmanet
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clip = torch.rand(1, 4, 3, 512, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.zeros(1, 512, 1024, dtype=torch.long, device=device)
     num_classes = dataset_named(DEFAULT).classes.num_outputs

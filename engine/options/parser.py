@@ -187,6 +187,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="with --training and --stream: mixed precision; training in float16, with scaled gradients, needs CUDA",
     )
     group.add_argument(
+        "--tf32",
+        choices=("on", "off"),
+        help="convolutions in TF32 on NVIDIA GPUs; default: off with --eval-mode, whose figures are those of float32, "
+        "and on elsewhere",
+    )
+    group.add_argument(
         "--seed",
         type=int,
         default=0,

@@ -87,7 +87,7 @@ class StreamSettings:
     detect_cuts: bool
     consistency: bool
     compile: bool
-    amp: bool
+    amp: str | None
     int8: str | None
     overwrite: bool
     outputs: Mapping[str, object]
@@ -137,6 +137,7 @@ class Settings:
     export_weights: str | None
     savedir: str
     device: str
+    tf32: str | None
     seed: int
     shallow: bool
     network: NetworkSettings
@@ -170,6 +171,7 @@ def settings_of(
         export_weights=options.export_weights,
         savedir=options.savedir,
         device=options.device,
+        tf32=options.tf32,
         seed=options.seed,
         shallow=options.shallow_dec,
         network=NetworkSettings(
@@ -219,7 +221,7 @@ def settings_of(
             detect_cuts=not options.no_cut_detection,
             consistency=options.consistency,
             compile=options.compile,
-            amp=options.amp is not None,
+            amp=options.amp,
             int8=options.int8,
             overwrite=options.overwrite,
             outputs={name: getattr(options, name) for name in sorted(output_names)},

@@ -27,7 +27,7 @@ def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> Vid
         work_size=settings.data.work_size,
         every=stream.every,
         compiled=stream.compile,
-        amp=stream.amp,
+        amp=stream.amp or False,
         int8_frames=calibration_frames(stream),
     )
 

@@ -73,7 +73,8 @@ class VideoSegmenter:
 
     ``weights`` is a weight file, its state dict, or a network. ``work_size`` is the height and width that frames are
     resized to for the network (default: the backbone's); one frame in ``every`` is memorized, the first one first;
-    ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits), and so do ``int8_frames``,
+    ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits: ``"float16"``,
+    ``"bfloat16"``, or with ``True`` float16 on CUDA and bfloat16 elsewhere), and so do ``int8_frames``,
     on the CPU: about 16 frames like those to come, by which encoder and decoder are quantized (see ``int8.py``).
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 
@@ -89,7 +90,7 @@ class VideoSegmenter:
         work_size: tuple[int, int] | None = None,
         every: int = 1,
         compiled: bool = False,
-        amp: bool = False,
+        amp: bool | str = False,
         int8_frames: Iterable[np.ndarray] | None = None,
         **network: object,
     ):
@@ -110,7 +111,7 @@ class VideoSegmenter:
                 f"int8 is for the CPU, by ONNX Runtime: it does not go with {other}, leave one of them out"
             )
         self.model = fast_copy(model.to(self.device), compiled)
-        self.amp = amp
+        self.amp = _amp_dtype(amp, self.device)
         if int8_frames is not None:
             quantize(self.model, [self._normalized(self.prepare(frame)).contiguous() for frame in int8_frames])
         self.reset()
@@ -162,9 +163,16 @@ class VideoSegmenter:
         return network_input(image, self.traits, self.device, torch.channels_last)
 
     def _precision(self) -> AbstractContextManager:
-        if not self.amp:
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
+        return nullcontext() if self.amp is None else torch.autocast(self.device.type, self.amp)
+
+
+def _amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
+    names = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    if isinstance(amp, bool):
+        return names["float16" if device.type == "cuda" else "bfloat16"] if amp else None
+    if amp not in names:
+        raise OptionError(f"amp is {amp!r}: expected True, False, 'float16' or 'bfloat16'")
+    return names[amp]
 
 
 def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object) -> LMANet:

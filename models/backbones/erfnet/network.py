@@ -52,9 +52,9 @@ class FoldedDownsampler(nn.Module):
 
 def _part_of(norm: BackboneNorm, channels: slice) -> BackboneNorm:
     """The norm of some of the channels."""
-    part = BackboneNorm(len(norm.weight[channels]), norm.applied, norm.eps).eval().requires_grad_(False)
+    part = BackboneNorm(len(norm.weight[channels]), norm.applied, norm.eps).to(norm.weight).eval().requires_grad_(False)
     part.load_state_dict({n: x[channels] if x.dim() else x for n, x in norm.state_dict().items()})
-    return part.to(norm.weight.device)
+    return part
 
 
 def _pooled_by_slices(x: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ def test_small_run_prints_and_writes(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(benchmark_attention, "ERFNET", small)
     monkeypatch.setattr(benchmark_attention, "PSPNET", small._replace(name="wide", d=300))
     monkeypatch.setattr(benchmark_attention, "_extra_memory", lambda *_: {"forward": 1.5, "backward": 2.5})
-    monkeypatch.setattr(benchmark_attention, "_training_steps", dict)
+    monkeypatch.setattr(benchmark_attention, "_training_steps", lambda device: {})
     line = {"x": [1.0, 2.0], "seconds": [0.001, 0.002], "slope": 0.001, "intercept": 0.0, "r2": 1.0}
-    monkeypatch.setattr(benchmark_attention, "_scaling", lambda: {"T": line})
-    benchmark_attention.run(tmp_path / "new")
+    monkeypatch.setattr(benchmark_attention, "_scaling", lambda device: {"T": line})
+    benchmark_attention.run(tmp_path / "new", torch.device("cpu"))
     report = json.loads((tmp_path / "new" / "attention_benchmark.json").read_text())
     assert set(report["shapes"][0]["of_product_rate"]) >= {"portable", "reference"}
     assert "reference" in report["shapes"][1]["refused"]

@@ -52,6 +52,20 @@ def test_logits_are_the_same_over_a_stream(kind):
         assert torch.allclose(found, expected, atol=1e-5 * expected.abs().max())
 
 
+@torch.inference_mode()
+def test_networks_of_float64_are_copied_too():
+    with torch.inference_mode(False):
+        model = with_lively_norms(build_lmanet(LMANetConfig(corr_size=5)).double().requires_grad_(False))
+        fast = fast_copy(model)
+    assert {x.dtype for x in [*fast.parameters(), *fast.buffers()] if x.is_floating_point()} == {torch.float64}
+    memory = fast_memory = None
+    for _ in range(2):
+        frame = torch.rand(1, 3, 32, 64, dtype=torch.float64)
+        expected, memory = model.step(frame, memory)
+        found, fast_memory = fast.step(frame, fast_memory)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12 * expected.abs().max())
+
+
 def norms_in(model: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 

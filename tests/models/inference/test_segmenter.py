@@ -129,6 +129,19 @@ def test_16_bits_are_close(model):
     assert 0 < difference.abs().max() < 0.05
 
 
+@pytest.mark.parametrize(
+    "amp, dtype", [("float16", torch.float16), ("bfloat16", torch.bfloat16), (False, torch.float32)]
+)
+def test_the_16_bits_are_those_that_were_asked_for(model, amp, dtype):
+    segmenter = VideoSegmenter(model, work_size=SIZE, amp=amp)
+    assert segmenter.step(segmenter.prepare(frames(1)[0])).logits.dtype == dtype
+
+
+def test_other_precisions_are_refused(model):
+    with pytest.raises(OptionError, match=r"^amp is 'float8': expected True, False, 'float16' or 'bfloat16'$"):
+        VideoSegmenter(model, amp="float8")
+
+
 def test_the_given_network_stays_as_it_is(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     VideoSegmenter(model, work_size=SIZE).push(frames(1)[0])
