@@ -13,11 +13,16 @@ logger = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
 
-FIRST_WAIT_SECONDS, WAIT_GROWTH = 1.0, 4.0
+FIRST_WAIT_SECONDS, WAIT_GROWTH, LONGEST_WAIT_SECONDS = 1.0, 4.0, 64.0
+
+
+def seconds_before_retry(number: int) -> float:
+    """How long is waited before the first, second, ... retry: 1, 4, 16, then 64 seconds each."""
+    return min(FIRST_WAIT_SECONDS * WAIT_GROWTH ** min(number - 1, 10), LONGEST_WAIT_SECONDS)
 
 
 class RetryPolicy:
-    """Retries unavailable reads up to ``retries`` times, after 1, 4, 16, ... seconds; damaged content is not retried.
+    """Retries unavailable reads up to ``retries`` times, after 1, 4, 16, then 64 seconds; not so damaged content.
 
     All workers of a loader, forked or spawned, log the beginning and the end of an outage only once together.
     """
@@ -38,8 +43,8 @@ class RetryPolicy:
                 if failures == self.retries:
                     raise
                 self._log_wait(error)
-                time.sleep(FIRST_WAIT_SECONDS * WAIT_GROWTH**failures)
                 failures += 1
+                time.sleep(seconds_before_retry(failures))
                 continue
             if failures:
                 self._log_recovery(time.monotonic() - start)

@@ -28,7 +28,7 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
     """
     files = StreamFiles(folder.path, settings.stream.outputs)
     files.refuse_previous(settings.stream.overwrite)
-    source = open_source(source_name)
+    source = open_source(source_name, live=settings.stream.live, retries=settings.stream.retries)
     files.refuse_names(source.names)
     log.info("%s", source.description)
     settings, model = with_network(settings, device)

@@ -151,7 +151,7 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
         "--stream",
         metavar="SOURCE",
         help="label a video frame by frame: a video file, a folder of frames, a pattern (frames/%%06d.png, 'a/*.jpg'), "
-        "or the number of a camera",
+        "the number of a camera, or an address (rtsp://, http://, https://, udp://, tcp://)",
     )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
     mode.add_argument(
@@ -239,7 +239,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=4,
         metavar="N",
-        help="retries to read a file whose file system does not answer, after 1, 4, 16, 64, ... seconds",
+        help="retries to read a file whose file system does not answer, and to open a camera or network stream that "
+        "went away, after 1, 4, 16, then 64 seconds each",
     )
     group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
     group.add_argument(

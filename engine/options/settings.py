@@ -79,10 +79,14 @@ class TrainSettings:
 class StreamSettings:
     """The source, speed and outputs of a stream.
 
-    ``int8`` names the source of calibration frames; ``outputs`` are the values of the outputs' own options, by name.
+    With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, with
+    ``retries`` attempts. ``int8`` names the source of calibration frames; ``outputs`` are the values of the outputs'
+    own options, by name.
     """
 
     source: str | None
+    live: bool | None
+    retries: int
     every: int
     detect_cuts: bool
     consistency: bool
@@ -217,6 +221,8 @@ def settings_of(
         ),
         stream=StreamSettings(
             source=options.stream,
+            live=options.live,
+            retries=options.retries,
             every=options.every,
             detect_cuts=not options.no_cut_detection,
             consistency=options.consistency,

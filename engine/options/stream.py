@@ -8,12 +8,18 @@ from engine.streaming.output import output_options, registered_outputs
 from utils.errors import OptionError
 
 BENCHMARKS = ("attention", "stream")
-STREAM_DEFAULTS = {"every": 1, "no_cut_detection": False, "overwrite": False}
+STREAM_DEFAULTS = {"live": None, "every": 1, "no_cut_detection": False, "overwrite": False}
 
 
 def add_stream_group(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``--stream`` and of its outputs to a parser."""
     group = parser.add_argument_group("stream")
+    group.add_argument(
+        "--live",
+        action=argparse.BooleanOptionalAction,
+        help="take the newest frame and drop older ones, so that labels do not fall behind; a recording is played at "
+        "its pace; --no-: label every frame (default: on for cameras and network streams)",
+    )
     group.add_argument("--every", type=int, default=1, metavar="K", help="memorize every Kth frame")
     group.add_argument("--no-cut-detection", action="store_true", help="do not clear the memory at detected scene cuts")
     add_to(group, output_options())

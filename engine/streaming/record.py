@@ -19,12 +19,22 @@ ALONE_IS = (
 )
 
 
+LATENCY_IS = (
+    f"of the last {REMEMBERED} frames, from capture to label: for a camera from the moment at which it gave the frame, "
+    "for a network stream from its arrival at this machine; max: of all frames"
+)
+
+
 class Sample(NamedTuple):
-    """Memory and time at one frame; the memory is ``None`` where the system does not report it."""
+    """Memory and times at one frame; the memory is ``None`` where the system does not report it.
+
+    The latency, from capture to label, is ``None`` where the frames are those of a recording.
+    """
 
     frame: int
     resident_mebibytes: float | None
     network_milliseconds: float
+    latency_milliseconds: float | None
 
 
 class StreamRecord:
@@ -38,16 +48,22 @@ class StreamRecord:
         self.stopped_by: str | None = None
         self.network_ms: deque[float] = deque(maxlen=REMEMBERED)
         self.network_alone_ms: list[float] = []
+        self.latency_ms: deque[float] = deque(maxlen=REMEMBERED)
+        self._highest_latency_ms = 0.0
         self._pixels = np.zeros(classes.num_outputs, np.int64)
         self._sample_every = 1
         self._settled_at = self._last_at = 0.0
 
-    def add(self, labels: np.ndarray, network_ms: float) -> None:
-        """Adds a frame: class indices ``H W`` at the working size, and the network's time in milliseconds."""
+    def add(self, labels: np.ndarray, network_ms: float, latency_ms: float | None = None) -> None:
+        """Adds a frame: class indices ``H W`` at the working size, the network's time and, of a live source, the
+        latency, both in milliseconds."""
         self.network_ms.append(network_ms)
+        if latency_ms is not None:
+            self.latency_ms.append(latency_ms)
+            self._highest_latency_ms = max(self._highest_latency_ms, latency_ms)
         self._pixels += np.bincount(labels.ravel(), minlength=len(self._pixels))
         if self.frames % self._sample_every == 0:
-            self._sample(network_ms)
+            self._sample(network_ms, latency_ms)
         self._last_at = time.perf_counter()
         if self.frames == SETTLED_AFTER:
             self._settled_at = self._last_at
@@ -82,8 +98,18 @@ class StreamRecord:
             name: round(int(n) / total, 6) for name, n in zip(self.classes.output_names, self._pixels, strict=True) if n
         }
 
-    def _sample(self, network_ms: float) -> None:
-        resident = resident_mebibytes()
-        self.samples.append(Sample(self.frames, None if resident is None else round(resident, 1), round(network_ms, 3)))
+    def latency(self) -> dict:
+        """Median, 95th percentile and highest latency from capture to label, in milliseconds."""
+        median, p95 = np.percentile(self.latency_ms, (50, 95)) if self.latency_ms else (0.0, 0.0)
+        found = {"median": median, "p95": p95, "max": self._highest_latency_ms}
+        return {
+            "latency_milliseconds": {name: round(float(value), 3) for name, value in found.items()},
+            "latency_is": LATENCY_IS,
+        }
+
+    def _sample(self, network_ms: float, latency_ms: float | None) -> None:
+        resident, latency = resident_mebibytes(), None if latency_ms is None else round(latency_ms, 3)
+        shown = None if resident is None else round(resident, 1)
+        self.samples.append(Sample(self.frames, shown, round(network_ms, 3), latency))
         if len(self.samples) == MOST_SAMPLES:
             self.samples, self._sample_every = self.samples[::2], 2 * self._sample_every

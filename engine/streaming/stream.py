@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +26,8 @@ from engine.streaming.output import LabeledFrame, Output
 from engine.streaming.previous import PLOT, SUMMARY
 from engine.streaming.record import Sample, StreamRecord
 from engine.streaming.sources import FrameSource, SourceFrame
-from engine.streaming.threads import REMEMBERED, Background, Prefetched
+from engine.streaming.sources.live import LiveSource, ReceivedSource
+from engine.streaming.threads import REMEMBERED, Background, OnDemand, Prefetched
 from models.inference.segmenter import Prediction, VideoSegmenter
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError, StoppedError
@@ -87,7 +88,10 @@ class Stream:
         self._signals = NotedSignals()
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
-        self._reader = Prefetched(source, self._prepared)
+        self._reader: Prefetched[SourceFrame, Prepared] | OnDemand[Any, Prepared]
+        self._reader = (
+            source.reader(self._prepared) if isinstance(source, LiveSource) else Prefetched(source, self._prepared)
+        )
         self._started = 0  # frames that the network was given
         self._writers: list[OutputThread] = []
         self._labeler: Background[Underway] | None = None
@@ -100,16 +104,19 @@ class Stream:
         truncated or an output fails. The files of the frames until then are complete.
         """
         self._writers = [OutputThread(output) for output in self.outputs]
-        self._labeler = Background(self._pass_on, "passing on", depth=1)
+        if not isinstance(self.source, LiveSource):  # of which no frame is to wait for the labels of others
+            self._labeler = Background(self._pass_on, "passing on", depth=1)
         if self.consistency is not None:
             self._comparer = Background(partial(_compare, self.consistency), "consistency")
         start = time.perf_counter()
         with self._signals:
             last, failure = None, None
             try:
-                last = self._label_frames(self._labeler)
+                last = self._label_frames()
             except BaseException as error:  # raised below, when the outputs are complete
                 failure = error
+            if isinstance(self.source, ReceivedSource):
+                self.source.close()
             self._reader.stop()
             self.problems = self._complete_outputs()
             self.record.seconds = time.perf_counter() - start
@@ -136,18 +143,23 @@ class Stream:
             "milliseconds": {name: round(statistics.median(each), 3) for name, each in stages.items() if each},
             "milliseconds_of": f"medians of each stage's last {REMEMBERED} frames; stages run side by side",
             "scene_cuts": record.cuts,
+            "live": self._live_report(),
             "class_shares": record.class_shares(),
             "consistency": None if self.consistency is None else self.consistency.report(),
             "samples": {name: [getattr(each, name) for each in record.samples] for name in Sample._fields},
         }
 
-    def _label_frames(self, labeler: Background[Underway]) -> Prepared | None:
+    def _label_frames(self) -> Prepared | None:
         """Labels frame after frame; returns the last one."""
         prepared = None
         self._reader.while_waiting = self._signals.raise_noted
         with tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
             for prepared in self._reader:
-                labeler.put(self._underway(prepared), self._gives_up)
+                underway = self._underway(prepared)
+                if self._labeler is None:
+                    self._pass_on(underway)
+                else:
+                    self._labeler.put(underway, self._gives_up)
                 progress.update()
                 self._signals.raise_noted()
         return prepared
@@ -168,6 +180,12 @@ class Stream:
         """Whether what hangs is no longer waited for."""
         return self._signals.insists
 
+    def _live_report(self) -> dict | None:
+        """What became of the frames that a camera or a network stream sent; ``None`` for other sources."""
+        if not isinstance(self.source, ReceivedSource):
+            return None
+        return self.source.reception.report(self.record.frames) | self.record.latency()
+
     def _prepared(self, frame: SourceFrame) -> Prepared:
         size = frame.image.shape[:2]
         self._size = self._size or size
@@ -176,14 +194,15 @@ class Stream:
                 f"{frame.name} is {format_size(size[::-1])} and the frames before it {format_size(self._size[::-1])} "
                 "(width x height): all must have one size; those before it are kept"
             )
-        begins_scene = self._cuts is not None and self._cuts.begins_scene(frame.image)
-        return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene)
+        is_cut = self._cuts is not None and self._cuts.begins_scene(frame.image)
+        return Prepared(frame, self.segmenter.prepare(frame.image), is_cut or frame.after_gap)
 
     def _underway(self, prepared: Prepared) -> Underway:
         """Starts the network on the next frame, and the copies of its labels; waits for nothing on a GPU."""
         if prepared.begins_scene:
             self.segmenter.reset()
-            self.record.cuts.append(self._started)
+            if not prepared.source.after_gap:
+                self.record.cuts.append(self._started)
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
         if self._comparer is not None:
@@ -208,10 +227,12 @@ class Stream:
 
     def _pass_on(self, frame: Underway) -> None:
         """Waits for the labels of a frame, records them and passes them to the outputs; in a thread of its own."""
-        self.record.add(frame.labels(), frame.start.milliseconds_until(frame.end))
+        labels, labels_at_size = frame.labels(), frame.labels_at_size()
+        name, image, seconds, captured, _ = frame.source
+        latency = None if captured is None else 1000 * (time.monotonic() - captured)
+        self.record.add(labels, frame.start.milliseconds_until(frame.end), latency)
         probabilities = None if frame.probabilities is None else frame.probabilities()
-        name, image, seconds = frame.source
-        labeled = LabeledFrame(name, image, frame.labels_at_size(), seconds, probabilities)
+        labeled = LabeledFrame(name, image, labels_at_size, seconds, probabilities)
         self._before_writing(name)
         for writer in self._writers:
             writer.put(labeled, self._gives_up)
@@ -323,6 +344,8 @@ def stream_text(summary: dict) -> str:
             f"once settled {pace['frames_per_second']} frames a second, {percent(pace['share_of_network_alone'])} % of "
             f"the network alone ({pace['network_alone']})"
         )
+    if summary["live"]:
+        lines.append(live_text(summary["live"]))
     if summary["scene_cuts"]:
         cuts = summary["scene_cuts"]
         shown = ", ".join(str(cut) for cut in cuts[:SHOWN_CUTS]) + (" ..." if len(cuts) > SHOWN_CUTS else "")
@@ -330,3 +353,13 @@ def stream_text(summary: dict) -> str:
     if summary["consistency"]:
         lines.append(consistency_text(summary["consistency"]))
     return "\n".join(lines)
+
+
+def live_text(live: dict) -> str:
+    """What became of the frames of a camera or a network stream, as a line."""
+    latency, times = live["latency_milliseconds"], len(live["reconnections"])
+    return (
+        f"{live['received']} frames came: {live['labeled']} labeled, {live['dropped']} dropped, {live['damaged']} "
+        f"damaged; from capture to label {latency['median']:.0f} ms, of 95 % at most {latency['p95']:.0f} ms"
+        + (f"; reconnected {times} times" if times else "")
+    )

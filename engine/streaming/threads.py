@@ -87,6 +87,69 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
             _put(self._queue, _END, self._stopped.is_set)
 
 
+class Newest(Generic[Item]):
+    """Holds the newest item that a thread puts for another one, which takes each once at most; older ones are lost."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._item: Item | None = None
+        self._not_before = 0.0
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def put(self, item: Item, wait_for_newer: float = 0.0) -> None:
+        """Replaces the item; with ``wait_for_newer`` it is taken only if no other is put within so many seconds."""
+        with self._changed:
+            self._item, self._not_before = item, time.monotonic() + wait_for_newer
+            self._changed.notify()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Says that no item follows; ``error`` is raised in the other thread once it has taken the last one."""
+        with self._changed:
+            self._ended, self._error, self._not_before = True, error, 0.0
+            self._changed.notify()
+
+    def take(self, seconds: float) -> Item | _End | None:
+        """Returns the item, or ``None`` where there is none within so many seconds, or ``_END`` after the last."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._item is not None and now >= self._not_before:
+                    item, self._item = self._item, None
+                    return item
+                if self._ended and self._error is not None:
+                    raise self._error
+                if self._ended or now >= deadline:
+                    return _END if self._ended else None
+                self._changed.wait((deadline if self._item is None else min(deadline, self._not_before)) - now)
+
+
+class OnDemand(Iterable[Made], Generic[Item, Made]):
+    """Iterates over ``make(item)`` for the newest item, computed when it is asked for: nothing waits in a queue.
+
+    ``milliseconds`` are the latest durations of ``make``; ``while_waiting`` is as in ``Prefetched``.
+    """
+
+    def __init__(self, newest: Newest[Item], make: Callable[[Item], Made]):
+        self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
+        self.while_waiting: Callable[[], None] = lambda: None
+        self._newest, self._make = newest, make
+
+    def __iter__(self) -> Iterator[Made]:
+        while not isinstance(item := self._newest.take(POLL_SECONDS), _End):
+            if item is None:
+                self.while_waiting()
+                continue
+            start = time.perf_counter()
+            made = self._make(item)
+            self.milliseconds.append(1000 * (time.perf_counter() - start))
+            yield made
+
+    def stop(self) -> None:
+        """Does nothing: the thread that puts the items is not this one's."""
+
+
 def interruptible(work: Callable[[], Made], seconds: float = math.inf) -> Made:
     """Returns ``work()``, computed in a thread of its own: Ctrl-C and SIGTERM act while ``work`` waits for a device.
 

@@ -9,11 +9,17 @@ DEFAULT_FPS = 17.0  # for sources that do not say theirs, such as image files: t
 
 
 class SourceFrame(NamedTuple):
-    """A frame, RGB uint8 ``H W 3``, with a name that is unique in its source, and its presentation time."""
+    """A frame, RGB uint8 ``H W 3``, with a name that is unique in its source, and its presentation time.
+
+    ``captured`` is when it was captured, or arrived here, by ``time.monotonic``; ``None`` for frames of a recording.
+    ``after_gap`` is set where the source had gone away before it.
+    """
 
     name: str
     image: np.ndarray
     seconds: float
+    captured: float | None = None
+    after_gap: bool = False
 
 
 class FrameSource(Protocol):

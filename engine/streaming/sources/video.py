@@ -32,8 +32,8 @@ class VideoFile:
                 self.codec = stream.codec_context.name
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
-                f"{option} {path}: cannot be read as a video ({_reason(error)}): expected one such as MP4 or AVI, or a "
-                "folder of frames"
+                f"{option} {path}: cannot be read as a video ({reason_of(error)}): expected one such as MP4 or AVI, or "
+                "a folder of frames"
             ) from error
         self.description = f"video {path} ({self.codec}, {self.fps:g} frames/s)"
 
@@ -51,7 +51,7 @@ class VideoFile:
                         yield self._source_frame(frame, decoded)
                         decoded += 1
         except av.error.FFmpegError as error:
-            problem = _reason(error)
+            problem = reason_of(error)
         if decoded == 0:
             raise DataError(f"{self.option} {self.path}: no frame can be decoded ({problem or 'it is empty'})")
         if not problem and self._ends_early(decoded, reached):
@@ -81,6 +81,13 @@ class VideoFile:
         return reached + one_frame < self._seconds - min(MISSING_SHARE * self._seconds, MISSING_SECONDS)
 
 
+def upright_image(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as RGB uint8 ``H W 3``, turned as it is to be shown."""
+    image = frame.to_ndarray(format="rgb24")
+    quarters = round(frame.rotation / 90)  # counterclockwise, as phones store upright videos
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+
+
 def _frames_by_duration(container: av.container.InputContainer, fps: float) -> int | None:
     return round(container.duration / av.time_base * fps) if container.duration else None
 
@@ -90,5 +97,6 @@ def _end_of(packet: av.Packet) -> float:
     return 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What FFmpeg says of an error, without the name of the file."""
     return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()

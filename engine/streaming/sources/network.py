@@ -1,0 +1,102 @@
+"""A stream from the network, by RTSP, HTTP, UDP or TCP, decoded by PyAV."""
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import av
+
+from engine.streaming.sources.feed import Arrival, paced
+from engine.streaming.sources.protocols import MAY_USE, OPTIONS, protocol_of
+from engine.streaming.sources.source import DEFAULT_FPS
+from engine.streaming.sources.video import reason_of, upright_image
+from utils.addresses import without_secrets
+from utils.errors import DataError
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 10.0
+NO_ANSWER = f"nothing came for {READ_SECONDS:g} s"
+WITH_HIDDEN_FRAMES = ("vp8",)  # whose packets are not all shown: frames that are missing cannot be counted
+
+
+class NetworkFeed:
+    """A connection to a network stream. Raises ``DataError`` where there is none, or it holds no video.
+
+    A stream that tells its length is a recording.
+    """
+
+    def __init__(self, address: str, option: str = "--stream"):
+        protocol, shown = protocol_of(address), without_secrets(address)
+        options = OPTIONS.get(protocol, {}) | {"protocol_whitelist": MAY_USE[protocol]}
+        problem = f"{option} {shown}: cannot be opened"
+        try:
+            self._container = av.open(
+                address, timeout=(CONNECT_SECONDS, READ_SECONDS), options=options, metadata_errors="replace"
+            )
+        except (av.error.FFmpegError, OSError) as error:
+            raise DataError(
+                f"{problem} ({_reason(error)}): expected a stream that is being sent, such as rtsp://HOST/PATH; where "
+                "it needs a password, rtsp://USER:PASSWORD@HOST/PATH"
+            ) from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise DataError(f"{problem}: it holds no video, expected one such as H.264 or MJPEG")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "SLICE"  # threads that decode a frame each would hold back some frames
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.fps = float(rate) if rate else DEFAULT_FPS
+        seconds = (self._container.duration or 0) / av.time_base
+        self._is_playlist = bool({"hls", "dash"} & set(self._container.format.name.split(",")))
+        has_length = seconds > 0 or (self._container.size > 0 and not self._is_playlist)
+        self.ends = protocol in ("http", "https") and has_length
+        self.count = round(seconds * self.fps) if self.ends and seconds > 0 else None
+        self.damaged, self.names = 0, [f"{protocol}_000000"]
+        self.description = f"stream {shown} ({self._stream.codec_context.name}, {self.fps:g} frames/s)"
+
+    def arrivals(self, stopped: threading.Event) -> Iterator[Arrival]:
+        return paced(self._arrivals(stopped), stopped) if self._is_playlist else self._arrivals(stopped)
+
+    def _arrivals(self, stopped: threading.Event) -> Iterator[Arrival]:
+        has_stamps = av.format.Flags.no_timestamps not in av.format.Flags(self._container.format.flags)
+        packets = good = 0
+        try:
+            for packet, at in self._packets(stopped):
+                packets += packet is not None
+                for frame in self._decoded(packet):
+                    good += 1
+                    if not stopped.is_set():
+                        yield Arrival(partial(upright_image, frame), frame.time if has_stamps else None, at)
+        finally:
+            if self._stream.codec_context.name not in WITH_HIDDEN_FRAMES:
+                self.damaged = packets - good
+            self._container.close()
+
+    def _packets(self, stopped: threading.Event) -> Iterator[tuple[av.Packet | None, float]]:
+        """Packets of the video with the moments of their arrival; last of all ``None``, which empties the decoder."""
+        last, lost = time.monotonic(), ""
+        try:
+            for packet in self._container.demux():
+                at = time.monotonic()
+                if packet.stream is self._stream and packet.size:
+                    last = at
+                    yield packet, at
+                elif at - last > READ_SECONDS:
+                    lost = NO_ANSWER
+                if lost or stopped.is_set():
+                    break
+        except av.error.FFmpegError as error:
+            lost = _reason(error)
+        yield None, time.monotonic()
+        if lost:
+            raise ConnectionError(lost)
+
+    def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """Whole frames; what cannot be decoded, as until the first key frame, is left out."""
+        try:
+            return [frame for frame in self._stream.codec_context.decode(packet) if not frame.is_corrupt]
+        except av.error.FFmpegError:
+            return []
+
+
+def _reason(error: Exception) -> str:
+    return NO_ANSWER if isinstance(error, av.error.ExitError) else reason_of(error)
