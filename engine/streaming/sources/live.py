@@ -1,6 +1,7 @@
 """Sources that send frames at their own pace: the newest frame is taken, or every one."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ Made = TypeVar("Made")
 
 # A frame that comes fast after another one has waited on its way: a newer one is waited for, but no longer than this.
 QUEUED_SECONDS = 0.3
+STALE_SECONDS = 1.0  # a frame that was held back for longer, as the last one of a sender that fell silent, is dropped
 
 
 class ReceivedSource:
@@ -57,8 +59,12 @@ class LiveSource(ReceivedSource):
         return OnDemand(self._newest, lambda received: make(self._frame(received)))
 
     def _receive(self) -> None:
+        has_put = False
         try:
             for received in self.reception:
+                if has_put and time.monotonic() - received.arrival.at > STALE_SECONDS:
+                    continue
+                has_put = True
                 self._newest.put(received, 0.0 if self.reception.clock.is_settled else QUEUED_SECONDS)
         except BaseException as error:  # raised where frames are taken
             self._newest.end(error)

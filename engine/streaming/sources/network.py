@@ -1,5 +1,6 @@
 """A stream from the network, by RTSP, HTTP, UDP or TCP, decoded by PyAV."""
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class NetworkFeed:
         self._is_playlist = bool({"hls", "dash"} & set(self._container.format.name.split(",")))
         has_length = seconds > 0 or (self._container.size > 0 and not self._is_playlist)
         self.ends = protocol in ("http", "https") and has_length
+        self._has_unknown_length = protocol in ("http", "https") and not has_length
         self.count = round(seconds * self.fps) if self.ends and seconds > 0 else None
         self.damaged, self.names = 0, [f"{protocol}_000000"]
         self.description = f"stream {shown} ({self._stream.codec_context.name}, {self.fps:g} frames/s)"
@@ -85,8 +87,10 @@ class NetworkFeed:
                 if lost or stopped.is_set():
                     break
         except av.error.FFmpegError as error:
-            lost = _reason(error)
-        yield None, time.monotonic()
+            # Without a length in HTTP, FFmpeg cannot tell whether the sender ended, and takes it for an error.
+            ended = self._has_unknown_length and error.errno == errno.EIO
+            lost = "" if ended else _reason(error)
+        yield None, last  # the frames that were held back, for want of a next one
         if lost:
             raise ConnectionError(lost)
 

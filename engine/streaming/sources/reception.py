@@ -102,7 +102,7 @@ class Reception:
         if self.stopped.is_set() or (not lost and (ended or not self._retries)):
             return None
         self._reason = lost or "its sender ended"
-        if not ended:
+        if not ended and self._failures < self._retries:
             log.warning("%s is away (%s): waiting for it", self.feed.description, self._reason)
         while self._failures < self._retries and not ended:
             self._failures += 1

@@ -374,9 +374,9 @@ def test_cameras_are_released_and_said_when_they_end(monkeypatch, stream, tmp_pa
             Camera.released = True
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    status, summary = stream(0)
+    status, summary = stream(0, "--no-live", "--retries", "0")
     assert (status, summary["frames"]) == (1, 3)
-    assert "camera 0 gave no frame after 3; those are kept" in capsys.readouterr().err
+    assert "camera 0 went away after 3 frames (it gave no frame); these are kept" in capsys.readouterr().err
     assert Camera.released
 
 
