@@ -58,7 +58,9 @@ def weights_table(classes: ClassSet, counts: Sequence[int]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
     parser = module_parser("datasets.class_weights", __doc__)
-    parser.add_argument("--dataset", default=dataset_names()[0], choices=dataset_names(), help="default: %(default)s")
+    parser.add_argument(
+        "--dataset", default=dataset_names()[0], metavar="NAME", help="a name or FILE.yaml (default: %(default)s)"
+    )
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: as of main.py)")
     parser.add_argument("--split", default="train", help="whose labels to count (default: train)")
     parser.add_argument(

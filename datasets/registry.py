@@ -1,6 +1,6 @@
 """The data sets that ``--dataset`` names: the classes, defaults and clips of each.
 
-They are the files in ``datasets/sets/``, and those that a ``--plugin`` registers.
+They are the files in ``datasets/sets/``, those that a ``--plugin`` registers, and YAML files of a user's.
 Reading the entries needs no torch: the command line is checked before torch is imported.
 """
 
@@ -14,6 +14,7 @@ from datasets.clips import Clip, Video, clips_of_videos
 from utils.class_set import ClassSet, LabelCoding
 from utils.errors import DataError, OptionError
 from utils.modules import check_declared, import_all, load_file
+from utils.yaml_files import is_yaml
 
 SHIPPED = "datasets.sets"
 DEFAULT = "Cityscapes"
@@ -111,7 +112,14 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def dataset_named(name: str) -> VideoDatasetBase[Any]:
-    """The data set of that name. Raises ``OptionError`` where there is none."""
+    """The data set of that name, or the one that a YAML file of that name describes.
+
+    Raises ``OptionError`` where there is none, and ``DataError`` for what is wrong with the file.
+    """
+    if is_yaml(name):
+        from datasets.yaml_dataset import YamlDataset  # only here, as it is built on this module
+
+        return YamlDataset(name)
     if name not in dataset_names():
         raise OptionError(f"--dataset {name} is not known: expected one of {', '.join(dataset_names())}")
     return _ENTRIES[name]

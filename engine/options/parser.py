@@ -20,6 +20,7 @@ from utils.addresses import without_secrets
 from utils.command import OneLineParser
 from utils.errors import OptionError, UserError
 from utils.sizes import parse_size
+from utils.yaml_files import is_yaml
 
 PROGRAM = "main.py"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -211,9 +212,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dataset",
         default=dataset_names()[0],
-        choices=dataset_names(),
+        type=_dataset,
         metavar="NAME",
-        help="; ".join(f"{name}: {dataset_named(name).summary}" for name in dataset_names()),
+        help="; ".join(f"{name}: {dataset_named(name).summary}" for name in dataset_names())
+        + "; FILE.yaml: your own, described in that file (docs/data.md)",
     )
     group.add_argument(
         "--data-root",
@@ -396,6 +398,13 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
 
 def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
     group.add_argument(name, action=argparse.BooleanOptionalAction, default=True, help=f"{text} (default: on)")
+
+
+def _dataset(text: str) -> str:
+    if text in dataset_names() or is_yaml(text):
+        return text
+    names = ", ".join(dataset_names())
+    raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {names}, or name a YAML file: farm.yaml)")
 
 
 def _size(text: str) -> tuple[int, int]:
