@@ -1,7 +1,7 @@
 """Sends numbered frames on loopback, as cameras and recorders do: ``python -m tests.engine.sender KIND PORT ...``.
 
-The two halves of a frame are of grays that tell its number in its connection. How many frames were sent is printed after
-each of them. Kinds: ``http`` and ``tcp`` wait for readers, one after the other; ``udp`` sends to a port.
+The two halves of a frame are of grays that tell its number in its connection. How many frames were sent is printed
+after each of them. Kinds: ``http`` and ``tcp`` wait for readers, one after the other; ``udp`` sends to a port.
 """
 
 import socket
