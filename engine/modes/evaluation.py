@@ -13,11 +13,12 @@ from engine.evaluation.consistency import consistency_text, measure_consistency
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.network import with_network
 from engine.options.settings import Settings
+from engine.reports.baseline import LABELED_PIXELS, check_comparable, labeled_pixels, on_same_labels, read_report
 from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.memory_view import memory_view
 from engine.reports.page import InspectedClip, ReportPage
 from engine.reports.picks import BestAndWorst
-from engine.reports.scores import iou_table, read_report, scores
+from engine.reports.scores import iou_table, scores
 from engine.run_folder import RunFolder
 from engine.streaming.setup import segmenter_of
 from engine.training.setup import loss_function
@@ -38,6 +39,8 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     settings, model = with_network(settings, device)
     folder = folder.renamed(settings.shallow)
     clips, classes = clips_of(settings.data, model.config, "val"), settings.network.classes
+    if baseline is not None:
+        check_comparable(baseline, clips.clips, classes, settings.data)
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
     if distributed.is_first():
@@ -53,7 +56,10 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     evaluated = segmenter.model if segmenter is not None and int8 else model
     result = evaluate(evaluated, loader, loss, device, writer, wanted.original_size, on_batch)
     picks.gather()
+    pixels = labeled_pixels(result.confusion, classes)
+    baseline = on_same_labels(baseline, pixels)
     if dashboard is not None:
+        dashboard.baseline = baseline
         dashboard.evaluation(result)
 
     if not distributed.is_first():
@@ -63,34 +69,37 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         "clips": result.clips,
         "frames_per_clip": settings.data.window,
         "work_size": list(settings.data.work_size),
+        "control": settings.data.control,
         "device": str(device),
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "network_seconds_per_frame": result.network_seconds_per_frame(),
         "waiting_seconds_per_clip": result.waiting_seconds * distributed.world_size() / result.clips,
     }
+    lines = []
     if wanted.iou:
         report |= scores(names, result.confusion, result.metric_counts)
-        report["clip_mean_iou"] = picks.scores
-        print(iou_table(names, result.confusion, baseline, colored, result.metric_counts))
+        report |= {"clip_mean_iou": picks.scores, LABELED_PIXELS: pixels}
+        lines.append(iou_table(names, result.confusion, baseline, colored, result.metric_counts))
     if wanted.original_size:
         report["original_size"] = scores(names, result.original_confusion)
-        print("at the labels' own size:", iou_table(names, result.original_confusion, colored=colored), sep="\n")
+        lines += ["at the labels' own size:", iou_table(names, result.original_confusion, colored=colored)]
     if wanted.consistency:
         assert segmenter is not None
         report["consistency"] = measure_consistency(segmenter, clips.dataset, videos_of(settings.data, "val"))
-        print(consistency_text(report["consistency"]))
+        lines.append(consistency_text(report["consistency"]))
     if wanted.loss:
         report["loss"] = result.loss
-        print(f"loss {result.loss:.4f}")
+        lines.append(f"loss {result.loss:.4f}")
     folder.write_report(report)
     page = report_page(folder.name, report, baseline, picks, result, model, clips, device)
     write_text(folder.page_file, page.html())
-    print(
+    lines.append(
         f"{result.clips} clips; {report['network_seconds_per_frame']:.4f} s a frame in the network on {device} "
         f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
-    print(f"report: {folder.page_file} (figures: {folder.report_file.name})")
+    lines.append(f"report: {folder.page_file} (figures: {folder.report_file.name})")
+    print("\n".join(lines))  # after all files, as whoever reads it may stop at any line
     if dashboard is not None:
         if sys.stdin.isatty() and dashboard.client.connected:
             print("the memory inspector answers clicks until Ctrl-C ...", flush=True)

@@ -11,8 +11,9 @@ from engine.data import clips_of, loader_of
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.network import with_checkpoint, with_network
 from engine.options.settings import Settings
+from engine.reports.baseline import check_comparable, read_report
 from engine.reports.clip_writers import all_of, clip_writer
-from engine.reports.scores import percent, read_report
+from engine.reports.scores import percent
 from engine.run_folder import RunFolder
 from engine.training.checkpoint import read_checkpoint, resume, run_name
 from engine.training.loop import train as run_epochs
@@ -38,6 +39,8 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     settings, model = with_network(settings, device)
     data = settings.data
     train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
+    if baseline is not None:
+        check_comparable(baseline, val_clips.clips, settings.network.classes, data)
     if train.warm_start and checkpoint is None:
         warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)

@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.metric import Metric, registered_metrics, shown_metrics
-from utils.errors import OptionError
-from utils.json_text import from_json
+from engine.evaluation.metric import Metric, registered_metrics
 from utils.terminal import shaded
 
 MEAN_IOU = "mean_iou"
@@ -81,31 +78,6 @@ def confusion_shares(counts: np.ndarray) -> np.ndarray:
     kept = counts[:-1].astype(np.float64)
     totals = kept.sum(axis=1, keepdims=True)
     return np.divide(kept, totals, out=np.full_like(kept, np.nan), where=totals > 0)
-
-
-def read_report(folder: str | Path) -> dict:
-    """Metrics and IoU from the report of an earlier evaluation. Raises ``OptionError`` where it cannot be read."""
-    path = Path(folder) / "report.json"
-    try:
-        report = from_json(path.read_text(encoding="utf-8"))
-        values = {metric.name: _number(value, metric.name) for metric, value in shown_metrics(report)}
-        iou = {name: _number(value, f"iou of {name}") for name, value in dict(report["iou"]).items()}
-        return {**values, "iou": iou, MEAN_IOU: _number(report[MEAN_IOU], MEAN_IOU)}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-        raise OptionError(
-            f"--baseline-path {folder}: its report.json cannot be read ({reason}): expected the --savedir of an "
-            "evaluation"
-        ) from error
-
-
-def _number(value: object, name: str) -> float | None:
-    """A figure of a report, ``None`` where it is undefined. Raises ``ValueError`` for anything but a finite number."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, expected a number")
-    return float(value)
 
 
 def gain_of(value: float | None, before: float | None) -> float | None:
