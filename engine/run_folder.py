@@ -2,7 +2,7 @@
 
 import logging
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from utils import tensor_files
 from utils.addresses import without_secrets
 from utils.files import remove_parts, writable_folder, write_text
 from utils.json_text import to_json
-from utils.lock import LOCK_FILE, FolderLock
+from utils.lock import FolderLock
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,10 @@ class RunFolder:
         write_text(self.model_text_file, model_text)
 
     def set_earlier_training_aside(self) -> None:
-        """Moves the files of an earlier training into ``previous_N``, so that a new one never overwrites them."""
+        """Moves the files of an earlier training into ``previous_N``, so that a new one never overwrites them.
+
+        Only files of the names that a training writes are moved: all others are somebody else's.
+        """
         if not self.has_checkpoint():
             return
         # Above all that are there: a number of one that was removed does not come again.
@@ -107,11 +110,30 @@ class RunFolder:
         number = 1 + max((int(each) for each in taken if each.isascii() and each.isdecimal()), default=0)
         aside = self.path / f"previous_{number}"
         aside.mkdir()
-        # The checkpoint is moved last: the next call completes an interrupted move.
-        for file in sorted(self.path.iterdir(), key=lambda file: file == self.checkpoint_file):
-            if (file.is_file() and file.name != LOCK_FILE) or file == self.dashboard_folder:
-                shutil.move(file, aside / file.name)
+        for file in self._training_files():
+            target = aside / file.relative_to(self.path)
+            target.parent.mkdir(exist_ok=True)
+            file.rename(target)
         log.info("%s held another training: its files are now in %s", self.path, aside)
+
+    def _training_files(self) -> list[Path]:
+        """The files of a training that are there, its checkpoint last: so an interrupted move is made again."""
+        named = [
+            self.path / "args.txt",
+            self.path / MODEL_FILE.name,
+            self.model_text_file,
+            self.log_file,
+            self.best_file,
+        ]
+        named += [self.curves_file, self.iou_file, self.confusion_file, self.report_file, self.page_file]
+        named += [self.best_checkpoint_file, self.best_weights_file]
+        before, _, after = self._epoch_weights.partition("{epoch:03d}")
+        of_epochs = re.compile(re.escape(before) + r"\d{3,}" + re.escape(after))
+        named += [path for path in sorted(self.path.iterdir()) if of_epochs.fullmatch(path.name)]
+        if self.dashboard_folder.is_dir() and not self.dashboard_folder.is_symlink():
+            named += sorted(self.dashboard_folder.glob("*.json"))
+        named += reversed(self.checkpoint_files())
+        return [file for file in named if file.is_file() or file.is_symlink()]
 
     def write_log(self, rows: list[EpochRow]) -> None:
         """Writes ``automated_log.txt``."""
