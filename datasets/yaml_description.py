@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets.layout import IMAGE_ENDINGS, Layout
 from datasets.names import NamePattern
-from utils.class_set import IGNORED_COLOR, MOST_CLASSES, MOST_IDS, NO_CLASS, ClassSet, Color
+from utils.class_set import IGNORED_COLOR, MOST_CLASSES, MOST_IDS, NO_CLASS, ClassSet, Color, default_colors
 from utils.errors import ClassSetError, DataError
 from utils.yaml_files import check_keys, nearest, read_mapping
 
@@ -246,16 +246,3 @@ def _text(file: Path, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise DataError(f"{file}: {key} is {value!r}: expected a text such as a folder's name")
     return value.replace("\\", "/") if os.sep == "/" else value
-
-
-def default_colors(count: int) -> tuple[Color, ...]:
-    """Colors that differ, without black: those of PASCAL VOC, whose bits are those of the position."""
-    return tuple(_voc_color(position) for position in range(1, count + 1))
-
-
-def _voc_color(position: int) -> Color:
-    channels = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            channels[channel] |= (position >> (3 * bit + channel) & 1) << (7 - bit)
-    return channels[0], channels[1], channels[2]

@@ -166,6 +166,19 @@ class ClassSet:
             ) from error
 
 
+def default_colors(count: int) -> tuple[Color, ...]:
+    """Colors that differ, without black: those of PASCAL VOC, whose bits are those of the position."""
+    return tuple(_voc_color(position) for position in range(1, count + 1))
+
+
+def _voc_color(position: int) -> Color:
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (position >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
+
+
 def _listed(value: object) -> object:
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
 

@@ -122,10 +122,13 @@ def test_the_root_is_the_folder_that_is_named(toy, tmp_path, monkeypatch):
 
 def test_a_registered_data_set_is_found_by_its_name(registered):
     assert dataset_named("Toy") is registered
-    assert dataset_names() == ("Cityscapes", "Synthetic", "Toy")
+    assert dataset_names() == ("Cityscapes", "CamVid", "CamVid32", "Synthetic", "VSPW", "Toy")
     with pytest.raises(OptionError) as error:
         dataset_named("Toys")
-    assert str(error.value) == "--dataset Toys is not known: expected one of Cityscapes, Synthetic, Toy"
+    assert (
+        str(error.value)
+        == "--dataset Toys is not known: expected one of Cityscapes, CamVid, CamVid32, Synthetic, VSPW, Toy"
+    )
 
 
 def test_a_name_is_registered_once(registered):
