@@ -24,6 +24,7 @@ from engine.run_folder import RunFolder
 from utils import distributed
 from utils.allocator import keep_freed_memory
 from utils.command import log_to_stderr
+from utils.devices import usable_device
 from utils.errors import LostPeerError, OptionError, TrainingError, UserError
 from utils.ranks import is_rank
 
@@ -146,17 +147,8 @@ def pick_device(name: str) -> torch.device:
 
     Raises ``OptionError`` where the device is not available.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, is_available in available.items() if is_available)
-    elif not available[name]:
-        kinds = ", ".join(kind for kind, is_available in available.items() if is_available)
-        raise OptionError(
-            f"--device {name}: PyTorch {torch.__version__} finds none here: expected one of auto, {kinds}"
-        )
-    if not is_rank():
-        return torch.device(name)
-    return _device_of_rank(name)
+    device = usable_device(name, "--device")
+    return _device_of_rank(device.type) if is_rank() else device
 
 
 def _device_of_rank(kind: str) -> torch.device:

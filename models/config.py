@@ -1,11 +1,14 @@
 """The network's configuration. No torch here: the command line is checked before torch is imported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral
 
 from models.backbone import BackboneTraits, backbone_card, backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from utils.class_set import MOST_CLASSES
 from utils.errors import OptionError
+from utils.sizes import format_size
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class LMANetConfig:
     num_classes: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not self.fusion:
             object.__setattr__(self, "fusion", self.traits.default_fusion)
         _check_choice("--fusion-strategy", self.fusion, FUSION_WIDTH)
@@ -45,8 +49,10 @@ class LMANetConfig:
             raise OptionError(f"--stm-queue-size is {self.memory_size}: expected 1 frame or more, for example 3")
         if self.corr_size < 1 or self.corr_size % 2 == 0:
             raise OptionError(f"--corr-size is {self.corr_size}: expected an odd number of 1 or more, for example 21")
-        if self.num_classes < 2:
-            raise OptionError(f"num_classes is {self.num_classes}: expected 2 or more")
+        if not 2 <= self.num_classes <= MOST_CLASSES + 1:
+            raise OptionError(
+                f"num_classes is {self.num_classes}: expected 2 to {MOST_CLASSES + 1}, as labels are 8-bit"
+            )
         if self.fusion not in self.traits.fitting_fusions():
             fitting = ", ".join(self.traits.fitting_fusions())
             raise OptionError(
@@ -74,6 +80,26 @@ class LMANetConfig:
             )
         if self.baseline:
             self._check_baseline()
+
+    def _check_types(self) -> None:
+        for name, kind, kind_text in ((each.name, *_kind_of(each.name, each.default)) for each in fields(self)):
+            value = getattr(self, name)
+            if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))  # such as NumPy's
+            elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise OptionError(f"{name} is {value!r}: expected {kind_text}")
+
+    def check_work_size(self, size: tuple[int, int], name: str = "work_size") -> None:
+        """Raises ``OptionError`` naming the option for a height and width of frames that the backbone does not take."""
+        sides = tuple(size) if isinstance(size, tuple | list) else ()
+        if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
+            raise OptionError(f"{name} is {size!r}: expected a height and a width, for example (512, 1024)")
+        allowed = [self.traits.nearest_sides(side) for side in sides]
+        if any(side not in nearest for side, nearest in zip(sides, allowed, strict=True)):
+            lower, upper = (format_size(nearest[place] for nearest in allowed) for place in (0, -1))
+            raise OptionError(
+                f"{name} {format_size(sides)} does not fit --backbone {self.backbone}: try {lower} or {upper}"
+            )
 
     def _check_baseline(self) -> None:
         memory_choices = {
@@ -124,6 +150,12 @@ class LMANetConfig:
         if self.picks_by_chance:
             return None
         return list(range(window - 1, -1, -_stride_of(self.memory_strategy)))[::-1]
+
+
+def _kind_of(name: str, default: object) -> tuple[type, str]:
+    """The type of a field by its default, and its text; ``num_classes`` has none."""
+    kind = int if name == "num_classes" else type(default)
+    return kind, {int: "a whole number, for example 3", bool: "True or False", str: "a name"}[kind]
 
 
 def _stride_of(strategy: str) -> int:

@@ -14,6 +14,7 @@ from models.memory_read import MemoryRead
 from models.shallow_decoder import ShallowDecoder
 from models.weights.file_kinds import WeightsOrigin
 from utils.class_set import ClassSet
+from utils.errors import OptionError
 
 
 class LMANet(nn.Module):
@@ -24,7 +25,11 @@ class LMANet(nn.Module):
 
     def __init__(self, config: LMANetConfig, classes: ClassSet | None = None, work_size: tuple[int, int] | None = None):
         super().__init__()
+        if not isinstance(config, LMANetConfig):
+            raise OptionError(f"config is {config!r}: expected an LMANetConfig")
         self.config = config
+        if work_size is not None:
+            config.check_work_size(work_size)
         if classes is not None and classes.num_outputs != config.num_classes:
             raise ValueError(
                 f"{len(classes.names)} classes need {classes.num_outputs} logits, not {config.num_classes}"

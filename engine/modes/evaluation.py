@@ -23,7 +23,7 @@ from engine.run_folder import RunFolder
 from engine.streaming.setup import segmenter_of
 from engine.training.setup import loss_function
 from models.description import describe
-from models.inference.segmenter import has_untrained_memory
+from models.inference.segmenter import has_untrained_decoder, has_untrained_memory
 from models.lmanet import LMANet
 from utils import distributed
 from utils.files import write_text
@@ -43,6 +43,8 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         check_comparable(baseline, clips.clips, classes, settings.data)
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
+    if has_untrained_decoder(model):
+        log.warning("the weights hold no such decoder, which starts untrained: these figures are those of noise")
     if distributed.is_first():
         folder.describe_run(settings, describe(model))
     loader, _ = loader_of(settings.data, clips, device, trains=False)

@@ -5,7 +5,7 @@ import torch
 from engine.network import with_network
 from engine.options.settings import Settings
 from models.inference.onnx import export_step
-from models.inference.segmenter import refuse_untrained_memory
+from models.inference.segmenter import refuse_untrained
 from models.weights.export import export_weights
 from utils.errors import OptionError
 from utils.files import written_whole
@@ -25,7 +25,7 @@ def run_onnx_export(settings: Settings, path: str) -> None:
     Raises ``OptionError`` where the file cannot be written.
     """
     settings, model = with_network(settings, torch.device("cpu"))
-    refuse_untrained_memory(model)
+    refuse_untrained(model)
     content = export_step(model, settings.data.work_size)
     try:
         with written_whole(path) as file:

@@ -218,10 +218,7 @@ def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset:
             )
         sizes["--random-crop"] = CROP
     for option, size in sizes.items():
-        allowed = [config.traits.nearest_sides(side) for side in size]
-        if any(side not in sides for side, sides in zip(size, allowed, strict=True)):
-            nearest = f"{format_size(sides[0] for sides in allowed)} or {format_size(sides[-1] for sides in allowed)}"
-            raise OptionError(f"{option} {format_size(size)} does not fit --backbone {config.backbone}: try {nearest}")
+        config.check_work_size(size, option)
 
 
 def _check_paths(options: argparse.Namespace) -> None:

@@ -1,9 +1,11 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
 from models.normalize import network_input
 from models.weights.load import load_weights, read_weights
+from utils.devices import usable_device
 from utils.errors import OptionError, WeightsError
 from utils.resize import resize_frames, resize_labels
 from utils.transfer import fetched, pinned
@@ -78,8 +81,8 @@ class VideoSegmenter:
     on the CPU: about 16 frames like those to come, by which encoder and decoder are quantized (see ``int8.py``).
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 
-    Raises ``WeightsError`` for a file that does not fit, or that would leave the memory untrained, ``OptionError`` for
-    invalid settings.
+    Raises ``WeightsError`` for a file that does not fit, or that would leave the memory or the decoder untrained, and
+    ``OptionError`` for invalid settings.
     """
 
     def __init__(
@@ -96,14 +99,18 @@ class VideoSegmenter:
     ):
         if backbone is not None:
             network["backbone"] = backbone
+        if isinstance(weights, LMANet) and network:
+            given = ", ".join(f"{name}={value!r}" for name, value in network.items())
+            raise OptionError(f"{given}: the network that is given has fields of its own: leave it out")
         model = weights if isinstance(weights, LMANet) else loaded_network(weights, **network)
-        refuse_untrained_memory(model)
-        if every < 1:
-            raise OptionError(f"every is {every}: expected 1 frame or more, for example 1")
-        self.device, self.every = torch.device(device), every
+        refuse_untrained(model)
+        _check_every(every, model.config)
+        self.device, self.every = usable_device(device), every
         self.traits = model.config.traits
-        height, width = work_size or model.work_size or self.traits.work_size
-        self.work_size = height, width
+        wanted = model.work_size or self.traits.work_size if work_size is None else work_size
+        model.config.check_work_size(wanted)
+        height, width = wanted
+        self.work_size = int(height), int(width)
         self.classes = model.classes
         if int8_frames is not None and (compiled or amp or self.device.type != "cpu"):
             other = "compiled" if compiled else "amp" if amp else f"device {self.device}"
@@ -166,6 +173,14 @@ class VideoSegmenter:
         return nullcontext() if self.amp is None else torch.autocast(self.device.type, self.amp)
 
 
+def _check_every(every: int, config: LMANetConfig) -> None:
+    if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
+        raise OptionError(f"every is {every!r}: expected 1 or more")
+    if every > 1 and (config.memorize_first or config.baseline):
+        other = "memorize_first" if config.memorize_first else "baseline"
+        raise OptionError(f"every={every} does not go with {other}=True: leave one of them out")
+
+
 def _amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
     names = {"float16": torch.float16, "bfloat16": torch.bfloat16}
     if isinstance(amp, bool):
@@ -181,6 +196,8 @@ def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object
     ``network`` are fields of ``LMANetConfig``. Other fields are those of the file's options, else the defaults; the
     number of classes is that of the file's classifier. Raises ``WeightsError`` for fields that contradict the file.
     """
+    if not isinstance(weights, str | os.PathLike | Mapping):
+        raise WeightsError(f"weights is {weights!r}: expected a file, its state dict, or an LMANet")
     file = read_weights(weights)
     fields: dict[str, Any] = {"backbone": "erf", **network}
     options = file.options
@@ -208,8 +225,18 @@ def has_untrained_memory(model: LMANet) -> bool:
     return model.starts_fresh("memory_head.")
 
 
-def refuse_untrained_memory(model: LMANet) -> None:
-    """Raises ``WeightsError`` where the weights were a single-frame network's and the memory would be noise."""
+def has_untrained_decoder(model: LMANet) -> bool:
+    """Whether the weights were an encoder's alone, or those of the other sort of decoder."""
+    return model.starts_fresh("decoder.") or model.starts_fresh("memory_decoder.")
+
+
+def refuse_untrained(model: LMANet) -> None:
+    """Raises ``WeightsError`` where the decoder would be noise, or the memory, as with a single-frame network's."""
+    if model.origin is not None and has_untrained_decoder(model):
+        raise WeightsError(
+            f"the weights are those of {model.origin.kind.label} without this decoder, which would be untrained: give "
+            "those of a whole network, with shallow_decoder (--shallow-dec) as it was trained"
+        )
     if model.origin is not None and has_untrained_memory(model):
         raise WeightsError(
             f"the weights are those of {model.origin.kind.label}: the memory would be untrained; "

@@ -1,0 +1,132 @@
+"""Arguments of the Python API: checked as those of the command line are, in the same sentences."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine.options.parser import parse_options
+from models import LMANetConfig, VideoSegmenter, build_lmanet
+from models.weights.export import published_state_dict
+from utils.devices import usable_device
+from utils.errors import OptionError, WeightsError
+
+SMALL = {"memory_size": 1, "corr_size": 3, "num_classes": 3}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_lmanet(LMANetConfig(**SMALL))
+
+
+@pytest.fixture(scope="module")
+def single():
+    """The tensors of a single-frame ERFNet."""
+    return published_state_dict(build_lmanet(LMANetConfig(baseline=True, num_classes=3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"memory_size": "4"}, "memory_size is '4': expected a whole number"),
+        ({"corr_size": 5.0}, "corr_size is 5.0: expected a whole number"),
+        ({"corr_size": True}, "corr_size is True: expected a whole number"),
+        ({"num_classes": None}, "num_classes is None: expected a whole number"),
+        ({"num_classes": 1}, "num_classes is 1: expected 2 to 255"),
+        ({"num_classes": 256}, "num_classes is 256: expected 2 to 255"),
+        ({"baseline": 1}, "baseline is 1: expected True or False"),
+        ({"mask_border": "no"}, "mask_border is 'no': expected True or False"),
+        ({"backbone": 7}, "backbone is 7: expected a name"),
+        ({"fusion": None}, "fusion is None: expected a name"),
+        ({"corr_size": 4}, "--corr-size is 4: expected an odd number of 1 or more"),
+        ({"backbone": "erfnet"}, "--backbone erfnet is not known"),
+    ],
+)
+def test_a_configuration_says_what_is_wrong(fields, said):
+    with pytest.raises(OptionError, match=said):
+        LMANetConfig(**{**SMALL, **fields})
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = LMANetConfig(memory_size=np.int64(2), corr_size=np.uint8(3), num_classes=np.int32(3))
+    assert [type(each) for each in (config.memory_size, config.corr_size, config.num_classes)] == [int, int, int]
+
+
+@pytest.mark.parametrize("backbone, size", [("erf", (60, 128)), ("erf", (64, 130)), ("psp101", (64, 128))])
+def test_sizes_that_do_not_fit_are_refused_in_the_words_of_the_command_line(backbone, size, tmp_path, capsys):
+    config = LMANetConfig(backbone=backbone, num_classes=20)
+    with pytest.raises(OptionError) as here:
+        config.check_work_size(size)
+    words = f"--benchmark stream --backbone {backbone} --work-size {size[0]}x{size[1]} --savedir {tmp_path}"
+    with pytest.raises(SystemExit):
+        parse_options(words.split())
+    said = str(here.value).removeprefix("work_size ")
+    assert f"main.py: error: --work-size {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"work_size": (65, 128)}, "work_size 65x128 does not fit --backbone erf: try 64x128 or 72x128"),
+        ({"work_size": 512}, "work_size is 512: expected a height and a width"),
+        ({"work_size": (64.0, 128)}, r"work_size is \(64.0, 128\)"),
+        ({"work_size": (64, 0)}, r"work_size is \(64, 0\)"),
+        ({"work_size": ()}, r"work_size is \(\): expected a height and a width"),
+        ({"every": 0}, "every is 0: expected 1 or more"),
+        ({"every": 1.5}, "every is 1.5: expected 1 or more"),
+        ({"every": None}, "every is None: expected 1 or more"),
+        ({"device": "gpu"}, r"device gpu is not known: expected one of auto, .*cpu"),
+        ({"device": 1.5}, "device 1.5 is not known"),
+        ({"memory_size": 7, "backbone": "erf"}, "memory_size=7, backbone='erf': the network that is given has fields"),
+    ],
+)
+def test_a_segmenter_says_what_is_wrong(model, arguments, said):
+    with pytest.raises(OptionError, match=said):
+        VideoSegmenter(model, **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is one")
+def test_a_device_that_is_not_here_is_said(model):
+    for name in ("cuda", "cuda:1", torch.device("cuda")):
+        with pytest.raises(OptionError, match=r"device cuda\S*: PyTorch \S+ finds none here: expected one of auto, "):
+            VideoSegmenter(model, device=name)
+    assert usable_device("auto").type in ("cpu", "mps")
+
+
+@pytest.mark.parametrize("weights", [3, None, ["erfnet.pth"]])
+def test_weights_of_another_type_are_said(weights):
+    with pytest.raises(WeightsError, match=r"weights is .*: expected a file, its state dict, or an LMANet"):
+        VideoSegmenter(weights)
+
+
+@pytest.mark.parametrize("fields", [{"baseline": True}, {"memorize_first": True}])
+def test_every_is_for_a_memory(fields, single):
+    network = build_lmanet(LMANetConfig(**{**SMALL, **fields}))
+    with pytest.raises(OptionError, match=rf"every=2 does not go with {next(iter(fields))}=True"):
+        VideoSegmenter(network, work_size=(64, 128), every=2)
+
+
+@pytest.mark.parametrize(
+    ("kept", "fields"),
+    [
+        ("module.encoder.", {"baseline": True, "num_classes": 3}),  # an encoder alone
+        ("module.encoder.", {"num_classes": 3}),
+        ("module.", {"baseline": True, "shallow_decoder": True, "num_classes": 3}),  # the other decoder
+    ],
+)
+def test_an_untrained_decoder_is_refused(single, kept, fields):
+    tensors = {name: tensor for name, tensor in single.items() if name.startswith(kept)}
+    with pytest.raises(WeightsError, match=r"without this decoder, which would be untrained|tensors? missing"):
+        VideoSegmenter(tensors, **fields)
+
+
+def test_a_whole_single_frame_network_is_taken(single):
+    labels = VideoSegmenter(single, baseline=True, work_size=(64, 128)).push(np.zeros((64, 128, 3), np.uint8))
+    assert labels.shape == (64, 128)
+
+
+@pytest.mark.parametrize("config", [None, {"backbone": "erf"}])
+def test_a_network_is_made_of_a_configuration(config):
+    with pytest.raises(OptionError, match="expected an LMANetConfig"):
+        build_lmanet(config)
+    with pytest.raises(OptionError, match="work_size 63x128 does not fit"):
+        build_lmanet(LMANetConfig(**SMALL), work_size=(63, 128))
