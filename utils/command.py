@@ -1,6 +1,7 @@
 """Shared by all commands: a parser made of a module's docstring, and one-line errors with an exit status."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -86,6 +87,7 @@ def run_program(main: Callable[[], int]) -> NoReturn:
         print(last_line(error, os.path.basename(sys.argv[0])), file=sys.stderr)
         status = EXIT_INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the status is decided
+    gc.freeze()  # nothing is collected at exit, which would take a second with torch
     sys.exit(status)
 
 

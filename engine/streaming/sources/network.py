@@ -75,22 +75,25 @@ class NetworkFeed:
 
     def _packets(self, stopped: threading.Event) -> Iterator[tuple[av.Packet | None, float]]:
         """Packets of the video with the moments of their arrival; last of all ``None``, which empties the decoder."""
-        last, lost = time.monotonic(), ""
+        last, lost, demuxed = time.monotonic(), "", self._container.demux()
         try:
-            for packet in self._container.demux():
+            while not (lost or stopped.is_set()):
+                asked = time.monotonic()
+                packet = next(demuxed, None)
+                if packet is None:
+                    break
                 at = time.monotonic()
                 if packet.stream is self._stream and packet.size:
-                    last = at
-                    yield packet, at
+                    # After a time-out come those that were held back for want of a next one.
+                    last = asked if at - asked >= READ_SECONDS else at
+                    yield packet, last
                 elif at - last > READ_SECONDS:
                     lost = NO_ANSWER
-                if lost or stopped.is_set():
-                    break
         except av.error.FFmpegError as error:
             # Without a length in HTTP, FFmpeg cannot tell whether the sender ended, and takes it for an error.
             ended = self._has_unknown_length and error.errno == errno.EIO
             lost = "" if ended else _reason(error)
-        yield None, last  # the frames that were held back, for want of a next one
+        yield None, last
         if lost:
             raise ConnectionError(lost)
 

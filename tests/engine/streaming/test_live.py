@@ -54,8 +54,8 @@ class Streamed:
     def __init__(self, address: str, network_seconds: float, **options):
         torch.manual_seed(0)
         self.resets: list[int] = []
-        self.kept, self.source = Kept(), open_source(address, **options)
         segmenter = VideoSegmenter(build_lmanet(LMANetConfig(corr_size=3)).eval(), work_size=SIZE)
+        self.kept, self.source = Kept(), open_source(address, **options)
         step, reset = segmenter.step, segmenter.reset
         segmenter.step = lambda image: (time.sleep(network_seconds), step(image))[1]
         segmenter.reset = lambda: (self.resets.append(len(self.kept.frames)), reset())[1]
@@ -89,20 +89,20 @@ def assert_not_behind(summary: dict, network_milliseconds) -> None:
 @pytest.mark.parametrize("kind", ["http", pytest.param("tcp", marks=pytest.mark.slow)])
 def test_a_slow_network_takes_the_newest_frames_and_drops_the_others(kind):
     port = free_port()
-    sender = Sender(kind, port, rate=30, count=60)
+    sender = Sender(kind, port, rate=30, count=90)
     streamed = Streamed(f"{kind}://127.0.0.1:{port}/live", 0.2)
     summary = streamed.run()
-    assert sender.kill() == 60
+    assert sender.kill() == 90
     frames = streamed.kept.frames
-    assert_all_counted(summary["live"], 60, len(frames))
+    assert_all_counted(summary["live"], 90, len(frames))
     assert_not_behind(summary, streamed.stream.record.network_ms)
-    assert 4 < len(frames) <= 14
+    assert 3 <= len(frames) <= 17
     assert summary["complete"]
-    assert frames[-1].number == 59  # nothing follows it
+    assert frames[-1].number == 89  # nothing follows it
     for frame in frames:
         assert frame.name == f"{kind}_{frame.number:06d}"
         assert frame.seconds == pytest.approx(frame.number / 30, abs=1e-3)
-    assert "60 frames came: " in stream_text(summary | {"device": "cpu", "threads": 1})
+    assert "90 frames came: " in stream_text(summary | {"device": "cpu", "threads": 1})
 
 
 @pytest.mark.parametrize("restarts", [1, pytest.param(3, marks=pytest.mark.slow)])
