@@ -11,10 +11,13 @@ from datasets.clips import Video
 from datasets.controls import CONTROLS
 from datasets.registry import VideoDatasetBase, dataset_named
 from datasets.sampling import EpochSampler
+from datasets.streamed_clips import StreamedClips, streamed
 from datasets.transforms import Augmentation
+from engine.evaluation.dense import can_be_streamed
 from engine.loading import ClipLoader
 from engine.options.settings import DataSettings
 from models.config import LMANetConfig
+from models.lmanet import LMANet
 from utils import distributed
 from utils.files import writable_folder
 from utils.signals import leave_interrupts_to_parent, leave_signals_to_parent
@@ -74,6 +77,31 @@ def loader_of(
         generator=torch.Generator().manual_seed(data.seed),
     )
     return loader, sampler
+
+
+def evaluation_loader_of(
+    data: DataSettings, clips: ClipDataset, model: LMANet, split: str, device: torch.device
+) -> ClipLoader:
+    """A loader of this process's share of the clips of an evaluation; densely labeled videos are streamed."""
+    positions = model.config.frame_positions(data.window)
+    if data.control or positions is None or not can_be_streamed(model):
+        return loader_of(data, clips, device, trains=False)[0]
+    dataset, root = _opened(data)
+    memory_size = 0 if model.config.baseline else model.config.memory_size
+    stream = streamed(dataset.videos(root, split), clips.clips, data.window, positions, memory_size)
+    if stream is None:
+        return loader_of(data, clips, device, trains=False)[0]
+    whole = StreamedClips(clips, stream)
+    share = whole.share(distributed.rank(), distributed.world_size())
+    return ClipLoader(
+        whole,
+        batch_size=1,
+        sampler=[(0, position) for position in share],
+        num_workers=min(data.num_workers, len(share)),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_interrupts_to_parent,
+        generator=torch.Generator().manual_seed(data.seed),
+    )
 
 
 def _opened(data: DataSettings) -> tuple[VideoDatasetBase, Any]:

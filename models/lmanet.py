@@ -107,6 +107,11 @@ class LMANet(nn.Module):
         assert logits is not None
         return logits, memory
 
+    def memorize(self, frame: Tensor, memory: FrameMemory | None = None) -> FrameMemory | None:
+        """The memory with one more frame ``B 3 H W``, which is not decoded; otherwise as ``step``."""
+        _, _, memory = self._advance(frame, memory, decode=False, remember=True)
+        return memory
+
     def single_frame(self, frame: Tensor) -> Tensor:
         """Logits ``B K H W`` of frames ``B 3 H W`` by encoder and decoder alone: the single-frame network."""
         return self.decoder(self.encoder(frame), tuple(frame.shape[-2:]))

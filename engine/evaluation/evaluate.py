@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from datasets.streamed_clips import StreamedClips
 from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.dense import ClipStream, DenseFigures
 from engine.evaluation.metric import Metric, registered_metrics
 from engine.loading import ClipLoader, Timed, clip_indices
 from models.lmanet import LMANet
@@ -30,7 +32,7 @@ class Evaluation:
 
     ``network_seconds`` are per processed frame, one value for each batch of this process; ``waiting_seconds`` is the
     mean over the processes of the time spent waiting for data; ``metric_counts`` are the summed counts of metrics, by
-    name.
+    name. ``dense`` are figures over all labeled frames, where clips were streamed.
     """
 
     confusion: ConfusionMatrix
@@ -40,6 +42,7 @@ class Evaluation:
     clips: int = 0
     waiting_seconds: float = 0.0
     network_seconds: list[float] = field(default_factory=list)
+    dense: DenseFigures | None = None
 
     def network_seconds_per_frame(self) -> float:
         """Median over the clips, without the first one, a warm-up, where there are others; in seconds."""
@@ -71,7 +74,8 @@ def evaluate(
 ) -> Evaluation:
     """Predicts the last frame of every clip and counts its pixels; leaves the model in evaluation mode.
 
-    With ``original_labels`` predictions are also enlarged by nearest neighbor and counted at the labels' own size.
+    Streamed clips go through the network frame by frame, with the same figures. With ``original_labels`` predictions
+    are also enlarged by nearest neighbor and counted at the labels' own size.
     ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several processes
     each evaluates its share of the clips, and all return the counts, loss and number of clips of all processes;
     ``before_batch`` is called equally often in each, so that it may be a collective. Raises ``DataError`` where not
@@ -81,6 +85,9 @@ def evaluate(
     classes = loader.dataset.dataset.classes
     num_outputs = classes.num_outputs
     result = Evaluation(ConfusionMatrix(num_outputs, device), ConfusionMatrix(num_outputs, device))
+    clips, stream = loader.dataset, None
+    if isinstance(clips, StreamedClips):
+        stream, result.dense = ClipStream(model, clips), DenseFigures(classes)
     batches, total_loss = Timed(loader, device), 0.0
     calls = max(distributed.all_gather(len(loader)))
     quiet = None if distributed.is_first() else True
@@ -90,9 +97,16 @@ def evaluate(
         clip = network_input(sample.frames, model.config.traits, device)
         label = sample.label.to(device, non_blocking=True)
         start = synchronized_seconds(device)
-        logits = model(clip, selected=True)
+        numbers = clip_indices(sample).tolist()
+        logits = model(clip, selected=True) if stream is None else stream.logits(clip, *numbers)
         result.network_seconds.append((synchronized_seconds(device) - start) / (clip.shape[0] * clip.shape[1]))
         prediction = logits[:, -1].argmax(1).to(torch.uint8)
+        if isinstance(clips, StreamedClips) and result.dense is not None:
+            streamed = clips.stream[numbers[0]]
+            result.dense.update(streamed.video, streamed.follows, prediction[0], label[0])
+            if streamed.number is None:
+                continue
+            numbers = [streamed.number]
         total_loss += loss_function(logits, label).item() * len(label)
         result.clips += len(label)
         result.confusion.update(prediction, label)
@@ -100,7 +114,7 @@ def evaluate(
             original = sample.original_label.to(device, non_blocking=True)
             result.original_confusion.update(resize_labels(prediction, height_width(original.shape)), original)
         for number, frames, predicted, labeled in zip(
-            clip_indices(sample).tolist(), sample.frames, prediction.cpu(), sample.label, strict=True
+            numbers, sample.frames, prediction.cpu(), sample.label, strict=True
         ):
             result.count(predicted, labeled, classes)
             if on_clip is not None:
@@ -111,7 +125,9 @@ def evaluate(
         for _ in range(calls - len(loader)):
             before_batch()
     result.waiting_seconds = batches.waiting_seconds
-    _sum_over_processes(result, total_loss, len(loader.dataset))
+    _sum_over_processes(result, total_loss, clips.count if isinstance(clips, StreamedClips) else len(clips))
+    if result.dense is not None:
+        result.dense.gather()
     return result
 
 

@@ -25,7 +25,7 @@ RESERVED = frozenset(
     {
         *("clips", "frames_per_clip", "work_size", "device", "processes", "threads"),
         *("network_seconds_per_frame", "waiting_seconds_per_clip"),
-        *("iou", "clip_mean_iou", "original_size", "consistency", "loss"),
+        *("iou", "clip_mean_iou", "original_size", "consistency", "loss", "dense", "class_map"),
     }
 )
 

@@ -108,6 +108,15 @@ class VideoConsistency:
                 self._videos[length].append(sum(windows) / len(windows))
         self._start_video()
 
+    @classmethod
+    def joined(cls, parts: "Sequence[VideoConsistency]") -> "VideoConsistency":
+        """One over the videos of several, of the same lengths."""
+        joined = cls(list(parts[0]._videos), parts[0]._ignored)
+        joined._videos = {
+            length: [mean for part in parts for mean in part._videos[length]] for length in joined._videos
+        }
+        return joined
+
     def means(self) -> dict[str, float | None]:
         """Means over the videos in [0, 1] by name (``mVC8``); ``None`` where no video was long enough."""
         return {f"mVC{n}": sum(each) / len(each) if each else None for n, each in self._videos.items()}

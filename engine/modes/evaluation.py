@@ -8,8 +8,9 @@ import torch
 
 from datasets.clip_dataset import ClipDataset
 from engine.dashboard.setup import dashboard_of
-from engine.data import clips_of, loader_of, videos_of
+from engine.data import clips_of, evaluation_loader_of, videos_of
 from engine.evaluation.consistency import consistency_text, measure_consistency
+from engine.evaluation.dense import dense_text
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.network import with_network
 from engine.options.settings import Settings
@@ -47,7 +48,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         log.warning("the weights hold no such decoder, which starts untrained: these figures are those of noise")
     if distributed.is_first():
         folder.describe_run(settings, describe(model))
-    loader, _ = loader_of(settings.data, clips, device, trains=False)
+    loader = evaluation_loader_of(settings.data, clips, model, "val", device)
     picks = BestAndWorst(clips.clips, classes.num_outputs)
     dashboard = dashboard_of(wanted, folder, model, clips, device, baseline)
     writer = all_of(clip_writer(wanted, folder, clips), picks, None if dashboard is None else dashboard.see_clip)
@@ -83,6 +84,9 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         report |= scores(names, result.confusion, result.metric_counts)
         report |= {"clip_mean_iou": picks.scores, LABELED_PIXELS: pixels}
         lines.append(iou_table(names, result.confusion, baseline, colored, result.metric_counts))
+    if wanted.iou and result.dense is not None:
+        report["dense"] = result.dense.report()
+        lines.append(dense_text(report["dense"]))
     if wanted.original_size:
         report["original_size"] = scores(names, result.original_confusion)
         lines += ["at the labels' own size:", iou_table(names, result.original_confusion, colored=colored)]

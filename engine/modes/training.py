@@ -7,7 +7,7 @@ import torch
 
 from engine import processes
 from engine.dashboard.setup import dashboard_of
-from engine.data import clips_of, loader_of
+from engine.data import clips_of, evaluation_loader_of, loader_of
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.network import with_checkpoint, with_network
 from engine.options.settings import Settings
@@ -52,7 +52,7 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
     loader, sampler = loader_of(data, train_clips, device, trains=True)
-    val_loader, _ = loader_of(data, val_clips, device, trains=False)
+    val_loader = evaluation_loader_of(data, val_clips, model, "val", device)
     log.info(
         "%d training and %d validation clips of %d frames, on %s with %d threads",
         len(train_clips),

@@ -133,10 +133,11 @@ class MemoryView:
 def memory_view(model: LMANet, frames: Tensor, device: torch.device) -> MemoryView | None:
     """The read of the memory by the last frame of a clip (uint8 ``S 3 H W``, the processed frames).
 
-    ``None`` for a network without a memory. Evaluates the model and leaves it in its train or evaluation mode.
+    ``None`` for a network without a memory, and for a still image, which none is read for. Evaluates the model and
+    leaves it in its train or evaluation mode.
     """
     config = model.config
-    if config.baseline:
+    if config.baseline or (len(frames) == 1 and not config.memorize_first):
         return None
     training = model.training
     model.eval()

