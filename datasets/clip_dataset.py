@@ -1,6 +1,7 @@
 """Clips as samples of tensors: read, resized, augmented."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from datasets.registry import VideoDatasetBase
 from datasets.retry import RetryPolicy
 from datasets.sampling import FOR_FRAMES, seeded_generator
 from datasets.transforms import Augmentation
+from utils.errors import DataError
 from utils.resize import resize_label_as_pillow
 
 
@@ -69,6 +71,17 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         epoch, index = item if isinstance(item, tuple) else (0, item)
         return self.retry_policy.read(lambda: self._sample(epoch, index))
+
+    def check_labeled(self, split: str) -> None:
+        """Raises ``DataError`` where no pixel of any label has a class; reads labels up to the first that has one."""
+        for clip in self.clips:
+            label, _ = self.retry_policy.read(partial(self._labels, clip.label))
+            if bool((label != self.dataset.classes.ignored).any()):
+                return
+        raise DataError(
+            f"no pixel of the {len(self.clips)} labels of split {split} has a class (the first one is "
+            f"{self.clips[0].label}): expected labels of {', '.join(self.dataset.classes.names[:3])} and the like"
+        )
 
     def _sample(self, epoch: int, index: int) -> Sample:
         clip = self.clips[index]

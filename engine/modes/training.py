@@ -39,6 +39,9 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     settings, model = with_network(settings, device)
     data = settings.data
     train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
+    if distributed.is_first():
+        train_clips.check_labeled("train")
+        val_clips.check_labeled("val")
     if baseline is not None:
         check_comparable(baseline, val_clips.clips, settings.network.classes, data)
     if train.warm_start and checkpoint is None:

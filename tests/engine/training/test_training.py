@@ -4,8 +4,10 @@ import itertools
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from main import main
 from models.losses import WeightedCrossEntropy
@@ -156,3 +158,12 @@ def test_the_single_frame_network_and_its_shallow_decoder_train_from_scratch(com
     encoder, full = read(weights), read(run / "model_best.pth")
     name = "module.encoder.initial_block.conv.weight"
     assert torch.equal(encoder[name], full[name])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_without_a_class_are_refused_before_the_training_starts(command, own_toytown, tmp_path, capsys, split):
+    for label in own_toytown.glob(f"gtFine/{split}/*/*.png"):
+        Image.fromarray(np.zeros((64, 128), np.uint8)).save(label)
+    assert main(command("--training", "--num-epochs", "1", data=own_toytown)) == 2
+    assert f"labels of split {split} has a class" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "args.txt").exists()
