@@ -22,7 +22,7 @@ from engine.options.parser import DEVICES
 from models.inference.segmenter import VideoSegmenter
 from utils.class_set import NO_CLASS
 from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
-from utils.errors import OptionError
+from utils.errors import OptionError, ScoresError
 from utils.files import writable_folder, write_text
 from utils.json_text import to_json
 from utils.png import write_png
@@ -100,7 +100,11 @@ def _write(options: _Options) -> None:
             if name not in city.labels and int(name[-6:]) % options.every == 0 and not label.exists():
                 missing.append((path, label))
     for path, label in tqdm(missing, "labels", unit="frame", disable=None):
-        write_png(label, _predicted(segmenter, read_picture(path).permute(1, 2, 0).numpy(), options.confidence))
+        try:
+            labels = _predicted(segmenter, read_picture(path).permute(1, 2, 0).numpy(), options.confidence)
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from error
+        write_png(label, labels)
 
 
 def _predicted(segmenter: VideoSegmenter, frame: np.ndarray, confidence: float) -> np.ndarray:

@@ -25,6 +25,10 @@ class WeightsError(UserError):
     """A weight file is missing, unsafe, damaged or of another network."""
 
 
+class ScoresError(UserError):
+    """The scores of a network are NaN or infinite, so that its labels would mean nothing."""
+
+
 class CheckpointError(UserError):
     """A training cannot be resumed from the files in the save folder."""
 

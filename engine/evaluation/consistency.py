@@ -13,6 +13,7 @@ from datasets.registry import VideoDatasetBase
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
 from engine.reports.scores import percent
 from models.inference.segmenter import Prediction, VideoSegmenter
+from utils.errors import ScoresError
 
 WITH_MEMORY, SINGLE_FRAME = "lmanet", "single_frame"
 LENGTHS = (8, 16)  # of VSPW's mVC
@@ -35,7 +36,10 @@ def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, vi
         for frame, truth in zip(video.frames, video.labels, strict=True):
             image = read_frame(frame, image_size(frame)).permute(1, 2, 0).numpy()
             prepared = segmenter.prepare(image)
-            labels = labels_to_compare(segmenter, prepared, segmenter.step(prepared))
+            try:
+                labels = labels_to_compare(segmenter, prepared, segmenter.step(prepared))
+            except ScoresError as error:
+                raise ScoresError(f"{frame}: {error}") from error
             temporal.update(np.ascontiguousarray(prepared[0].permute(1, 2, 0).numpy()), labels)
             for name, each in per_name.items():
                 if truth is None:

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from datasets.clip_dataset import Sample
 from datasets.streamed_clips import StreamedClips
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.dense import ClipStream, DenseFigures
 from engine.evaluation.metric import Metric, registered_metrics
 from engine.loading import ClipLoader, Timed, clip_indices
+from models.inference.segmenter import NOT_FINITE, all_finite
 from models.lmanet import LMANet
 from models.normalize import network_input
 from utils import distributed
 from utils.class_set import ClassSet
-from utils.errors import DataError
+from utils.errors import DataError, ScoresError
 from utils.resize import resize_labels
 from utils.sizes import height_width
 from utils.timing import synchronized_seconds
@@ -79,7 +81,7 @@ def evaluate(
     ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several processes
     each evaluates its share of the clips, and all return the counts, loss and number of clips of all processes;
     ``before_batch`` is called equally often in each, so that it may be a collective. Raises ``DataError`` where not
-    every clip was counted once.
+    every clip was counted once, ``ScoresError`` where scores are NaN or infinite.
     """
     model.eval()
     classes = loader.dataset.dataset.classes
@@ -100,6 +102,7 @@ def evaluate(
         numbers = clip_indices(sample).tolist()
         logits = model(clip, selected=True) if stream is None else stream.logits(clip, *numbers)
         result.network_seconds.append((synchronized_seconds(device) - start) / (clip.shape[0] * clip.shape[1]))
+        _refuse_not_finite(logits, sample, loader)
         prediction = logits[:, -1].argmax(1).to(torch.uint8)
         if isinstance(clips, StreamedClips) and result.dense is not None:
             streamed = clips.stream[numbers[0]]
@@ -129,6 +132,17 @@ def evaluate(
     if result.dense is not None:
         result.dense.gather()
     return result
+
+
+def _refuse_not_finite(logits: Tensor, sample: Sample, loader: ClipLoader) -> None:
+    """Raises ``ScoresError`` with the names of the clips whose logits are not finite."""
+    if all_finite(logits):
+        return
+    clips = loader.dataset.clips
+    names = [
+        clips[n].name for n, each in zip(clip_indices(sample).tolist(), logits, strict=True) if not all_finite(each)
+    ]
+    raise ScoresError(f"{', '.join(names)}: {NOT_FINITE}: expected finite numbers; try other --weights")
 
 
 def _sum_over_processes(result: Evaluation, total_loss: float, expected: int) -> None:

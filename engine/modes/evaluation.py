@@ -1,6 +1,7 @@
 """``--eval-mode``: one pass over the validation clips, and its report."""
 
 import logging
+import math
 import sys
 from typing import Any
 
@@ -95,7 +96,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         report["consistency"] = measure_consistency(segmenter, clips.dataset, videos_of(settings.data, "val"))
         lines.append(consistency_text(report["consistency"]))
     if wanted.loss:
-        report["loss"] = result.loss
+        report["loss"] = result.loss if math.isfinite(result.loss) else None
         lines.append(f"loss {result.loss:.4f}")
     folder.write_report(report)
     page = report_page(folder.name, report, baseline, picks, result, model, clips, device)

@@ -90,13 +90,13 @@ def on_same_labels(baseline: dict | None, pixels: Mapping[str, int]) -> dict | N
     theirs = None if baseline is None else baseline.get(LABELED_PIXELS)
     if baseline is None or not isinstance(theirs, dict) or theirs == pixels:
         return baseline
-    name = next(name for name in pixels if theirs.get(name) != pixels[name])
+    name = next((name for name in pixels if theirs.get(name) != pixels[name]), "other classes")
     log.warning(
         "--baseline-path %s: no gain is shown, as it was measured on other labels: they had %s pixels of %s, these %s",
         baseline["folder"],
         theirs.get(name),
         name,
-        pixels[name],
+        pixels.get(name),
     )
     return None
 

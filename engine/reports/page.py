@@ -149,7 +149,8 @@ def _figures(report: dict, baseline: dict | None) -> list[_Figure]:
         mean_iou = percent(report["original_size"]["mean_iou"])
         shown.append(_Figure("mean IoU", f"{mean_iou} %", "at the labels' own size"))
     if "loss" in report:
-        shown.append(_Figure("loss", f"{report['loss']:.4f}"))
+        loss = report["loss"]
+        shown.append(_Figure("loss", "nan" if loss is None else f"{loss:.4f}"))
     milliseconds = f"{1000 * report['network_seconds_per_frame']:.1f} ms"
     shown.append(_Figure("a frame", milliseconds, f"in the network, on {report['device']}"))
     size = format_size(report["work_size"], " x ")

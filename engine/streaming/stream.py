@@ -28,9 +28,9 @@ from engine.streaming.record import Sample, StreamRecord
 from engine.streaming.sources import FrameSource, SourceFrame
 from engine.streaming.sources.live import LiveSource, ReceivedSource
 from engine.streaming.threads import REMEMBERED, Background, OnDemand, Prefetched
-from models.inference.segmenter import Prediction, VideoSegmenter
+from models.inference.segmenter import NOT_FINITE, Prediction, VideoSegmenter
 from utils.class_set import ClassSet
-from utils.errors import IncompleteError, StoppedError
+from utils.errors import IncompleteError, ScoresError, StoppedError
 from utils.files import write_bytes, write_text
 from utils.json_text import to_json
 from utils.scene_cuts import SceneCuts
@@ -57,6 +57,7 @@ class Underway(NamedTuple):
     """A frame whose labels are being computed: the moments before and after the network, and functions that wait."""
 
     source: SourceFrame
+    image: Tensor  # prepared
     start: Moment
     end: Moment
     labels: Callable[[], np.ndarray]  # at the working size
@@ -166,7 +167,7 @@ class Stream:
 
     def _raise_what_happened(self, failure: BaseException | None) -> None:
         """Raises what stopped the stream, if anything; a signal goes before what it has led to."""
-        errors = [error for error in (failure, *self.problems) if error is not None]
+        errors = [self._explained(error) for error in (failure, *self.problems) if error is not None]
         if errors:
             self.record.stopped_by = _stopped_by(errors[0])
         for error in errors:
@@ -175,6 +176,18 @@ class Stream:
         self._signals.raise_noted()
         if errors:
             raise IncompleteError("; ".join(map(str, errors))) from errors[0]
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """The error; for scores that are not finite one that names the frame, and the part of the network."""
+        if not isinstance(error, _NotFinite):
+            return error
+        part = self.segmenter.first_part_not_finite(error.image)
+        where = f", from its {part} on" if part else ""
+        retry = "try other --weights, or leave --amp out" if self.segmenter.amp else "try other --weights"
+        text = f"frame {error.position} ({error.name}): {NOT_FINITE}{where}: expected finite numbers; {retry}"
+        if error.position == 0:
+            return ScoresError(text)
+        return IncompleteError(f"{text}; {error.position} frames before it are kept")
 
     def _gives_up(self) -> bool:
         """Whether what hangs is no longer waited for."""
@@ -206,11 +219,15 @@ class Stream:
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
         if self._comparer is not None:
-            labels = labels_to_compare(self.segmenter, prepared.image, prediction)
+            try:
+                labels = labels_to_compare(self.segmenter, prepared.image, prediction)
+            except ScoresError as error:
+                raise _NotFinite(self._started - 1, prepared.source.name, prepared.image) from error
             self._comparer.put((prepared, labels), self._gives_up)
         height, width = prepared.source.image.shape[:2]
         return Underway(
             prepared.source,
+            prepared.image,
             start,
             end,
             prediction.fetched_labels(),
@@ -227,7 +244,10 @@ class Stream:
 
     def _pass_on(self, frame: Underway) -> None:
         """Waits for the labels of a frame, records them and passes them to the outputs; in a thread of its own."""
-        labels, labels_at_size = frame.labels(), frame.labels_at_size()
+        try:
+            labels, labels_at_size = frame.labels(), frame.labels_at_size()
+        except ScoresError as error:
+            raise _NotFinite(self.record.frames, frame.source.name, frame.image) from error
         name, image, seconds, captured, _ = frame.source
         latency = None if captured is None else 1000 * (time.monotonic() - captured)
         self.record.add(labels, frame.start.milliseconds_until(frame.end), latency)
@@ -260,6 +280,14 @@ class Stream:
             except Exception as error:  # raised once all others are complete
                 problems.append(error)
         return problems
+
+
+class _NotFinite(Exception):
+    """The scores of a frame, which is kept prepared, are not finite; ``position`` is its number from 0."""
+
+    def __init__(self, position: int, name: str, image: Tensor):
+        super().__init__(name)
+        self.position, self.name, self.image = position, name, image
 
 
 def _compare(consistency: TemporalConsistency, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:

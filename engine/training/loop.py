@@ -27,7 +27,7 @@ from engine.training.saver import Saver, StopRequest
 from models.lmanet import LMANet
 from models.normalize import network_input
 from utils import distributed
-from utils.errors import StoppedError, TrainingError
+from utils.errors import ScoresError, StoppedError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +233,11 @@ def _validated(
 
     try:
         return validate(stop_where_asked)
+    except ScoresError as error:
+        raise TrainingError(
+            f"validation of epoch {len(training.rows) + 1}: {error}; or a lower --lr-start, and go on from the last "
+            "checkpoint with --resume"
+        ) from error
     except _StopNow:
         # A resumed training runs the validation again, and must draw the same random numbers.
         restore_random_states(states, training.device)

@@ -21,16 +21,24 @@ from models.memory import FrameMemory
 from models.normalize import network_input
 from models.weights.load import load_weights, read_weights
 from utils.devices import usable_device
-from utils.errors import OptionError, WeightsError
+from utils.errors import OptionError, ScoresError, WeightsError
 from utils.resize import resize_frames, resize_labels
 from utils.transfer import fetched, pinned
+
+NOT_FINITE = "the network's scores are not finite (NaN or infinity)"
+
+
+def all_finite(scores: Tensor) -> Tensor:
+    """Whether all numbers of a tensor are finite, one element; in one pass and without memory of its size."""
+    return torch.stack(torch.aminmax(scores.detach())).isfinite().all()
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The prediction for one frame; all but the ``logits`` ``1 K H W`` is computed on first access.
 
-    ``H W`` is the working size, or the features' with the shallow decoder.
+    ``H W`` is the working size, or the features' with the shallow decoder. Labels on the CPU raise ``ScoresError``
+    where a logit is NaN or infinite; tensors do not, as that would wait for a GPU.
     """
 
     logits: Tensor
@@ -41,9 +49,14 @@ class Prediction:
         return self.logits[0].argmax(0).to(torch.uint8)
 
     @cached_property
+    def is_finite(self) -> Tensor:
+        """Whether all logits are finite: one element, on the network's device."""
+        return all_finite(self.logits)
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """Class indices, uint8 ``H W``."""
-        return self.label_map.cpu().numpy()
+        return self.fetched_labels()()
 
     def labels_at(self, size: tuple[int, int]) -> np.ndarray:
         """Class indices, uint8, at another height and width, such as those of the frame."""
@@ -56,10 +69,19 @@ class Prediction:
         """
         label_map, device = self.label_map, self.logits.device
         if size is None:
-            return fetched(lambda: label_map, device)
-        if device.type == "cpu":
-            return lambda: resize_labels(label_map.numpy(), size)  # by NumPy, which is faster here
-        return fetched(lambda: resize_labels(label_map, size), device)
+            labels = fetched(lambda: label_map, device)
+        elif device.type == "cpu":
+            labels = partial(_resized, label_map, size)  # by NumPy, which is faster here
+        else:
+            labels = fetched(lambda: resize_labels(label_map, size), device)
+        is_finite = fetched(lambda: self.is_finite, device)
+
+        def checked() -> np.ndarray:
+            if not is_finite():
+                raise ScoresError(f"{NOT_FINITE}: expected finite numbers; try other weights")
+            return labels()
+
+        return checked
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -69,6 +91,10 @@ class Prediction:
     def fetched_probabilities(self) -> Callable[[], np.ndarray]:
         """A function that returns the probabilities, float16 ``K H W``; as ``fetched_labels``."""
         return fetched(lambda: self.probabilities.half(), self.logits.device)
+
+
+def _resized(label_map: Tensor, size: tuple[int, int]) -> np.ndarray:
+    return resize_labels(label_map.numpy(), size)
 
 
 class VideoSegmenter:
@@ -165,6 +191,31 @@ class VideoSegmenter:
             logits, self._memory = self.model.step(frame, self._memory, remember)
         self._position += 1
         return Prediction(logits)
+
+    @torch.inference_mode()
+    def first_part_not_finite(self, image: Tensor) -> str | None:
+        """Name of the first part of the network (``encoder``, ``fusion``) whose output for a prepared frame is not
+        finite, with that frame alone in the memory; ``None`` where there is none. Clears the memory."""
+        found: list[str] = []
+
+        def look(name: str, output: object) -> None:
+            outputs = output if isinstance(output, tuple) else (output,)
+            if not all(all_finite(each) for each in outputs if isinstance(each, Tensor) and each.numel()):
+                found.append(name)
+
+        hooks = [
+            part.register_forward_hook(lambda module, inputs, output, name=name: look(name, output))
+            for name, part in self.model.named_children()
+        ]
+        self.reset()
+        try:
+            for _ in range(2):  # the second time the memory is read
+                self.step(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.reset()
+        return found[0] if found else None
 
     def _normalized(self, image: Tensor) -> Tensor:
         return network_input(image, self.traits, self.device, torch.channels_last)

@@ -3,13 +3,16 @@
 import contextlib
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from engine.reports.baseline import read_report
 from main import main
+from utils.errors import OptionError
 
 REAL_WEIGHTS = "real/weights/erfnet_pretrained.pth"
 
@@ -42,6 +45,48 @@ def test_gain_over_an_earlier_evaluation(command, tmp_path, capsys):
     gain = report_of(tmp_path / "run")["mean_iou"] - report_of(tmp_path / "base")["mean_iou"]
     mean = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mean"))
     assert mean.split()[-1] == f"{100 * gain:+.2f}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"mean_iou": "y", "iou": {"road": 0.5}}', "mean_iou is 'y', expected a number"),
+        ('{"mean_iou": 0.5, "iou": {"road": [0.5]}}', "iou of road is '[0.5]', expected a number"),
+        ('{"mean_iou": 0.5, "iou": {"road": true}}', "iou of road is 'True', expected a number"),
+        ('{"mean_iou": 0.5, "iou": "road"}', ""),
+        ('{"mean_iou": NaN, "iou": {}}', "NaN is no JSON"),
+        ('{"mean_iou": 1e999, "iou": {}}', "mean_iou is 'inf', expected a number"),
+        ('{"iou": {}}', "it lacks 'mean_iou'"),
+        ('{"iou":' * 100_000, "it is nested too deeply"),
+        ("[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_a_baseline_that_is_no_report_is_refused(tmp_path, text, reason):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(
+        OptionError, match=re.escape(f"--baseline-path {tmp_path}: its report.json cannot be read (")
+    ) as e:
+        read_report(tmp_path)
+    assert reason in str(e.value) and "\n" not in str(e.value)
+
+
+def test_scores_that_are_no_numbers_end_an_evaluation(command, erfnet_file, tmp_path, capsys):
+    weights = torch.load(erfnet_file, weights_only=True)
+    for name in [name for name in weights if ".decoder." in name and name.endswith("weight")]:
+        weights[name] = weights[name] / weights[name].abs().max() * 3e38
+    torch.save(weights, tmp_path / "huge.pth")
+    assert main(command("--eval-mode", "--loss", "--baseline-mode", weights=tmp_path / "huge.pth")) == 2
+    said = "000003: the network's scores are not finite (NaN or infinity): expected finite numbers; try other --weights"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_figures_over_no_labeled_pixel_are_null(command, own_toytown, tmp_path):
+    for path in own_toytown.glob("gtFine/val/*/*.png"):
+        Image.fromarray(np.zeros((64, 128), np.uint8)).save(path)
+    assert main(command("--eval-mode", "--loss", "--baseline-mode", data=own_toytown)) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert (report["mean_iou"], report["accuracy"], set(report["iou"].values())) == (None, None, {None})
 
 
 def test_pictures_of_each_clip(command, tmp_path):

@@ -413,3 +413,41 @@ def test_memory_stays_flat_over_ten_thousand_frames(stream, tmp_path):
     early = max(mib for frame, mib in resident.items() if 50 < frame < 150)
     assert max(resident.values()) < early + 30
     assert cv2.imread(str(tmp_path / "run" / "stream.png")).shape[1] > 900
+
+
+def overflowing(lmanet_file: Path, folder: Path, names: str) -> Path:
+    """The weights, of which those whose names begin so are as large as float32 takes: what they compute overflows."""
+    weights = torch.load(lmanet_file, weights_only=True)
+    for name, tensor in weights.items():
+        if name.removeprefix("module.").startswith(names) and tensor.is_floating_point():
+            weights[name] = tensor / tensor.abs().max().clamp(min=1e-6) * 3e38
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    torch.save(weights, folder / "huge.pth")
+    return folder / "huge.pth"
+
+
+def test_scores_that_are_no_numbers_end_a_stream_at_its_first_frame(stream, lmanet_file, tmp_path, capsys):
+    frames = write_folder(tmp_path / "in", moving_blocks(3))
+    status, summary = stream(
+        frames, "--save-labels", "trainIds", weights=overflowing(lmanet_file, tmp_path, "decoder.output_conv")
+    )
+    assert (status, summary) == (2, {})
+    last = capsys.readouterr().err.splitlines()[-1]
+    said = "frame 0 (frame_0): the network's scores are not finite (NaN or infinity), from its decoder on: expected"
+    assert said in last
+    assert not list((tmp_path / "run" / "labels").iterdir())
+
+
+@pytest.mark.parametrize("more", [(), ("--consistency",)])
+def test_scores_that_are_no_numbers_keep_the_frames_before(stream, lmanet_file, tmp_path, capsys, more):
+    weights = overflowing(lmanet_file, tmp_path, "memory_fusion.conv")  # read from the second frame on
+    frames = write_folder(tmp_path / "in", moving_blocks(4))
+    status, summary = stream(frames, "--save-labels", "trainIds", "--save-probabilities", *more, weights=weights)
+    assert status == 1
+    said = "frame 1 (frame_1): the network's scores are not finite (NaN or infinity), from its fusion on: expected"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert (summary["complete"], summary["frames"]) == (False, 1)
+    assert summary["stopped_by"].endswith("try other --weights; 1 frames before it are kept")
+    assert [path.name for path in (tmp_path / "run" / "labels").iterdir()] == ["frame_0_pred_labelTrainIds.png"]
+    (file,) = (tmp_path / "run" / "probabilities").iterdir()
+    assert np.isfinite(np.load(file)).all()

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_processes_that_start_together_share_one_library(tmp_path):
         "assert module.built().library, module.built().problem\n"
     )
     quick = tmp_path / "c++"
-    quick.write_text(f'#!/bin/sh\nexec {cpu_build._compiler()} "$@" -O0\n')
+    quick.write_text(f'#!/bin/sh\nexec {shlex.join(cpu_build._compiler())} "$@" -O0\n')
     quick.chmod(0o755)
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(quick)}
     started = [subprocess.Popen([sys.executable, "-c", script], env=env) for _ in range(3)]
