@@ -97,8 +97,9 @@ def _id_indices(
             f"{_ranges(coding.valid - {NO_CLASS})}{none} (a picture in colors or gray levels is not a label)"
         )
     unknown.update(wrong)
-    indices = table[np.minimum(pixels, len(table) - 1)]
-    indices[np.isin(pixels, list(wrong))] = _UNKNOWN
+    is_wrong = np.isin(pixels, list(wrong))
+    indices = table[np.where(is_wrong, 0, pixels)]
+    indices[is_wrong] = _UNKNOWN
     return indices
 
 

@@ -49,9 +49,9 @@ class Layout:
             raise DataError(f"{what}: no frame of split {split} has a label: {listings[0].looked_for()}")
         return sorted(videos, key=lambda video: video.name)
 
-    def unused_labels(self, root: Path, split: str, what: str) -> list[Path]:
-        """Files in the labels' folders that are the labels of no frame of the split."""
-        listings = self._listings(root, split, what)
+    def unused_labels(self, root: Path, what: str) -> list[Path]:
+        """Files in the labels' folders that are the label of no frame of any split."""
+        listings = [listing for split in self.splits for listing in self._listings(root, split, what)]
         for listing in listings:
             list(listing.videos())
         used = {path for listing in listings for path in listing.used_labels()}

@@ -62,6 +62,10 @@ class VideoDatasetBase(ABC, Generic[Root]):
         wanted = range(window) if positions is None else sorted(positions)
         return clips_of_videos(self.videos(root, split), window, wanted, f"split {split} of {root}")
 
+    def labels_without_frame(self, root: Root) -> list[Path]:
+        """Label files that belong to no frame, where that is no error; for ``python -m datasets.check``."""
+        return []
+
     def label_coding(self, label: Path) -> LabelCoding:
         """The coding of a label file."""
         return self.classes.file_id_coding

@@ -28,6 +28,9 @@ class YamlDataset(VideoDataset):
     def videos(self, root: Path, split: str) -> list[Video]:
         return self.description.layout.videos(root, split, self.name)
 
+    def labels_without_frame(self, root: Path) -> list[Path]:
+        return self.description.layout.unused_labels(root, self.name)
+
     def label_coding(self, label: Path) -> LabelCoding:
         return self._coding
 
