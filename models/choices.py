@@ -14,4 +14,4 @@ FUSION_WIDTH = {
 
 STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")
 MEMORY_STRATEGIES = ("all", "skip_01", "skip_02", "skip_03", "skip_04", "skip_05", "random")
-ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda")
+ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda", "flex")

@@ -21,6 +21,7 @@ from models.local_attention.checks import (
 from models.local_attention.cpu import why_not_cpu
 from models.local_attention.cuda import why_not_cuda
 from models.local_attention.dense import global_attention
+from models.local_attention.flex import flex_attention, suits_flex, why_not_flex
 from models.local_attention.operator import fused, fused_in_float
 from models.local_attention.portable import portable_attention
 from models.local_attention.reference import reference_attention
@@ -32,24 +33,32 @@ logger = logging.getLogger(__name__)
 Run = Callable[[Tensor, Tensor, Tensor, int, Tensor | None, bool], Tensor]
 
 
-class _Backend(NamedTuple):
-    run: Run
-    why_not: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], str | None]
-
-
 def _always(*_: object) -> None:
     return None
 
 
+def _for_any(query: Tensor, values: Tensor) -> bool:
+    return True
+
+
+class _Backend(NamedTuple):
+    """``suits``: whether "auto" should take it where it can run a call."""
+
+    run: Run
+    why_not: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], str | None]
+    suits: Callable[[Tensor, Tensor], bool] = _for_any
+
+
 # From the fastest to the slowest: the order in which "auto" tries. The reference is never picked before portable.
 _REGISTRY: dict[str, _Backend] = {
+    "flex": _Backend(flex_attention, why_not_flex, suits_flex),
     "cuda": _Backend(fused, why_not_cuda),
     "cpu": _Backend(fused_in_float, why_not_cpu),
     "portable": _Backend(portable_attention, _always),
     "reference": _Backend(reference_attention, _always),
 }
 BACKENDS = ("auto", *_REGISTRY)
-FOR_GPUS = ("cuda",)
+FOR_GPUS = ("flex", "cuda")
 
 _logged: set[tuple[str, str]] = set()
 
@@ -109,7 +118,9 @@ def _picked(backend: str, query: Tensor, keys: Tensor, values: Tensor, window: i
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "portable"  # the only one whose graph holds PyTorch's own operators alone
     reasons: dict[str, str] = {}
-    for name in _REGISTRY:
+    for name, each in _REGISTRY.items():
+        if not each.suits(query, values):
+            continue
         reason = why_not(name, *call)
         if reason is None:
             break

@@ -80,16 +80,16 @@ def _found_problem(device: int) -> str | None:
         cupy = _cupy()
     except Exception as error:  # a CuPy of another CUDA or NumPy raises what it likes
         wheel = f"cupy-cuda{(torch.version.cuda or '12').split('.')[0]}x"
-        return f"CuPy cannot be imported ({_first_line(error)}), pip install {wheel}"
+        return f"CuPy cannot be imported ({first_line(error)}), pip install {wheel}"
     try:
         with cupy.cuda.Device(device):
             _kernel(device, "attention_forward", ShapeClass(0, 4, 1))
     except Exception as error:  # CuPy's own, NVRTC's and the driver's errors share no base class
-        return f"CuPy cannot compile the kernels for GPU {device} ({_first_line(error)})"
+        return f"CuPy cannot compile the kernels for GPU {device} ({first_line(error)})"
     return None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
