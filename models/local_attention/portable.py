@@ -1,7 +1,8 @@
 """The attention in plain PyTorch: tiles of queries against their halo windows. Any device, any size, exportable.
 
-Tiles of one row go through ``scaled_dot_product_attention`` in groups; only a group and its neighborhood are in memory
-at a time, in the backward too, which recomputes the weights.
+Tiles go through ``scaled_dot_product_attention`` in groups of a size that suits the device: what a CPU's cache holds,
+or on a GPU as many as a share of its memory. Only a group and its neighborhood are in memory at a time, in the backward
+too, which recomputes the weights.
 """
 
 import math
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from models.local_attention.border import inside_the_frame
 
-_GROUP_BYTES = 8 << 20
+_CACHE_BYTES, _OTHER_BYTES = 8 << 20, 256 << 20  # of a group on a CPU, and on devices that are neither CPU nor CUDA
+_SHARE_OF_GPU = 16  # a group takes one part in so many of a GPU's memory
 _TILE = (8, 16)
 
 
 class _Tiling(NamedTuple):
-    """The tiles of one call: size ``th tw``, halo ``ry rx``, number ``rows cols``, and ``group`` of them at once."""
+    """The tiles of one call: size ``th tw``, halo ``ry rx``, number ``rows cols``, and how many a group has."""
 
     h: int
     w: int
@@ -29,17 +31,21 @@ class _Tiling(NamedTuple):
     rx: int
     rows: int
     cols: int
-    group: int
+    group_rows: int
+    group_cols: int
 
     @property
     def windows(self) -> tuple[int, int]:
         return self.th + 2 * self.ry, self.tw + 2 * self.rx
 
-    def groups(self) -> Iterator[tuple[int, int, int]]:
-        """Tile row, first tile column, last tile column + 1 of every group."""
-        for row in range(self.rows):
-            for first in range(0, self.cols, self.group):
-                yield row, first, min(first + self.group, self.cols)
+    def groups(self) -> Iterator[tuple[slice, slice]]:
+        """Tile rows and tile columns of every group: whole rows, or a part of one."""
+        for row in range(0, self.rows, self.group_rows):
+            for col in range(0, self.cols, self.group_cols):
+                yield (
+                    slice(row, min(row + self.group_rows, self.rows)),
+                    slice(col, min(col + self.group_cols, self.cols)),
+                )
 
 
 def portable_attention(
@@ -83,7 +89,7 @@ class _Tiled(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, keys, values, extra = ctx.saved_tensors
-        return *_backward(grad, query, keys, values, extra, ctx.tiling), None
+        return *_backward(grad, query, keys, values, extra, ctx.tiling, ctx.needs_input_grad[:4]), None
 
 
 def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling:
@@ -94,7 +100,19 @@ def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling
     neighbors = t * (th + 2 * ry) * (tw + 2 * rx)
     tile_bytes = 4 * max(b, 1) * neighbors * (c + d + th * tw)
     rows, cols = -(-h // th), -(-w // tw)
-    return _Tiling(h, w, th, tw, ry, rx, rows, cols, min(cols, max(1, _GROUP_BYTES // tile_bytes)))
+    group = max(1, _group_bytes(query.device) // tile_bytes)
+    return _Tiling(h, w, th, tw, ry, rx, rows, cols, min(rows, max(1, group // cols)), min(cols, group))
+
+
+def _group_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return _gpu_bytes(device.index) // _SHARE_OF_GPU
+    return _CACHE_BYTES if device.type == "cpu" else _OTHER_BYTES
+
+
+@torch.compiler.assume_constant_result
+def _gpu_bytes(device: int) -> int:
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def _extra_score(query: Tensor, keys: Tensor, tiling: _Tiling, window: int, sink: Tensor | None) -> Tensor | None:
@@ -124,48 +142,59 @@ def _forward(
     key_windows, value_windows = _windows(keys, tiling), _windows(values, tiling)
     mask = _mask(query, keys.shape[2], extra, tiling, present)
     pad = extra is not None
-    rows: list[list[Tensor]] = [[] for _ in range(tiling.rows)]
-    for row, first, last in tiling.groups():
+    bands_of_rows: dict[int, list[Tensor]] = {}
+    for rows, cols in tiling.groups():
         out = F.scaled_dot_product_attention(
-            bands.tiles(row, first, last),
-            _gathered(key_windows, row, first, last, pad),
-            _gathered(value_windows, row, first, last, pad),
+            bands.tiles(rows, cols),
+            _gathered(key_windows, rows, cols, pad),
+            _gathered(value_windows, rows, cols, pad),
             attn_mask=mask,
             scale=1.0,
         )  # B g thtw D
-        b, g, _, d = out.shape
-        out = out.to(query.dtype).reshape(b, g, tiling.th, tiling.tw, d).permute(0, 4, 2, 1, 3)
-        rows[row].append(out.reshape(b, d, tiling.th, g * tiling.tw))
-    return torch.cat([torch.cat(row, 3) for row in rows], 2)[..., : tiling.h, : tiling.w].contiguous()
+        bands_of_rows.setdefault(rows.start, []).append(bands.band(out.to(query.dtype), rows))
+    whole = torch.cat([torch.cat(band, 3) for band in bands_of_rows.values()], 2)
+    return whole[..., : tiling.h, : tiling.w].contiguous()
 
 
 def _backward(
-    grad: Tensor, query: Tensor, keys: Tensor, values: Tensor, extra: Tensor | None, tiling: _Tiling
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    grad: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    extra: Tensor | None,
+    tiling: _Tiling,
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of query, keys, values and ``extra``; None for each that is not ``wanted``."""
+    of_query, of_keys, of_values, of_extra = wanted
     queries, grads = _QueryBands(query, tiling), _QueryBands(grad, tiling)
     key_windows, value_windows = _windows(keys, tiling), _windows(values, tiling)
     mask = _mask(query, keys.shape[2], extra, tiling)
     pad = extra is not None
-    grad_query = torch.zeros_like(queries.padded, dtype=mask.dtype)
-    grad_keys = _padded(torch.zeros_like(keys, dtype=mask.dtype), tiling)
-    grad_values = _padded(torch.zeros_like(values, dtype=mask.dtype), tiling)
-    grad_extra = None if extra is None else torch.zeros_like(extra)
-    for row, first, last in tiling.groups():
-        q, g = queries.tiles(row, first, last), grads.tiles(row, first, last)
-        k = _gathered(key_windows, row, first, last, pad)
-        v = _gathered(value_windows, row, first, last, pad)
+    grad_query = torch.zeros_like(queries.padded, dtype=mask.dtype) if of_query else None
+    grad_keys = _padded(torch.zeros_like(keys, dtype=mask.dtype), tiling) if of_keys else None
+    grad_values = _padded(torch.zeros_like(values, dtype=mask.dtype), tiling) if of_values else None
+    grad_extra = torch.zeros_like(extra) if extra is not None and of_extra else None
+    for rows, cols in tiling.groups():
+        q, g = queries.tiles(rows, cols), grads.tiles(rows, cols)
+        k = _gathered(key_windows, rows, cols, pad)
         p = (q @ k.transpose(-1, -2) + mask).softmax(-1)
-        dp = g @ v.transpose(-1, -2)
+        if grad_values is not None:
+            _add_windows(grad_values, p.transpose(-1, -2) @ g, rows, cols, tiling)
+        if not (of_query or of_keys or of_extra):
+            continue
+        dp = g @ _gathered(value_windows, rows, cols, pad).transpose(-1, -2)
         ds = p * (dp - (p * dp).sum(-1, keepdim=True))
-        queries.add(grad_query, ds @ k, row, first)
-        _add_windows(grad_keys, ds.transpose(-1, -2) @ q, row, first, tiling)
-        _add_windows(grad_values, p.transpose(-1, -2) @ g, row, first, tiling)
+        if grad_query is not None:
+            queries.add(grad_query, ds @ k, rows, cols)
+        if grad_keys is not None:
+            _add_windows(grad_keys, ds.transpose(-1, -2) @ q, rows, cols, tiling)
         if grad_extra is not None:
             grad_extra += ds[..., -1].sum()
     return (
-        grad_query[..., : tiling.h, : tiling.w].to(query.dtype),
-        _unpadded(grad_keys, tiling).to(keys.dtype),
-        _unpadded(grad_values, tiling).to(values.dtype),
+        None if grad_query is None else grad_query[..., : tiling.h, : tiling.w].to(query.dtype),
+        None if grad_keys is None else _unpadded(grad_keys, tiling).to(keys.dtype),
+        None if grad_values is None else _unpadded(grad_values, tiling).to(values.dtype),
         grad_extra,
     )
 
@@ -179,19 +208,27 @@ class _QueryBands:
         self.tiling = tiling
         self.dtype = _compute_dtype(x)
 
-    def tiles(self, row: int, first: int, last: int) -> Tensor:
-        """``B g thtw C``."""
+    def tiles(self, rows: slice, cols: slice) -> Tensor:
+        """``B g thtw C`` of the tiles of a group, row by row."""
         tiling, (b, c) = self.tiling, self.padded.shape[:2]
-        band = self.padded[:, :, row * tiling.th : (row + 1) * tiling.th, first * tiling.tw : last * tiling.tw]
-        band = band.reshape(b, c, tiling.th, last - first, tiling.tw).permute(0, 3, 2, 4, 1)
-        return band.reshape(b, last - first, tiling.th * tiling.tw, c).to(self.dtype)
+        counts = rows.stop - rows.start, cols.stop - cols.start
+        band = self.padded[self._pixels(rows, cols)].reshape(b, c, counts[0], tiling.th, counts[1], tiling.tw)
+        tiles = band.permute(0, 2, 4, 3, 5, 1)
+        return tiles.reshape(b, counts[0] * counts[1], tiling.th * tiling.tw, c).to(self.dtype)
 
-    def add(self, target: Tensor, tiles: Tensor, row: int, first: int) -> None:
-        tiling, (b, g, _, c) = self.tiling, tiles.shape
-        band = tiles.reshape(b, g, tiling.th, tiling.tw, c).permute(0, 4, 2, 1, 3)
-        x = first * tiling.tw
-        band = band.reshape(b, c, tiling.th, g * tiling.tw)
-        target[:, :, row * tiling.th : (row + 1) * tiling.th, x : x + g * tiling.tw] += band
+    def band(self, tiles: Tensor, rows: slice) -> Tensor:
+        """``B g thtw C`` of the tiles of a group -> ``B C H W``, the pixels that they are of."""
+        tiling, (b, g, _, c), count = self.tiling, tiles.shape, rows.stop - rows.start
+        band = tiles.reshape(b, count, g // count, tiling.th, tiling.tw, c).permute(0, 5, 1, 3, 2, 4)
+        return band.reshape(b, c, count * tiling.th, g // count * tiling.tw)
+
+    def add(self, target: Tensor, tiles: Tensor, rows: slice, cols: slice) -> None:
+        target[self._pixels(rows, cols)] += self.band(tiles, rows)
+
+    def _pixels(self, rows: slice, cols: slice) -> tuple:
+        tiling = self.tiling
+        height = slice(rows.start * tiling.th, rows.stop * tiling.th)
+        return ..., height, slice(cols.start * tiling.tw, cols.stop * tiling.tw)
 
 
 def _padded(x: Tensor, tiling: _Tiling) -> Tensor:
@@ -210,22 +247,26 @@ def _windows(x: Tensor, tiling: _Tiling) -> Tensor:
     return _padded(x, tiling).unfold(3, wh, tiling.th).unfold(4, ww, tiling.tw)
 
 
-def _gathered(windows: Tensor, row: int, first: int, last: int, pad: bool) -> Tensor:
+def _gathered(windows: Tensor, rows: slice, cols: slice, pad: bool) -> Tensor:
     """``B g Twhww C`` of one group, followed by a row of zeros if the mask holds an extra score."""
-    group = windows[:, :, :, row, first:last].permute(0, 3, 2, 4, 5, 1)  # B g T wh ww C
-    b, g, t, wh, ww, c = group.shape
-    group = group.reshape(b, g, t * wh * ww, c).to(_compute_dtype(windows))
+    group = windows[:, :, :, rows, cols].permute(0, 3, 4, 2, 5, 6, 1)  # B rows cols T wh ww C
+    b, r, g, t, wh, ww, c = group.shape
+    group = group.reshape(b, r * g, t * wh * ww, c).to(_compute_dtype(windows))
     return F.pad(group, (0, 0, 0, 1)) if pad else group
 
 
-def _add_windows(target: Tensor, group: Tensor, row: int, first: int, tiling: _Tiling) -> None:
-    """Adds ``B g Twhww(+1) C`` to the windows of ``target``; neighboring windows overlap, so one by one."""
-    (wh, ww), (b, g, _, c) = tiling.windows, group.shape
-    t, y = target.shape[2], row * tiling.th
-    windows = group[:, :, : t * wh * ww].reshape(b, g, t, wh, ww, c).permute(1, 0, 5, 2, 3, 4)
-    for i in range(g):
-        x = (first + i) * tiling.tw
-        target[..., y : y + wh, x : x + ww] += windows[i]
+def _add_windows(target: Tensor, group: Tensor, rows: slice, cols: slice, tiling: _Tiling) -> None:
+    """Adds ``B g Twhww(+1) C`` to the windows of ``target``, ``B C T H W``; neighboring windows overlap."""
+    (wh, ww), (b, g, _, c), t = tiling.windows, group.shape, target.shape[2]
+    count = rows.stop - rows.start
+    windows = group[:, :, : t * wh * ww].reshape(b, g, t, wh, ww, c)
+    y, x = rows.start * tiling.th, cols.start * tiling.tw
+    size = (count - 1) * tiling.th + wh, (g // count - 1) * tiling.tw + ww
+    if b == 0:
+        return
+    columns = windows.permute(0, 5, 2, 3, 4, 1).reshape(b * c * t, wh * ww, g)  # one picture a channel and frame
+    summed = F.fold(columns, size, (wh, ww), stride=(tiling.th, tiling.tw)).view(b, c, t, *size)
+    target[..., y : y + size[0], x : x + size[1]] += summed
 
 
 def _mask(query: Tensor, t: int, extra: Tensor | None, tiling: _Tiling, present: Tensor | None = None) -> Tensor:

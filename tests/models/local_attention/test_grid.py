@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from models.local_attention import BACKENDS, local_attention, why_not
+from models.local_attention import BACKENDS, local_attention, portable, why_not
 from tests.models.local_attention.cases import (
     GRID,
     Case,
@@ -37,6 +37,49 @@ def test_agrees_with_reference(backend, case):
     skip_unless_served(backend)
     found = outcome(call_of(case), case, backend, torch.float32)
     assert largest_error(found, reference_outcome(case)) < tolerance(case)
+
+
+@pytest.mark.parametrize("device_bytes", [1 << 40, 1 << 21], ids=["one launch", "some rows at once"])
+@pytest.mark.parametrize("case", GRID[::6], ids=lambda case: "-".join(str(x) for x in case))
+def test_portable_agrees_with_reference_in_the_groups_of_a_gpu(monkeypatch, case, device_bytes):
+    monkeypatch.setattr(portable, "_group_bytes", lambda device: device_bytes)
+    found = outcome(call_of(case), case, "portable", torch.float32)
+    assert largest_error(found, reference_outcome(case)) < tolerance(case)
+
+
+def test_portable_takes_few_launches_on_a_gpu(monkeypatch):
+    """PSPNet's size: 17 x 17 tiles of 28 MB each; a group of an H100 has a sixteenth of 80 GB."""
+    query, keys, values = (
+        torch.empty(1, *size, device="meta") for size in ((128, 129, 257), (128, 3, 129, 257), (2048, 3, 129, 257))
+    )
+    monkeypatch.setattr(portable, "_gpu_bytes", lambda device: 80 << 30)
+    monkeypatch.setattr(portable, "_group_bytes", lambda device: portable._gpu_bytes(0) // portable._SHARE_OF_GPU)
+    assert len(list(portable._tiling(query, keys, values, 21).groups())) == 2
+    monkeypatch.setattr(portable, "_group_bytes", lambda device: portable._CACHE_BYTES)
+    assert len(list(portable._tiling(query, keys, values, 21).groups())) == 17 * 17
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
+def test_portable_computes_the_gradients_that_are_asked_for_alone(monkeypatch, wanted):
+    case = Case(c=3, d=5, t=2, h=9, w=20, window=5)
+    call = call_of(case)
+    gathered, added = [], []
+    gather, add = portable._gathered, portable._add_windows
+    monkeypatch.setattr(
+        portable, "_gathered", lambda windows, *rest: gathered.append(windows.shape[1]) or gather(windows, *rest)
+    )
+    monkeypatch.setattr(
+        portable, "_add_windows", lambda target, *rest: added.append(target.shape[1]) or add(target, *rest)
+    )
+    leaves = [x.requires_grad_(want) for x, want in zip(call[:3], wanted, strict=True)]
+    out = local_attention(*leaves, case.window, backend="portable")
+    gathered.clear()
+    asked = [x for x in leaves if x.requires_grad]
+    (found,) = torch.autograd.grad(out, asked, call.grad)
+    (expected,) = torch.autograd.grad(local_attention(*leaves, case.window, backend="reference"), asked, call.grad)
+    assert torch.allclose(found, expected)
+    assert set(added) == {channels for channels, want in ((3, wanted[1]), (5, wanted[2])) if want}
+    assert (5 in gathered) == (not wanted[2])  # the values themselves are of no use to their own gradient
 
 
 @pytest.mark.parametrize("backend", HERE)
