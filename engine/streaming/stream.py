@@ -27,7 +27,7 @@ from engine.streaming.previous import PLOT, SUMMARY
 from engine.streaming.record import Sample, StreamRecord
 from engine.streaming.sources import FrameSource, SourceFrame
 from engine.streaming.sources.live import LiveSource, ReceivedSource
-from engine.streaming.threads import REMEMBERED, Background, OnDemand, Prefetched
+from engine.streaming.threads import REMEMBERED, Background, GivenUpError, OnDemand, Prefetched
 from models.inference.segmenter import NOT_FINITE, Prediction, VideoSegmenter
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError, ScoresError, StoppedError
@@ -173,7 +173,12 @@ class Stream:
         for error in errors:
             if not isinstance(error, IncompleteError):
                 raise error
-        self._signals.raise_noted()
+        try:
+            self._signals.raise_noted()
+        except (KeyboardInterrupt, StoppedError) as stop:
+            if errors:
+                self.record.stopped_by = _stopped_by(stop)
+            raise
         if errors:
             raise IncompleteError("; ".join(map(str, errors))) from errors[0]
 
@@ -273,13 +278,15 @@ class Stream:
             stages.insert(0, self._labeler.finish)
         if self._comparer is not None:
             stages.append(self._comparer.finish)
-        problems: list[Exception] = []
+        problems: dict[Callable, Exception] = {}
         for finish in stages:
             try:
                 finish(self._gives_up)
             except Exception as error:  # raised once all others are complete
-                problems.append(error)
-        return problems
+                problems[finish] = error
+        if self._labeler is not None and isinstance(problems.get(self._labeler.finish), GivenUpError):
+            del problems[self._labeler.finish]  # the outputs that it waits for say so themselves
+        return list(problems.values())
 
 
 class _NotFinite(Exception):

@@ -23,6 +23,10 @@ POLL_SECONDS = 0.1  # seconds between two checks of whether the other thread sti
 GRACE_SECONDS = 0.5  # for a thread that is to end: one that still waits for its source then is left behind
 
 
+class GivenUpError(IncompleteError):
+    """A thread was no longer waited for."""
+
+
 class _End:
     """Marks the end of a queue."""
 
@@ -189,7 +193,7 @@ class Background(Generic[Item]):
     def put(self, item: Item, gives_up: Callable[[], bool] = lambda: False) -> None:
         """Enqueues an item as soon as there is room; raises the error of an earlier item.
 
-        ``gives_up`` is asked while there is no room; where it says so, ``IncompleteError`` is raised.
+        ``gives_up`` is asked while there is no room; where it says so, ``GivenUpError`` is raised.
         """
         if not _put(self._queue, item, lambda: self.failed or gives_up()):
             self._raise()
@@ -198,7 +202,7 @@ class Background(Generic[Item]):
     def finish(self, gives_up: Callable[[], bool] = lambda: False) -> None:
         """Waits for all items; raises the error of ``work``, if any.
 
-        Raises ``IncompleteError`` where ``gives_up`` says so meanwhile; the thread is then left behind.
+        Raises ``GivenUpError`` where ``gives_up`` says so meanwhile; the thread is then left behind.
         """
         _put(self._queue, _END, lambda: self.failed or gives_up())
         while self._thread.is_alive():
@@ -207,8 +211,8 @@ class Background(Generic[Item]):
             self._thread.join(POLL_SECONDS)
         self._raise()
 
-    def _given_up(self) -> IncompleteError:
-        return IncompleteError(f"{self.name} was not completed, as it took too long")
+    def _given_up(self) -> GivenUpError:
+        return GivenUpError(f"{self.name} was not completed, as it took too long")
 
     def _raise(self) -> None:
         if self._error is not None:
