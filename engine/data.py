@@ -9,7 +9,8 @@ from datasets.cache import FrameCache
 from datasets.clip_dataset import ClipDataset
 from datasets.clips import Video
 from datasets.controls import CONTROLS
-from datasets.registry import VideoDatasetBase, dataset_named
+from datasets.mapped_dataset import dataset_of
+from datasets.registry import VideoDatasetBase
 from datasets.sampling import EpochSampler
 from datasets.streamed_clips import StreamedClips, streamed
 from datasets.transforms import Augmentation
@@ -106,7 +107,7 @@ def evaluation_loader_of(
 
 def _opened(data: DataSettings) -> tuple[VideoDatasetBase, Any]:
     """The data set and its root. The first process generates data sets that are generated on first use."""
-    dataset = dataset_named(data.dataset)
+    dataset = dataset_of(data.dataset, data.class_map)
     if distributed.is_first():
         dataset.prepare(data.root)
     distributed.barrier()

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from datasets.registry import dataset_named
 from engine.options.checks import OPTION_OF_FIELD, fields_of, option_text, with_fields, with_values
 from engine.options.settings import NO_WEIGHTS, NetworkSettings, Settings
 from models.backbone import backbone_card, backbone_names
 from models.lmanet import LMANet, build_lmanet
+from models.merged_classes import merge_classes
 from models.weights.load import WeightFile, load_weights, read_weights
 from models.weights.saved_options import SavedOptions, options_in
 from utils.class_set import ClassSet
@@ -31,7 +34,14 @@ def with_network(settings: Settings, device: torch.device) -> tuple[Settings, LM
         return settings, _built(network, None, device)
     file = read_weights(network.weights)
     settings = _inherited(settings, file)
-    return settings, _built(settings.network, file, device)
+    network = settings.network
+    before = _classes_before_map(settings, file)
+    if before is None or network.class_map is None:
+        return settings, _built(network, file, device)
+    config = replace(network.config, num_classes=before.num_outputs)
+    model = _built(replace(network, config=config, classes=before), file, device)
+    merge_classes(model, network.class_map.new_indices(before), network.classes)
+    return settings, model
 
 
 def arguments_with_file(arguments: Mapping[str, Any], typed: frozenset[str]) -> dict[str, Any] | None:
@@ -132,15 +142,38 @@ def _with_file(
 
 def _classes(settings: Settings, file: WeightFile) -> ClassSet | None:
     """The file's classes where they replace those of the data set, as no labels are read; else ``None``."""
-    theirs, own = file.classes, settings.network.classes
+    theirs, own, class_map = file.classes, settings.network.classes, settings.network.class_map
+    if class_map is not None and _is_own_stream(settings):
+        return class_map.applied(theirs or own)
     if theirs is None or theirs.names == own.names or settings.training:
         return None
+    if class_map is not None and theirs.names == dataset_named(settings.data.dataset).classes.names:
+        return None  # they are merged once the network is built
     if settings.eval_mode or "dataset" in settings.typed:
         raise OptionError(
             f"{file.label}: predicts {len(theirs.names)} classes ({_some(theirs)}), --dataset {settings.data.dataset} "
             f"has {len(own.names)} ({_some(own)}): expected weights for these, or the data set of the training"
         )
     return theirs
+
+
+def _classes_before_map(settings: Settings, file: WeightFile) -> ClassSet | None:
+    """The classes that a file's network predicts and ``--classes`` maps; ``None`` where it predicts what it maps to."""
+    network, theirs = settings.network, file.classes
+    if network.class_map is None or settings.training:
+        return None
+    whole = dataset_named(settings.data.dataset).classes
+    if _is_own_stream(settings):
+        return theirs or whole
+    if theirs is not None:
+        return None if theirs.names == network.classes.names else whole
+    count = file.num_classes(network.config.backbone, network.config.shallow_decoder)
+    return None if count == network.config.num_classes != whole.num_outputs else whole
+
+
+def _is_own_stream(settings: Settings) -> bool:
+    """Whether the classes are those of the weight file alone."""
+    return settings.stream.source is not None and "dataset" not in settings.typed
 
 
 def _some(classes: ClassSet) -> str:

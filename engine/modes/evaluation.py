@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from datasets.clip_dataset import ClipDataset
+from datasets.registry import dataset_named
 from engine.dashboard.setup import dashboard_of
 from engine.data import clips_of, evaluation_loader_of, videos_of
 from engine.evaluation.consistency import consistency_text, measure_consistency
@@ -28,6 +29,7 @@ from models.description import describe
 from models.inference.segmenter import has_untrained_decoder, has_untrained_memory
 from models.lmanet import LMANet
 from utils import distributed
+from utils.class_map import class_map_text
 from utils.files import write_text
 from utils.terminal import supports_color
 
@@ -81,6 +83,10 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         "waiting_seconds_per_clip": result.waiting_seconds * distributed.world_size() / result.clips,
     }
     lines = []
+    if settings.network.class_map is not None:
+        class_map = settings.network.class_map
+        report["class_map"] = class_map.to_json(dataset_named(settings.data.dataset).classes)
+        lines.append(class_map_text(report["class_map"]))
     if wanted.iou:
         report |= scores(names, result.confusion, result.metric_counts)
         report |= {"clip_mean_iou": picks.scores, LABELED_PIXELS: pixels}

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.registry import VideoDatasetBase, dataset_named
+from datasets.mapped_dataset import dataset_of
+from datasets.registry import VideoDatasetBase
 from engine.options.settings import CROP, NO_WEIGHTS, Settings, settings_of
 from engine.options.stream import check_stream
 from engine.streaming.output import output_options
 from models.config import LMANetConfig
+from utils.class_map import read_class_map
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.modules import check_importable
@@ -51,7 +53,9 @@ def checked(
     Raises a ``UserError`` for invalid options and for options that contradict each other.
     """
     options = argparse.Namespace(**arguments)
-    dataset = dataset_named(options.dataset)
+    class_map = read_class_map(options.classes) if options.classes else None
+    # A stream reads no labels: its classes are those of the weight file, unless the data set is named.
+    dataset = dataset_of(options.dataset, None if options.stream and "dataset" not in typed else class_map)
     classes = classes or dataset.classes
     config = network_config(options, classes)
     options.fusion_strategy = config.fusion
@@ -62,7 +66,7 @@ def checked(
     _check_window(options, config)
     _check_work_size(options, config, dataset)
     _check_paths(options)
-    return settings_of(options, config, classes, dict(untouched or arguments), typed, outputs, command)
+    return settings_of(options, config, classes, dict(untouched or arguments), typed, outputs, command, class_map)
 
 
 def with_fields(
@@ -151,6 +155,8 @@ def _check_mode(options: argparse.Namespace) -> None:
     if options.visualize:
         advice = "pip install visdom, or leave --visualize out"
         check_importable("websocket", "--visualize needs websocket-client, which visdom brings", advice)
+    if options.classes and not (options.training or options.eval_mode or options.stream):
+        raise OptionError("--classes belongs to --training, --eval-mode and --stream: leave it out")
     if options.training and options.export_weights:
         raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
     if options.training and options.export_onnx:

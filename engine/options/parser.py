@@ -224,6 +224,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "data/synthetic for Synthetic)",
     )
     group.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="a YAML file that merges, renames or drops classes: lines such as `flat: [road, sidewalk]`, and "
+        "`ignored: [train]` (docs/data.md)",
+    )
+    group.add_argument(
         "--work-size",
         type=_size,
         metavar="HxW",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.config import LMANetConfig
+from utils.class_map import ClassMap
 from utils.class_set import ClassSet
 
 NO_WEIGHTS = "none"
@@ -19,7 +20,8 @@ class NetworkSettings:
     """The network, the classes that it predicts, and the weights that it starts from (a file, or ``none``).
 
     ``work_size`` is the height and width of its frames. With ``other_classes`` weights for other classes may be loaded,
-    and the classifier starts fresh; with ``resumes`` a checkpoint is read instead of the weights.
+    and the classifier starts fresh; with ``resumes`` a checkpoint is read instead of the weights. ``class_map`` has
+    made ``classes`` of others, those of a network that was trained without it.
     """
 
     config: LMANetConfig
@@ -30,6 +32,7 @@ class NetworkSettings:
     train_decoder: bool
     other_classes: bool
     resumes: bool
+    class_map: ClassMap | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class DataSettings:
     control: str | None
     original_labels: bool
     seed: int
+    class_map: ClassMap | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ def settings_of(
     typed: frozenset[str],
     output_names: frozenset[str],
     command: str,
+    class_map: ClassMap | None,
 ) -> Settings:
     """The settings of checked options."""
     return Settings(
@@ -187,6 +192,7 @@ def settings_of(
             train_decoder=options.train_decoder or options.train_erfnet_shallow_dec,
             other_classes=options.training,
             resumes=options.resume,
+            class_map=class_map,
         ),
         data=DataSettings(
             dataset=options.dataset,
@@ -201,6 +207,7 @@ def settings_of(
             control=options.control,
             original_labels=options.use_orig_res,
             seed=options.seed,
+            class_map=class_map,
         ),
         train=TrainSettings(
             num_epochs=options.num_epochs,

@@ -10,6 +10,8 @@ from PIL import Image
 
 from datasets.registry import register_dataset
 from main import main
+from models.inference.segmenter import loaded_network
+from models.normalize import network_input
 from tests import farm
 from tests.plugins import registries_restored
 
@@ -157,3 +159,52 @@ def test_still_images_train_and_evaluate(trained, tmp_path, capsys):
     assert report_of(tmp_path / "eval")["clips"] == 2
     train = (*TRAIN, "--dataset", str(file), "--savedir", str(tmp_path / "run"), "--num-epochs", "1")
     assert run(*train) == 0
+
+
+def test_a_network_is_scored_on_groups_of_its_classes(trained, tmp_path, capsys):
+    file, groups = farm.write_folders(tmp_path), tmp_path / "groups.yaml"
+    groups.write_text("land: [ground, tree]\nanimal: sheep\nignored: [barn]\n")
+    assert evaluate(trained, file, tmp_path / "eval", "--classes", str(groups), "--save-all-vals") == 0
+    found = report_of(tmp_path / "eval")
+    assert list(found["iou"]) == ["land", "animal", "sky"]
+    assert found["class_map"]["classes"] == {"land": ["ground", "tree"], "animal": ["sheep"], "sky": ["sky"]}
+    assert found["class_map"]["ignored"] == ["barn"]
+    assert "land = ground + tree; animal = sheep; ignored: barn" in capsys.readouterr().out
+
+    model, confusion = loaded_network(str(trained / "train" / "model_best.pth")).eval(), np.zeros((4, 4), int)
+    for video in farm.VIDEOS["val"]:
+        shown = farm.pictures(video)[-4:]
+        clip = torch.stack([torch.from_numpy(frame).permute(2, 0, 1) for frame, _ in shown])
+        with torch.inference_mode():
+            p = model(network_input(clip[None], model.config.traits, torch.device("cpu"))).softmax(2)[0, 0]
+        prediction = torch.stack([p[0] + p[3], p[2], p[4], p[1] + p[5]]).argmax(0).numpy()
+        label = np.array([0, 3, 1, 0, 2, *[3] * 251])[shown[-1][1]]
+        np.add.at(confusion, (label[label < 3], prediction[label < 3]), 1)
+    hits = np.diag(confusion)[:3]
+    union = confusion.sum(1)[:3] + confusion.sum(0)[:3] - hits
+    assert list(found["iou"].values()) == pytest.approx(list(hits / union), abs=1e-12)
+
+    stream = ("--stream", str(tmp_path / "frames/val/five"), "--classes", str(groups), "--savedir", str(tmp_path / "s"))
+    assert main([*stream, "--weights", str(trained / "train" / "model_best.pth"), "--device", "cpu"]) == 0
+    shares = json.loads((tmp_path / "s" / "stream.json").read_text())["class_shares"]
+    assert set(shares) <= {"land", "animal", "sky", "ignored"}
+
+
+def test_a_network_is_trained_on_groups(tmp_path):
+    file, groups = farm.write_folders(tmp_path), tmp_path / "groups.yaml"
+    groups.write_text("land: [ground, tree]\nignored: rest\n")
+    mapped = ("--dataset", str(file), "--classes", str(groups))
+    assert run(*TRAIN, *mapped, "--num-epochs", "1", "--savedir", str(tmp_path / "run")) == 0
+    weights = tmp_path / "run" / "model_best.pth"
+    assert torch.load(weights, weights_only=True).lmanet["classes"]["names"] == ["land"]
+    assert run("--eval-mode", *mapped, "--weights", str(weights), "--savedir", str(tmp_path / "eval")) == 0
+    assert list(report_of(tmp_path / "eval")["iou"]) == ["land"]
+
+
+def test_groups_of_classes_that_are_not_there(trained, tmp_path, capsys):
+    file, groups = farm.write_folders(tmp_path), tmp_path / "groups.yaml"
+    groups.write_text("land: [ground, grass]\n")
+    with pytest.raises(SystemExit) as end:
+        evaluate(trained, file, tmp_path / "eval", "--classes", str(groups))
+    assert end.value.code == 2
+    assert "groups.yaml: there is no class 'grass'" in last_line(capsys)
