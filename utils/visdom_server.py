@@ -11,17 +11,22 @@ whole, of which `visdom` 0.3 keeps the last 4.
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tornado.ioloop
 import tornado.web
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from utils.command import module_parser, run_command, run_program
 from utils.errors import OptionError
 from utils.visdom_scripts import fetch_with_npm, missing_files
 from utils.visdom_settings import HOST, LONGEST_HISTORY
+
+_OWN_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -111,11 +116,32 @@ def serve(port: int, env_path: str, scripts: Path) -> None:
 
 
 class _Application(app.Application):
-    """visdom's, with long histories of pictures: visdom 0.3 keeps 4 by itself, visdom 0.2 all."""
+    """visdom's, for its own page alone, and with long histories of pictures: visdom 0.3 keeps 4 by itself, 0.2 all."""
 
     def __init__(self, port: int, env_path: str) -> None:
         super().__init__(port=port, env_path=env_path)
         self.max_image_history = LONGEST_HISTORY
+
+    def find_handler(self, request: HTTPServerRequest, **named: Any) -> Any:
+        """The handler of a request; refuses those that pages of other sites send, WebSockets too."""
+        if _is_own(request.headers):
+            return super().find_handler(request, **named)
+        return self.get_handler_delegate(request, tornado.web.ErrorHandler, {"status_code": 403})
+
+
+def _is_own(headers: HTTPHeaders) -> bool:
+    """Whether a request is for this machine by name, and from a page of this server or from no page.
+
+    A page of another site has another ``Origin``; a name of another site that resolves to this machine is another
+    ``Host``. Any port will do, as a tunnel may have its own.
+    """
+    hosts = headers.get_list("Host")
+    if len(hosts) > 1 or (hosts and not _OWN_HOST.fullmatch(hosts[0])):
+        return False
+    origins = headers.get_list("Origin") + headers.get_list("Sec-WebSocket-Origin")
+    return all(
+        hosts and origin.lower() in (f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}") for origin in origins
+    )
 
 
 def _handler_for(scripts: Path) -> type[tornado.web.StaticFileHandler]:

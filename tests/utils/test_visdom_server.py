@@ -37,6 +37,68 @@ def test_the_page_and_its_own_files_are_served(server):
         assert got(server.port, path)[0] == 200
 
 
+def answered(port, method="POST", path="/events", **headers):
+    """The status of an answer to a request with these headers; ``None`` leaves one out."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in headers.items():
+            for each in value if isinstance(value, list) else [value]:
+                connection.putheader(name, each)
+        content = b'{"eid": "run", "win": "w", "data": [{"type": "text", "content": "c"}], "layout": {}, "opts": {}}'
+        connection.putheader("Content-Length", str(len(content)))
+        connection.endheaders(content)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_pages_of_other_sites_are_refused(server):
+    local = f"localhost:{server.port}"
+    own = [
+        {"Host": local},
+        {"Host": f"127.0.0.1:{server.port}", "Origin": f"http://127.0.0.1:{server.port}"},
+        {"Host": "LOCALHOST:9000", "Origin": "http://localhost:9000"},  # through a tunnel
+        {"Host": "[::1]:80", "Origin": "http://[::1]:80"},
+    ]
+    foreign = [
+        {"Host": f"evil.example:{server.port}"},  # a name that resolves to this machine
+        {"Host": f"evil.example:{server.port}", "Origin": f"http://evil.example:{server.port}"},
+        {"Host": local, "Origin": "http://evil.example"},
+        {"Host": local, "Origin": "null"},
+        {"Host": local, "Origin": ""},
+        {"Host": local, "Origin": "http://localhost:3000"},  # another program's page on this machine
+        {"Host": local, "Origin": f"http://{local}.evil.example"},
+        {"Host": local, "Origin": f"http://evil.example@{local}"},
+        {"Host": f"{local}@evil.example"},
+        {"Host": f"localhost.evil.example:{server.port}"},
+        {"Host": f"127.0.0.1.evil.example:{server.port}"},
+        {"Host": local, "Origin": [f"http://{local}", "http://evil.example"]},
+    ]
+    for method, path in (("POST", "/events"), ("POST", "/env_state"), ("GET", "/"), ("GET", "/static/js/main.js")):
+        assert [answered(server.port, method, path, **headers) for headers in own] == [200] * len(own)
+        found = [answered(server.port, method, path, **headers) for headers in foreign]
+        assert all(status in (400, 403) for status in found), list(zip(found, foreign, strict=True))
+
+
+def test_websockets_of_other_sites_are_refused(server):
+    websocket = pytest.importorskip("websocket")
+    local = f"localhost:{server.port}"
+
+    def greeting(path, **named):
+        connection = websocket.create_connection(f"ws://127.0.0.1:{server.port}/{path}", timeout=20, **named)
+        try:
+            return connection.recv()
+        finally:
+            connection.close()
+
+    for path in ("socket", "vis_socket"):
+        assert "register" in greeting(path, host=local, origin=f"http://{local}")
+        for host, origin in ((local, "http://evil.example"), ("evil.example", "http://evil.example"), (local, "null")):
+            with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+                greeting(path, host=host, origin=origin)
+
+
 def test_more_scripts_are_served_from_a_folder_of_ones_own(tmp_path):
     (tmp_path / "scripts" / "js").mkdir(parents=True)
     (tmp_path / "scripts" / "js" / "sjcl.js").write_text("// mine")
