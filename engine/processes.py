@@ -18,6 +18,7 @@ from utils.command import EXIT_LOST_PEER, EXIT_TERMINATED, EXIT_WRONG_INPUT, exi
 from utils.errors import OptionError, StoppedError
 from utils.files import write_text
 from utils.json_text import to_json
+from utils.printable import shown
 from utils.ranks import is_first, is_rank
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _report_failures(failures: "Mapping[int, ProcessFailure]", savedir: str | No
     ranks = sorted(failures)
     wrong_input = [rank for rank in ranks if failures[rank].exitcode == EXIT_WRONG_INPUT]
     if wrong_input:
-        print(f"main.py: error: {failures[wrong_input[0]].message}", file=sys.stderr)
+        print(shown(f"main.py: error: {failures[wrong_input[0]].message}"), file=sys.stderr)
         return EXIT_WRONG_INPUT
     stopped = [rank for rank in ranks if failures[rank].exitcode == EXIT_TERMINATED]
     # Without those that only lost another process, and those that the launcher ended.
@@ -94,7 +95,7 @@ def _report_failures(failures: "Mapping[int, ProcessFailure]", savedir: str | No
     rest = "; all others were ended"
     if savedir is not None:
         rest += f"; go on with --resume --savedir {savedir}"
-    print(f"main.py: {reason}{rest}", file=sys.stderr)
+    print(shown(f"main.py: {reason}{rest}"), file=sys.stderr)
     return EXIT_FAILED
 
 

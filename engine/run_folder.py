@@ -15,10 +15,10 @@ from engine.options.settings import Settings
 from engine.streaming.output import registered_outputs
 from models.weights.saved_options import options_in, with_options
 from utils import tensor_files
-from utils.addresses import without_secrets
 from utils.files import remove_parts, writable_folder, write_text
 from utils.json_text import to_json
 from utils.lock import FolderLock
+from utils.printable import shown
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class RunFolder:
     def describe_run(self, settings: Settings, model_text: str) -> None:
         """Writes ``args.txt`` (the command, then every option), a copy of the model file and ``model.txt``."""
         lines = [
-            f"command: {settings.command}",
-            *(f"{key}: {without_secrets(str(value))}" for key, value in sorted(settings.arguments.items())),
+            f"command: {shown(settings.command)}",
+            *(f"{key}: {shown(str(value))}" for key, value in sorted(settings.arguments.items())),
         ]
         write_text(self.path / "args.txt", "".join(f"{line}\n" for line in lines))
         write_text(self.path / MODEL_FILE.name, MODEL_FILE.read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from utils.addresses import SecretsHidden, without_secrets
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
+from utils.printable import LogFormatter, shown
 from utils.signals import FirstInterrupt
 from utils.sizes import parse_size
 from utils.standard_streams import keep_standard_streams
@@ -36,8 +36,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports an error in one line and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        shown = without_secrets(message)
-        self.exit(EXIT_WRONG_INPUT, f"{self.prog}: error: {shown} (all options: {self.prog} --help)\n")
+        self.exit(EXIT_WRONG_INPUT, f"{self.prog}: error: {shown(message)} (all options: {self.prog} --help)\n")
 
 
 def module_parser(module: str, docstring: str) -> OneLineParser:
@@ -64,12 +63,12 @@ def last_line(error: BaseException, program: str, after_stop: str = "") -> str:
     """
     if isinstance(error, KeyboardInterrupt):
         kept = str(error) or after_stop
-        return f"{program}: stopped by Ctrl-C{kept and f'; {kept}'}"
+        return shown(f"{program}: stopped by Ctrl-C{kept and f'; {kept}'}")
     if isinstance(error, StoppedError):
-        return f"{program}: stopped by SIGTERM; {error}"
+        return shown(f"{program}: stopped by SIGTERM; {error}")
     if isinstance(error, LostPeerError):
-        return f"{program}: {error}"
-    return f"{program}: error: {without_secrets(str(error))}"
+        return shown(f"{program}: {error}")
+    return shown(f"{program}: error: {error}")
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
@@ -116,9 +115,9 @@ def run_command(
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Prints log messages of that level and above, without a prefix, and without the secrets of addresses."""
+    """Prints log messages of that level and above, without a prefix, without control characters and secrets."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SecretsHidden("%(message)s"))
+    handler.setFormatter(LogFormatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

@@ -21,6 +21,7 @@ from engine.experiments.runner import Chain, chains, data_steps, run_plan
 from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
 from utils.files import writable_folder, write_bytes, write_text
 from utils.lock import FolderLock
+from utils.printable import printable
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ def _run(options: _Options) -> None:
         write_text(table, text)
         write_text(figures, csv_text(results))
         write_bytes(picture, figure_png(plan, results, at))
-        print(text)
+        print(printable(text, keeps="\n"))
         print(f"table: {table}, figures: {figures}, picture: {picture}, commands: {folder / 'commands.txt'}")
 
     if options.dry_run:
         steps = [*data_steps(plan, folder), *(step for chain in chains(plan, folder) for step in chain.steps)]
-        print("\n".join(step.text for step in steps))
+        print("\n".join(printable(step.text) for step in steps))
         return
     with FolderLock(writable_folder(folder, "--savedir"), "--savedir"):
         run_plan(plan, folder, options.jobs, options.threads, report)

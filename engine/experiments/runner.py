@@ -28,6 +28,7 @@ from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
 from utils.files import PART, open_to_append, write_text
 from utils.json_text import to_json
+from utils.printable import printable
 from utils.system_files import is_system_file
 
 log = logging.getLogger(__name__)
@@ -317,7 +318,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int, threads: int, report: Callable
     """Runs the remaining steps of an experiment; at the end, also after an error, reports the completed chains."""
     data, all_chains = data_steps(plan, folder), chains(plan, folder)
     steps = [*data, *(step for chain in all_chains for step in chain.steps)]
-    write_text(folder / "commands.txt", "\n".join(step.text for step in steps) + "\n")
+    write_text(folder / "commands.txt", "\n".join(printable(step.text) for step in steps) + "\n")
     try:
         Runner(jobs, threads, folder.parent).run(data, all_chains)
     finally:

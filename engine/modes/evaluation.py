@@ -31,6 +31,7 @@ from models.lmanet import LMANet
 from utils import distributed
 from utils.class_map import class_map_text
 from utils.files import write_text
+from utils.printable import printable
 from utils.terminal import supports_color
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         f"{result.clips} clips; {report['network_seconds_per_frame']:.4f} s a frame in the network on {device} "
         f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
-    lines.append(f"report: {folder.page_file} (figures: {folder.report_file.name})")
+    lines.append(printable(f"report: {folder.page_file} (figures: {folder.report_file.name})"))
     print("\n".join(lines))  # after all files, as whoever reads it may stop at any line
     if dashboard is not None:
         if sys.stdin.isatty() and dashboard.client.connected:

@@ -9,6 +9,7 @@ from models.inference.segmenter import refuse_untrained
 from models.weights.export import export_weights
 from utils.errors import OptionError
 from utils.files import written_whole
+from utils.printable import printable
 from utils.sizes import format_size
 
 
@@ -16,7 +17,7 @@ def run_export(settings: Settings, path: str) -> None:
     """Writes the weights to ``path``, under the published names."""
     _, model = with_network(settings, torch.device("cpu"))
     kind = export_weights(model, path, trained=False)
-    print(f"{path}: written as {kind}")
+    print(printable(f"{path}: written as {kind}"))
 
 
 def run_onnx_export(settings: Settings, path: str) -> None:
@@ -34,4 +35,4 @@ def run_onnx_export(settings: Settings, path: str) -> None:
         raise OptionError(
             f"--export-onnx {path}: cannot be written ({error.strerror}): expected a file such as step.onnx"
         ) from error
-    print(f"{path}: written for frames of {format_size(settings.data.work_size, ' x ')}")
+    print(printable(f"{path}: written for frames of {format_size(settings.data.work_size, ' x ')}"))

@@ -22,6 +22,7 @@ from engine.training.setup import training_of, warm_start_memory
 from models.description import describe
 from utils import distributed
 from utils.errors import OptionError
+from utils.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,10 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     if distributed.is_first():
         folder.remove_previous_checkpoint()
         best = training.best_row(train.val_iou)
-        print(f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; in {folder.path}")
+        print(
+            f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; "
+            f"in {printable(str(folder.path))}"
+        )
 
 
 def _checkpoint_to_resume(resumes: bool, folder: RunFolder) -> dict | None:

@@ -15,6 +15,7 @@ from engine.reports.memory_view import MemoryView, telling_cells
 from engine.reports.picks import PickedClip
 from engine.reports.scores import gain_of, percent
 from utils.class_set import ClassSet, Color
+from utils.printable import printable
 from utils.sizes import format_size, height_width
 from utils.visualize import ERROR_LEGEND, colorized, data_uri, error_map, narrowed, png_uri
 
@@ -132,6 +133,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
+        finalize=lambda value: printable(value, keeps="\n") if isinstance(value, str) else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

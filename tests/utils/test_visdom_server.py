@@ -93,7 +93,7 @@ def test_websockets_of_other_sites_are_refused(server):
             connection.close()
 
     for path in ("socket", "vis_socket"):
-        assert "register" in greeting(path, host=local, origin=f"http://{local}")
+        assert "command" in greeting(path, host=local, origin=f"http://{local}")
         for host, origin in ((local, "http://evil.example"), ("evil.example", "http://evil.example"), (local, "null")):
             with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
                 greeting(path, host=host, origin=origin)

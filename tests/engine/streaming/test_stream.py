@@ -451,3 +451,15 @@ def test_scores_that_are_no_numbers_keep_the_frames_before(stream, lmanet_file, 
     assert [path.name for path in (tmp_path / "run" / "labels").iterdir()] == ["frame_0_pred_labelTrainIds.png"]
     (file,) = (tmp_path / "run" / "probabilities").iterdir()
     assert np.isfinite(np.load(file)).all()
+
+
+@pytest.mark.parametrize("name", ["in\nweights: forged", "in\x1b[2J\r\u2028\udc80"])
+def test_names_forge_no_line_of_a_text_file_or_the_terminal(stream, tmp_path, capsys, name):
+    write_folder(tmp_path / "plain", moving_blocks(2)).rename(tmp_path / name)
+    status, summary = stream(tmp_path / name, "--save-labels", "trainIds")
+    assert (status, summary["frames"]) == (0, 2)
+    shown = capsys.readouterr()
+    lines = (tmp_path / "run" / "args.txt").read_text().splitlines()
+    assert all(line.isprintable() for line in [*lines, *(shown.out + shown.err).splitlines()])
+    assert len([line for line in lines if line.startswith("weights: ")]) == 1
+    assert len({line.partition(":")[0] for line in lines}) == len(lines)
