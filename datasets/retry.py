@@ -21,6 +21,11 @@ def seconds_before_retry(number: int) -> float:
     return min(FIRST_WAIT_SECONDS * WAIT_GROWTH ** min(number - 1, 10), LONGEST_WAIT_SECONDS)
 
 
+def seconds_of_retries(retries: int) -> float:
+    """How long is waited before all of so many retries together."""
+    return sum(map(seconds_before_retry, range(1, retries + 1)))
+
+
 class RetryPolicy:
     """Retries unavailable reads up to ``retries`` times, after 1, 4, 16, then 64 seconds; not so damaged content.
 

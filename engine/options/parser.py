@@ -247,8 +247,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=4,
         metavar="N",
-        help="retries to read a file whose file system does not answer, and to open a camera or network stream that "
-        "went away, after 1, 4, 16, then 64 seconds each",
+        help="retries to read a file whose file system does not answer, after 1, 4, 16, then 64 seconds each; a camera "
+        "or network stream that went away is waited for as long, and tried every second",
     )
     group.add_argument("--random-crop", action="store_true", help="train on crops of 713x713")
     group.add_argument(

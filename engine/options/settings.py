@@ -83,9 +83,9 @@ class TrainSettings:
 class StreamSettings:
     """The source, speed and outputs of a stream.
 
-    With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, with
-    ``retries`` attempts. ``int8`` names the source of calibration frames; ``outputs`` are the values of the outputs'
-    own options, by name.
+    With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, as
+    long as ``retries`` take. ``int8`` names the source of calibration frames; ``outputs`` are the values of the
+    outputs' own options, by name.
     """
 
     source: str | None

@@ -16,7 +16,6 @@ from utils.addresses import without_secrets
 from utils.errors import DataError
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 10.0
-NO_ANSWER = f"nothing came for {READ_SECONDS:g} s"
 WITH_HIDDEN_FRAMES = ("vp8",)  # whose packets are not all shown: frames that are missing cannot be counted
 
 
@@ -36,8 +35,8 @@ class NetworkFeed:
             )
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
-                f"{problem} ({_reason(error)}): expected a stream that is being sent, such as rtsp://HOST/PATH; where "
-                "it needs a password, rtsp://USER:PASSWORD@HOST/PATH"
+                f"{problem} ({_reason(error, CONNECT_SECONDS)}): expected a stream that is being sent, such as "
+                "rtsp://HOST/PATH; where it needs a password, rtsp://USER:PASSWORD@HOST/PATH"
             ) from None
         if not self._container.streams.video:
             self._container.close()
@@ -56,18 +55,21 @@ class NetworkFeed:
         self.description = f"stream {shown} ({self._stream.codec_context.name}, {self.fps:g} frames/s)"
 
     def arrivals(self, stopped: threading.Event) -> Iterator[Arrival]:
-        return paced(self._arrivals(stopped), stopped) if self._is_playlist else self._arrivals(stopped)
+        # A playlist is read piece by piece, each of some seconds, which come at once.
+        comes_in_pieces = self._is_playlist and not self.ends
+        return paced(self._arrivals(stopped), stopped) if comes_in_pieces else self._arrivals(stopped)
 
     def _arrivals(self, stopped: threading.Event) -> Iterator[Arrival]:
         has_stamps = av.format.Flags.no_timestamps not in av.format.Flags(self._container.format.flags)
-        packets = good = 0
+        packets, good, time_base = 0, 0, float(self._stream.time_base or 0)
         try:
             for packet, at in self._packets(stopped):
                 packets += packet is not None
                 for frame in self._decoded(packet):
                     good += 1
                     if not stopped.is_set():
-                        yield Arrival(partial(upright_image, frame), frame.time if has_stamps else None, at)
+                        stamp = None if frame.pts is None or not has_stamps else frame.pts * time_base
+                        yield Arrival(partial(upright_image, frame), stamp, at)
         finally:
             if self._stream.codec_context.name not in WITH_HIDDEN_FRAMES:
                 self.damaged = packets - good
@@ -75,7 +77,7 @@ class NetworkFeed:
 
     def _packets(self, stopped: threading.Event) -> Iterator[tuple[av.Packet | None, float]]:
         """Packets of the video with the moments of their arrival; last of all ``None``, which empties the decoder."""
-        last, lost, demuxed = time.monotonic(), "", self._container.demux()
+        last, lost, timed_out, demuxed = time.monotonic(), "", False, self._container.demux()
         try:
             while not (lost or stopped.is_set()):
                 asked = time.monotonic()
@@ -83,16 +85,17 @@ class NetworkFeed:
                 if packet is None:
                     break
                 at = time.monotonic()
+                timed_out = timed_out or at - asked >= READ_SECONDS
                 if packet.stream is self._stream and packet.size:
                     # After a time-out come those that were held back for want of a next one.
-                    last = asked if at - asked >= READ_SECONDS else at
+                    last = last if timed_out else at
                     yield packet, last
                 elif at - last > READ_SECONDS:
-                    lost = NO_ANSWER
+                    lost = _silence(READ_SECONDS)
         except av.error.FFmpegError as error:
             # Without a length in HTTP, FFmpeg cannot tell whether the sender ended, and takes it for an error.
             ended = self._has_unknown_length and error.errno == errno.EIO
-            lost = "" if ended else _reason(error)
+            lost = "" if ended else _reason(error, READ_SECONDS)
         yield None, last
         if lost:
             raise ConnectionError(lost)
@@ -105,5 +108,10 @@ class NetworkFeed:
             return []
 
 
-def _reason(error: Exception) -> str:
-    return NO_ANSWER if isinstance(error, av.error.ExitError) else reason_of(error)
+def _reason(error: Exception, seconds: float) -> str:
+    """What an error says; the one that ends waiting comes after so many ``seconds``."""
+    return _silence(seconds) if isinstance(error, av.error.ExitError) else reason_of(error)
+
+
+def _silence(seconds: float) -> str:
+    return f"nothing came for {seconds:g} s"

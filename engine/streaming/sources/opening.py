@@ -25,7 +25,7 @@ def open_source(source: str, option: str = "--stream", live: bool | None = None,
     """The source that the value of ``option`` names. Raises ``DataError`` where it does not exist or has no frames.
 
     With ``live`` the newest frame is taken and older ones are dropped, which is the default for cameras and network
-    streams; these are waited for, with up to ``retries`` attempts, where they go away. Ctrl-C and SIGTERM act while a
+    streams; these are waited for, as long as ``retries`` take, where they go away. Ctrl-C and SIGTERM act while a
     source is opened, and what does not answer is given up after ``OPENING_SECONDS``.
     """
     try:

@@ -2,11 +2,12 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from datasets.retry import seconds_before_retry
+from datasets.retry import seconds_of_retries
 from engine.streaming.sources.capture_clock import CaptureClock
 from engine.streaming.sources.feed import Arrival, Feed
 from engine.streaming.sources.source import SourceFrame
@@ -14,6 +15,7 @@ from utils.errors import DataError, IncompleteError
 
 log = logging.getLogger(__name__)
 
+TRY_EVERY_SECONDS = 1.0
 REMEMBERED_RECONNECTIONS = 1000  # the latest, since a stream may be endless
 
 
@@ -42,7 +44,8 @@ class Reconnection(NamedTuple):
 class Reception:
     """Iterates over the frames of a feed and of those that follow it, as ``connect`` makes them.
 
-    A feed that is lost is waited for, with up to ``retries`` attempts. ``keeps_up`` is as in ``CaptureClock``.
+    A feed that is lost is waited for, as long as ``retries`` of reading data take, but tried every second. ``keeps_up``
+    is as in ``CaptureClock``.
     Iterating raises ``IncompleteError`` where a feed does not come back, ``DataError`` where no frame ever came.
     """
 
@@ -51,7 +54,8 @@ class Reception:
         self.stopped = threading.Event()
         self.received = self.damaged = 0
         self.reconnections: deque[Reconnection] = deque(maxlen=REMEMBERED_RECONNECTIONS)
-        self._connect, self._retries, self._failures = connect, retries, 0
+        self._connect, self._patience = connect, seconds_of_retries(retries)
+        self._deadline: float | None = None  # until which a sender that is away is waited for
         self._connections = 1
         self._last: ReceivedFrame | None = None
         self._reason = ""
@@ -94,20 +98,34 @@ class Reception:
             self.reconnections.append(Reconnection(self.received, self._last.seconds, away, self._reason))
             log.warning("%s is back after %.1f s", self.feed.description, away)
         self.received += 1
-        self._failures, self._last = 0, frame
+        self._deadline, self._last = None, frame
         return frame
 
     def _next_feed(self, ended: bool, lost: str) -> Feed | None:
         """The feed that follows one that has ended, or was lost; ``None`` where none is to follow."""
-        if self.stopped.is_set() or (not lost and (ended or not self._retries)):
+        if self.stopped.is_set() or (not lost and (ended or not self._patience)):
             return None
         self._reason = lost or "its sender ended"
-        if not ended and self._failures < self._retries:
-            log.warning("%s is away (%s): waiting for it", self.feed.description, self._reason)
-        while self._failures < self._retries and not ended:
-            self._failures += 1
-            if self.stopped.wait(seconds_before_retry(self._failures)):
-                return None
+        if not ended:
+            feed = self._reconnected()
+            if feed is not None or self.stopped.is_set():
+                return feed
+        if not self.received:
+            return None
+        breaks = "breaks off" if ended else "went away"
+        raise IncompleteError(
+            f"{self.feed.description} {breaks} after {self.received} frames ({self._reason}); these are kept"
+        )
+
+    def _reconnected(self) -> Feed | None:
+        """The feed of a sender that was away; ``None`` where it stays away for too long."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._patience
+            if self._patience:
+                log.warning("%s is away (%s): waiting for it", self.feed.description, self._reason)
+        while (left := self._deadline - time.monotonic()) > 0:
+            if self.stopped.wait(min(left, TRY_EVERY_SECONDS)):
+                break
             try:
                 feed = self._connect()
             except DataError:
@@ -115,9 +133,4 @@ class Reception:
             self.clock.restart()
             self._connections += 1
             return feed
-        if not self.received:
-            return None
-        breaks = "breaks off" if ended else "went away"
-        raise IncompleteError(
-            f"{self.feed.description} {breaks} after {self.received} frames ({self._reason}); these are kept"
-        )
+        return None

@@ -107,7 +107,7 @@ def test_a_slow_network_takes_the_newest_frames_and_drops_the_others(kind):
 
 @pytest.mark.parametrize("restarts", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_sender_that_is_killed_is_waited_for(monkeypatch, caplog, restarts):
-    monkeypatch.setattr("engine.streaming.sources.reception.seconds_before_retry", lambda number: 0.2)
+    monkeypatch.setattr("engine.streaming.sources.reception.TRY_EVERY_SECONDS", 0.2)
     port, sent, away = free_port(), [], []
 
     def kill_and_restart(sender):
@@ -129,7 +129,7 @@ def test_a_sender_that_is_killed_is_waited_for(monkeypatch, caplog, restarts):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     sender = Sender("http", port, rate=30, count=30, holds=True)
-    streamed = Streamed(f"http://user:hunter2@127.0.0.1:{port}/live?key=hunter2", 0.1, retries=200)
+    streamed = Streamed(f"http://user:hunter2@127.0.0.1:{port}/live?key=hunter2", 0.1, retries=4)
     controller = threading.Thread(target=control, args=(sender,))
     controller.start()
     summary = streamed.run()

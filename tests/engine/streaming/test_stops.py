@@ -85,15 +85,13 @@ def test_while_a_sender_is_silent(lmanet_file, tmp_path, number, status):
 
 @ONE_QUICKLY
 def test_while_a_sender_is_away(lmanet_file, tmp_path, monkeypatch, number, status):
-    waits = []
-    monkeypatch.setattr(reception, "seconds_before_retry", lambda retry: waits.append(retry) or 60.0)
+    monkeypatch.setattr(reception, "TRY_EVERY_SECONDS", 60.0)
     port = free_port()
     sender = Sender("tcp", port, rate=30, count=10)
     words = stream_words(lmanet_file, f"tcp://127.0.0.1:{port}", tmp_path)
-    stop = Stop(number, lambda: waits and (tmp_path / "overlay.partial.mp4").exists())
+    stop = Stop(number, (tmp_path / "overlay.partial.mp4").exists, after=1.0)
     assert main(words) == status
     assert stop.seconds < AT_ONCE
-    assert waits == [1]
     assert 1 <= frames_in(tmp_path) <= 10
     sender.kill()
 
