@@ -3,6 +3,7 @@
 LATE_SECONDS = 1.0  # a frame that is later than this, compared with the one before it, is another beginning
 EARLY_SECONDS = 10.0  # and so is one whose time stamp is as much ahead of its arrival
 LONGEST_SETTLING = 3.0  # seconds, for a sender that is always faster than its time stamps
+QUEUED_STEP = 0.005  # seconds: frames without time stamps that come faster have waited in a queue
 LEAST_STEP = 1e-3
 
 
@@ -36,8 +37,9 @@ class CaptureClock:
         if self._last_seconds < 0:
             self._start, self._first_stamp = at, stamp or 0.0
         if stamp is None:
-            self.is_settled = True
             found = at - self._start
+            self.is_settled |= self._last is not None and at - self._last[1] > QUEUED_STEP
+            self._last = at, at
         else:
             found = self._by_stamp(stamp, at)
         self._last_seconds = max(found, self._last_seconds + LEAST_STEP)

@@ -42,6 +42,14 @@ def test_frames_that_waited_before_the_first_are_told_from_others():
     assert clock.seconds(0.0, 101.79) == pytest.approx(2.0)
 
 
+def test_without_time_stamps_frames_that_come_at_once_have_waited():
+    clock, settled = CaptureClock(), []
+    for at in (100.0, 100.001, 100.002, 100.1, 100.101):
+        clock.seconds(None, at)
+        settled.append(clock.is_settled)
+    assert settled == [False, False, False, True, True]
+
+
 def test_a_sender_that_is_always_fast_settles_too():
     clock = CaptureClock()
     for number in range(40):

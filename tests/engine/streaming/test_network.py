@@ -17,7 +17,7 @@ from engine.streaming.sources import network, open_source, spread_frames
 from engine.streaming.sources.live import LiveSource, ReceivedSource
 from engine.streaming.sources.protocols import is_network_address
 from tests.engine.sender import Sender, free_port, number_in, picture
-from tests.engine.videos import moving_blocks, write_video
+from tests.engine.videos import moving_blocks, write_folder, write_video
 from utils.errors import DataError, IncompleteError
 
 RTSP_PYTHON = "/usr/bin/python3"  # Debian's, whose packages hold GStreamer
@@ -134,8 +134,9 @@ def test_addresses_are_those_of_known_protocols_that_are_no_files(tmp_path, monk
     assert not any(map(is_network_address, ("file:///x", "concat:a|b", "2024-05-01T12:30:00.mp4", "c:/x", "http:x")))
     monkeypatch.chdir(tmp_path)
     Path("http:").mkdir()
-    write_video(tmp_path / "http:" / "drive.mp4", moving_blocks(3))
-    assert len(list(open_source("http://drive.mp4"))) == 3
+    write_folder(tmp_path / "http:" / "drive.org", moving_blocks(3))
+    assert len(list(open_source("http://drive.org"))) == 3
+    assert len(list(open_source("http://drive.org/frame_0.png"))) == 1
 
 
 def test_a_network_stream_cannot_be_read_in_advance(files):
