@@ -79,11 +79,15 @@ class BackboneTraits:
 
     def value_channels_for(self, fusion: str) -> int:
         """Channels D of the values that a fusion takes."""
-        return self.value_channels or self.features // FUSION_WIDTH[fusion]
+        width = FUSION_WIDTH[fusion]
+        if width is None:
+            return self.features
+        return self.value_channels or self.features // width
 
     def fitting_fusions(self) -> list[str]:
         """Names of the fusions whose output has as many channels as the decoder takes."""
-        return [n for n, factor in FUSION_WIDTH.items() if factor * self.value_channels_for(n) == self.features]
+        wanted = self.features
+        return [n for n, width in FUSION_WIDTH.items() if width is None or width * self.value_channels_for(n) == wanted]
 
     def nearest_sides(self, side: int) -> list[int]:
         """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""

@@ -1,7 +1,8 @@
 """Values of the network's options. No torch here: the command line is checked before torch is imported."""
 
-# Output channels of the fusion of two D-channel inputs, in multiples of D.
-FUSION_WIDTH = {
+RESIDUAL = "residual"
+# Output channels of the fusion of two D-channel inputs, in multiples of D; ``None``: D is the number of features.
+FUSION_WIDTH: dict[str, int | None] = {
     "sigmoid-do1": 2,
     "sigmoid-do2": 2,
     "sigmoid-do3": 2,
@@ -10,6 +11,7 @@ FUSION_WIDTH = {
     "simple-sigmoid": 2,
     "concat": 2,
     "sigmoid-down1": 1,
+    RESIDUAL: None,
 }
 
 STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")

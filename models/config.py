@@ -1,11 +1,11 @@
 """The network's configuration. No torch here: the command line is checked before torch is imported."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 
 from models.backbone import BackboneTraits, backbone_card, backbone_names
-from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
+from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, RESIDUAL, STRUCTURES
 from utils.class_set import MOST_CLASSES
 from utils.errors import OptionError
 from utils.sizes import format_size
@@ -124,6 +124,11 @@ class LMANetConfig:
         return self.traits.value_channels_for(self.fusion)
 
     @property
+    def is_residual(self) -> bool:
+        """Whether the fusion's output is added to the features instead of replacing them."""
+        return self.fusion == RESIDUAL
+
+    @property
     def picks_by_chance(self) -> bool:
         """Whether the processed frames of a window are drawn anew for each clip."""
         return self.memory_strategy == "random"
@@ -162,6 +167,6 @@ def _stride_of(strategy: str) -> int:
     return 1 + int(strategy.removeprefix("skip_")) if strategy.startswith("skip_") else 1
 
 
-def _check_choice(option: str, value: str, known: Sequence[str] | dict[str, int]) -> None:
+def _check_choice(option: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise OptionError(f"{option} {value} is not known: expected one of {', '.join(known)}")

@@ -1,4 +1,7 @@
-"""Fusion of the memory read with the value of the current frame: one entry of ``FUSIONS`` per strategy."""
+"""Fusion of the memory read with the value of the current frame.
+
+``FUSIONS`` are the published strategies, whose output replaces the features; that of the residual one is added to them.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.backbone import WIDEST_FOR_3X3_GATES
 
 BATCH_NORM_EPS = 1e-3
 REDUCED_CHANNELS = 256
@@ -86,6 +91,30 @@ class ReducedGateFusion(nn.Module):
         reduced = F.relu(self.reduced_norm(self.reduce(query) + self.reduce(read)))
         gate_query, gate_read = torch.sigmoid(self.gate_query(reduced)), torch.sigmoid(self.gate_read(reduced))
         return F.relu(self.norm(query * gate_query + read * gate_read))
+
+
+class ResidualFusion(nn.Module):
+    """What the memory adds to the features: the difference of what was read to them, times a gate: B F h w twice -> B F
+    h w. Values are the features themselves.
+
+    The gate starts at zero, so that the network starts as the single frame, bit for bit. Where what was read is what
+    the frame shows, nothing is added at any time. The gate sees both inputs and their absolute difference, which tells
+    where they do not match.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        side = 3 if channels <= WIDEST_FOR_3X3_GATES else 1
+        hidden = min(channels, REDUCED_CHANNELS)
+        self.reduce = nn.Conv2d(3 * channels, hidden, side, padding=side // 2)
+        self.gate = nn.Conv2d(hidden, channels, side, padding=side // 2)
+        for parameter in self.gate.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        change = read - query
+        gate = self.gate(F.relu(self.reduce(torch.cat([query, read, change.abs()], dim=1))))
+        return gate * change
 
 
 def unchanged(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.backbone import backbone_card
 from models.config import LMANetConfig
-from models.fusion import FUSIONS
+from models.fusion import FUSIONS, ResidualFusion
 from models.memory import FrameMemory, KeyValueHead, PaddedMemory, Push
 from models.memory_read import MemoryRead
 from models.shallow_decoder import ShallowDecoder
@@ -50,7 +50,8 @@ class LMANet(nn.Module):
             query_head.key.load_state_dict(memory_head.key.state_dict())
         self.memory_head: nn.Module = memory_head
         self.query_head: nn.Module = query_head
-        self.fusion = FUSIONS[config.fusion](config.value_channels)
+        make_fusion = ResidualFusion if config.is_residual else FUSIONS[config.fusion]
+        self.fusion = make_fusion(config.value_channels)
         if config.learnable_constant:
             self.attention_constant = nn.Parameter(torch.zeros(1))
         if config.structure == "original_kv_fusion":
@@ -135,6 +136,8 @@ class LMANet(nn.Module):
             read = self.read(key, memory, sink)  # B D h w
             if config.structure != "mem_only":
                 fused = self.fusion(value, read)  # B F h w
+                if config.is_residual:
+                    fused = features + fused
                 if isinstance(memory, PaddedMemory):  # whether it holds a frame is known when the graph runs
                     fused = torch.where(memory.filled > 0, fused, features)
         logits = aux_logits = None

@@ -5,7 +5,8 @@ epochs on becoming a single-frame network again. Here the initial weights are co
 al., *Data-dependent Initializations of Convolutional Neural Networks*, ICLR 2016):
 
 - keys and values are the principal components of the features, scaled to unit variance: a query matches similar keys;
-- the fusion sums query and read and maps them back to features, which the decoder was trained on.
+- the fusion sums query and read and maps them back to features, which the decoder was trained on. (The residual one
+  starts as the single frame by itself: there only the keys are set.)
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -69,6 +70,9 @@ def warm_start(model: LMANet, clips: Clips, read_share: float = READ_SHARE) -> N
     components = _components(features)
     for head in (model.query_head, model.memory_head, *([model.init_head] if hasattr(model, "init_head") else [])):
         _set_head(head, features, components)
+    if model.config.is_residual:
+        model.train(was_training)
+        return  # its fusion starts as the single frame, whatever the keys
     set_fusion = _set_reduced if isinstance(model.fusion, ReducedGateFusion) else _set_gated
     set_fusion(model, clips, features, components, read_share)
     _set_last_norm(model, clips)

@@ -27,9 +27,10 @@ class MemoryNames(NamedTuple):
 
 
 def _published_memory_pairs(config: LMANetConfig) -> Pairs:
-    reduced = config.fusion == "sigmoid-down1"
+    reduced = config.is_residual or config.fusion == "sigmoid-down1"
     fusion = (
         (
+            ("fusion.gate.", "memory_fusion.conv_layer_3."),  # of the residual fusion, which was not published
             ("fusion.reduced_norm.", "memory_fusion.bn0."),
             ("fusion.reduce.", "memory_fusion.conv_layer_1."),
             ("fusion.reduce_unused.", "memory_fusion.conv_layer_2."),

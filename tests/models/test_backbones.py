@@ -71,11 +71,11 @@ def test_sizes_follow_from_the_channels():
     assert toy.value_channels_for("sigmoid-down1") == 24
     assert toy.fitting_fusions() == [
         *("sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "linear", "simple-sigmoid", "concat"),
-        "sigmoid-down1",
+        *("sigmoid-down1", "residual"),
     ]
     assert toy.nearest_sides(37) == [37] and toy.feature_size((33, 48)) == (9, 12)
     odd = BackboneTraits(features=33, stride=4, work_size=(32, 48))
-    assert (odd.default_fusion, odd.fitting_fusions()) == ("sigmoid-down1", ["sigmoid-down1"])
+    assert (odd.default_fusion, odd.fitting_fusions()) == ("sigmoid-down1", ["sigmoid-down1", "residual"])
     # The rules give what was published for the published networks.
     for name in ("erf", "psp101"):
         traits = BACKBONES[name]
@@ -84,7 +84,7 @@ def test_sizes_follow_from_the_channels():
         assert follows.value_channels_for(follows.default_fusion) == traits.value_channels
 
 
-@pytest.mark.parametrize("fusion", ["sigmoid-do1", "concat", "sigmoid-down1"])
+@pytest.mark.parametrize("fusion", ["sigmoid-do1", "concat", "sigmoid-down1", "residual"])
 def test_toy_trains_as_a_video_network(fusion):
     torch.manual_seed(0)
     model = build_lmanet(LMANetConfig(backbone="toy", memory_size=2, corr_size=5, fusion=fusion)).train()

@@ -13,9 +13,9 @@ from tests.networks import BACKBONES, LMANetConfig
 from utils.errors import OptionError
 
 
-def test_only_the_fusion_that_keeps_the_width_fits():
+def test_only_the_fusions_that_keep_the_width_fit():
     traits = BACKBONES["psp101"]
-    assert traits.fitting_fusions() == ["sigmoid-down1"]
+    assert traits.fitting_fusions() == ["sigmoid-down1", "residual"]
     assert (traits.key_channels, traits.value_channels, traits.features) == (128, 2048, 2048)
     with pytest.raises(
         OptionError, match=r"sigmoid-do1 does not fit --backbone psp101: expected one of sigmoid-down1$"

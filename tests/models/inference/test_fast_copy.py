@@ -14,6 +14,7 @@ KINDS = [
     {"baseline": True},
     {"structure": "mem_only"},
     {"structure": "aux_mem_loss", "fusion": "concat"},
+    {"fusion": "residual"},
     {"structure": "original_kv_fusion", "fusion": "linear"},
     {"memorize_first": True, "learnable_constant": True},
     {"batch_norm": False, "fusion": "sigmoid-do3"},
