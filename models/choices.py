@@ -17,3 +17,8 @@ FUSION_WIDTH: dict[str, int | None] = {
 STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")
 MEMORY_STRATEGIES = ("all", "skip_01", "skip_02", "skip_03", "skip_04", "skip_05", "random")
 ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda", "flex")
+
+# How probabilities are averaged over time, and the default weight of the past: what steadies real driving snippets
+# without costing accuracy there.
+DEFAULT_SMOOTHING_WEIGHT = {"average": 0.3, "flow": 0.6}
+SMOOTHINGS = tuple(DEFAULT_SMOOTHING_WEIGHT)

@@ -1,6 +1,6 @@
 """The network's configuration. No torch here: the command line is checked before torch is imported."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 

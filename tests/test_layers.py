@@ -68,6 +68,7 @@ OTHER_MEANINGS = {
     "engine/reports/plots.py": r"set_xticks\(range\(0, 101, 20\)\)",  # percent
     "engine/streaming/video_writer.py": r'"crf": "20"',  # quality of H.264
     "utils/scene_cuts.py": r"LEAST_DIFFERENCE = 20\.0",  # gray levels
+    "models/inference/smoothing.py": r"UNLIKE = 20\.0",  # gray levels
     "utils/lock.py": r"up to 3\.20\b",  # a version of filelock
 }
 MEBIBYTES = r"<< 20\b|\*\* ?20\b"

@@ -9,8 +9,10 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5  # Sundaram, Brox, Keutzer, E
 
 
 class Matches(NamedTuple):
-    """For each pixel of a frame, ``H W``: its column and row in another one, and whether it is visible there."""
+    """The matches of the pixels of a frame in another one, ``H W``: the flow, float32 ``H W 2``; column and row to
+    which it leads, float32; and whether the pixel is seen there."""
 
+    flow: np.ndarray
     columns: np.ndarray
     rows: np.ndarray
     seen: np.ndarray
@@ -22,21 +24,28 @@ class OpticalFlow:
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
-    def matches(self, frame: np.ndarray, other: np.ndarray) -> Matches:
+    def matches(self, frame: np.ndarray, other: np.ndarray, scale: float = 1) -> Matches:
         """The matches of the pixels of ``frame`` in ``other``, both gray, uint8 ``H W``.
 
         A pixel is not seen where it leaves the frame, or where the flow back from there does not return to it.
+        ``scale`` says how many times larger the frames are in which the tolerance is counted.
         """
-        forward, backward = self._between(frame, other), self._between(other, frame)
+        flow, backward = self._between(frame, other), self._between(other, frame)
         height, width = frame.shape
-        columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        columns, rows = columns + forward[..., 0], rows + forward[..., 1]
+        columns, rows = moved(flow)
         back = cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mismatch = ((forward + back) ** 2).sum(2)
-        bound = RELATIVE_TOLERANCE * ((forward**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE
-        columns, rows = np.rint(columns).astype(np.intp), np.rint(rows).astype(np.intp)
-        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        return Matches(columns, rows, inside & (mismatch < bound))
+        mismatch = ((flow + back) ** 2).sum(2)
+        bound = RELATIVE_TOLERANCE * ((flow**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE / scale**2
+        inside = (np.rint(columns) >= 0) & (np.rint(columns) < width) & (np.rint(rows) >= 0) & (np.rint(rows) < height)
+        return Matches(flow, columns, rows, inside & (mismatch < bound))
 
     def _between(self, frame: np.ndarray, other: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
         return self._dis.calc(frame, other, None)  # type: ignore[call-overload]  # the stub lacks flow=None
+
+
+def moved(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows, float32 ``H W``, to which a flow ``H W 2`` leads from each pixel."""
+    height, width = flow.shape[:2]
+    return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height, dtype=np.float32)[
+        :, None
+    ]

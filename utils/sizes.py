@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+FLOW_SIDE = 12  # pixels: the least longer side of frames for OpenCV's DIS optical flow
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width, 1 or more, of a text such as ``512x1024``. Raises ``ValueError`` for another text."""

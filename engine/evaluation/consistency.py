@@ -1,8 +1,10 @@
-"""Temporal consistency of a network's labels on the videos of a data set, with and without its memory."""
+"""Temporal consistency of labels on the videos of a data set: with and without the memory, smoothed and not."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -10,24 +12,38 @@ from datasets.clips import Video
 from datasets.images import image_size, read_frame
 from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase
+from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.metric import shown_metrics
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
-from engine.reports.scores import percent
+from engine.reports.scores import percent, scores
 from models.inference.segmenter import Prediction, VideoSegmenter
+from models.inference.smoothing import RunningAverage
 from utils.errors import ScoresError
 
 WITH_MEMORY, SINGLE_FRAME = "lmanet", "single_frame"
+SMOOTHED = "_smoothed"  # ending of the names of smoothed predictions
 LENGTHS = (8, 16)  # of VSPW's mVC
 MVC = (
     "VSPW: of the pixels whose label stays the same over n frames, the share predicted right in all n; null where no "
     "sequence has n labeled frames in a row"
 )
+WHY_MISSING = {
+    "TC": "no video has two frames in a row",
+    **{f"mVC{length}": f"no video has {length} labeled frames in a row" for length in LENGTHS},
+}
 
 
-def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, videos: Sequence[Video]) -> dict:
-    """TC and mVC of the labels with and without the memory, at the working size: plain values for JSON."""
-    names, classes = prediction_names(segmenter), dataset.classes
-    temporal = TemporalConsistency(names, classes.num_outputs)
-    per_name = {name: VideoConsistency(LENGTHS, classes.ignored) for name in names}
+def measure_consistency(
+    segmenter: VideoSegmenter, dataset: VideoDatasetBase, videos: Sequence[Video], scored: Collection[Path]
+) -> dict:
+    """TC, mVC and scores of all predictions that are compared, at the working size: plain values for JSON.
+
+    TC and mVC are those of whole videos; the scores are those of the labels in ``scored``, in the same pass.
+    """
+    classes, comparison = dataset.classes, Comparison(segmenter)
+    temporal = TemporalConsistency(comparison.names, classes.num_outputs)
+    per_name = {name: VideoConsistency(LENGTHS, classes.ignored) for name in comparison.names}
+    confusions = {name: ConfusionMatrix(classes.num_outputs) for name in comparison.names}
     for video in tqdm(videos, "consistency", unit="video", disable=None, leave=False):
         segmenter.reset()
         temporal.reset()
@@ -37,45 +53,76 @@ def measure_consistency(segmenter: VideoSegmenter, dataset: VideoDatasetBase, vi
             image = read_frame(frame, image_size(frame)).permute(1, 2, 0).numpy()
             prepared = segmenter.prepare(image)
             try:
-                labels = labels_to_compare(segmenter, prepared, segmenter.step(prepared))
+                labels = comparison.labels(prepared, segmenter.step(prepared))
             except ScoresError as error:
                 raise ScoresError(f"{frame}: {error}") from error
             temporal.update(np.ascontiguousarray(prepared[0].permute(1, 2, 0).numpy()), labels)
+            indices = None
+            if truth is not None:
+                indices = read_label(truth, segmenter.work_size, dataset.label_coding(truth))
             for name, each in per_name.items():
-                if truth is None:
+                if indices is None:
                     each.end_video()
-                else:
-                    indices = read_label(truth, segmenter.work_size, dataset.label_coding(truth))
-                    each.update(labels[name], indices.numpy())
+                    continue
+                each.update(labels[name], indices.numpy())
+                if truth in scored:
+                    confusions[name].update(torch.from_numpy(labels[name]), indices)
     for each in per_name.values():
         each.end_video()
     return temporal.report() | {
         "sequences": len(videos),
         "mvc": {n: v.means() for n, v in per_name.items()},
         "mvc_is": MVC,
+        "smoothing": smoothing_of(segmenter),
+        "scores": {name: scores(classes.names, confusion) for name, confusion in confusions.items()},
     }
 
 
-def labels_to_compare(segmenter: VideoSegmenter, image: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Class indices at the working size by name: those of ``prediction``, and those of the single-frame network.
+class Comparison:
+    """The predictions of one video that are compared: of the single-frame network and, where there is one, of the
+    network with its memory; with smoothing, each of them as it is and smoothed.
 
-    ``image`` is the frame prepared, ``1 3 H W``.
+    ``names`` are their names, the last one that of the network as it runs.
     """
-    predictions = {prediction_names(segmenter)[-1]: prediction}
-    if WITH_MEMORY in predictions:
-        predictions[SINGLE_FRAME] = segmenter.step(image, use_memory=False)
-    return {name: each.labels_at(segmenter.work_size) for name, each in predictions.items()}
+
+    def __init__(self, segmenter: VideoSegmenter):
+        self._segmenter = segmenter
+        self._plain: tuple[str, ...] = (
+            (SINGLE_FRAME,) if segmenter.model.config.baseline else (SINGLE_FRAME, WITH_MEMORY)
+        )
+        self.names: tuple[str, ...] = self._plain
+        self._single_average: RunningAverage | None = None
+        if segmenter.smoother is not None:
+            self.names = tuple(name + ending for name in self._plain for ending in ("", SMOOTHED))
+            self._single_average = segmenter.smoother.new_average()
+
+    def labels(self, image: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
+        """Class indices at the working size by name, of the next frame, prepared ``1 3 H W``, and its prediction."""
+        found = {self._plain[-1]: prediction}
+        if WITH_MEMORY in self._plain:
+            found[SINGLE_FRAME] = self._segmenter.step(image, use_memory=False)
+        if self._single_average is not None:
+            single = found[SINGLE_FRAME]
+            if single is not prediction:
+                smoothed = self._single_average.update(single.logits, prediction.motion)
+                found[SINGLE_FRAME + SMOOTHED] = Prediction(single.logits, smoothed)
+            found |= {self.names[-1]: prediction, self._plain[-1]: prediction.without_smoothing()}
+        return {name: found[name].labels_at(self._segmenter.work_size) for name in self.names}
 
 
-def prediction_names(segmenter: VideoSegmenter) -> tuple[str, ...]:
-    """Names of the predictions that are compared; the last one is of the network as it is."""
-    return (SINGLE_FRAME,) if segmenter.model.config.baseline else (SINGLE_FRAME, WITH_MEMORY)
+def smoothing_of(segmenter: VideoSegmenter) -> dict[str, object] | None:
+    """Kind and weight of the smoothing: plain values for JSON; ``None`` without."""
+    smoother = segmenter.smoother
+    return None if smoother is None else {"kind": smoother.kind, "weight": smoother.weight}
 
 
 def consistency_text(report: dict) -> str:
-    """A report of ``measure_consistency`` or ``TemporalConsistency`` as text, one line per prediction."""
-    lines = []
+    """The report of an evaluation or a stream as text: a line for each prediction, and why a figure is missing."""
+    lines: list[str] = []
+    missing: dict[str, str] = {}
     for name, tc in report["tc"].items():
-        mvc = report.get("mvc", {}).get(name, {})
-        lines.append(", ".join([f"{name}: TC {percent(tc)} %", *(f"{k} {percent(v)} %" for k, v in mvc.items())]))
-    return "\n".join(lines)
+        shares = {"TC": tc, **report.get("mvc", {}).get(name, {})}
+        shares |= {metric.title: value for metric, value in shown_metrics(report.get("scores", {}).get(name, {}))}
+        lines.append(f"{name}: " + ", ".join(f"{title} {percent(share)} %" for title, share in shares.items()))
+        missing |= {title: why for title, why in WHY_MISSING.items() if title in shares and shares[title] is None}
+    return "\n".join([*lines, *(f"{title} is not defined here: {why}" for title, why in missing.items())])

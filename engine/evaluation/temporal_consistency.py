@@ -40,11 +40,12 @@ class TemporalConsistency:
         """Adds a frame, RGB uint8 ``H W 3``, and the class indices ``H W`` of each prediction."""
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self._gray is not None:
-            columns, rows, seen = self._flow.matches(self._gray, gray)
+            _, columns, rows, seen = self._flow.matches(self._gray, gray)
+            there = np.rint(rows[seen]).astype(np.intp), np.rint(columns[seen]).astype(np.intp)
             self.pairs += 1
             self._kept, self._pixels = self._kept + int(seen.sum()), self._pixels + seen.size
             for name, now in labels.items():
-                self._count(name, self._labels[name][seen], now[rows[seen], columns[seen]])
+                self._count(name, self._labels[name][seen], now[there])
         self._gray, self._labels = gray, {name: each.copy() for name, each in labels.items()}
 
     def mean_iou(self, name: str) -> float | None:

@@ -100,7 +100,9 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         lines += ["at the labels' own size:", iou_table(names, result.original_confusion, colored=colored)]
     if wanted.consistency:
         assert segmenter is not None
-        report["consistency"] = measure_consistency(segmenter, clips.dataset, videos_of(settings.data, "val"))
+        report["consistency"] = measure_consistency(
+            segmenter, clips.dataset, videos_of(settings.data, "val"), {clip.label for clip in clips.clips}
+        )
         lines.append(consistency_text(report["consistency"]))
     if wanted.loss:
         report["loss"] = result.loss if math.isfinite(result.loss) else None

@@ -15,10 +15,9 @@ from utils.class_map import read_class_map
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.modules import check_importable
-from utils.sizes import format_size
+from utils.sizes import FLOW_SIDE, format_size
 
 MOST = 1_000_000_000  # of any count: more is taken for a typing error
-FLOW_SIDE = 12  # pixels: the least longer side of frames for OpenCV's DIS optical flow
 
 # Fields of LMANetConfig and their options.
 OPTION_OF_FIELD = {
@@ -211,9 +210,10 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
 def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset: VideoDatasetBase) -> None:
     if options.work_size is None:
         options.work_size = dataset.work_size(options.data_root) or config.traits.work_size
-    if options.consistency and max(options.work_size) < FLOW_SIDE:
+    by_flow = "--consistency" if options.consistency else "--smooth flow" if options.smooth == "flow" else None
+    if by_flow and max(options.work_size) < FLOW_SIDE:
         raise OptionError(
-            f"--consistency follows pixels by optical flow, which frames of {format_size(options.work_size)} are too "
+            f"{by_flow} follows pixels by optical flow, which frames of {format_size(options.work_size)} are too "
             f"small for: expected a side of {FLOW_SIDE} or more"
         )
     sizes = {"--work-size": options.work_size}

@@ -84,7 +84,8 @@ class StreamSettings:
     """The source, speed and outputs of a stream.
 
     With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, as
-    long as ``retries`` take. ``int8`` names the source of calibration frames; ``outputs`` are the values of the
+    long as ``retries`` take. ``smooth`` is the kind of averaging over time and ``smooth_weight`` the share of the past,
+    ``None`` for the default. ``int8`` names the source of calibration frames; ``outputs`` are the values of the
     outputs' own options, by name.
     """
 
@@ -94,6 +95,8 @@ class StreamSettings:
     every: int
     detect_cuts: bool
     consistency: bool
+    smooth: str | None
+    smooth_weight: float | None
     compile: bool
     amp: str | None
     int8: str | None
@@ -233,6 +236,8 @@ def settings_of(
             every=options.every,
             detect_cuts=not options.no_cut_detection,
             consistency=options.consistency,
+            smooth=options.smooth,
+            smooth_weight=options.smooth_weight,
             compile=options.compile,
             amp=options.amp,
             int8=options.int8,

@@ -5,6 +5,7 @@ import argparse
 from engine.options.option import add_to
 from engine.options.settings import NO_WEIGHTS
 from engine.streaming.output import output_options, registered_outputs
+from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
 
 BENCHMARKS = ("attention", "stream")
@@ -29,6 +30,21 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         help="measure temporal consistency, with and without the memory; also with --eval-mode",
     )
     group.add_argument(
+        "--smooth",
+        choices=SMOOTHINGS,
+        metavar="KIND",
+        help="average the probabilities over time: average (where they are) or flow (along the motion of the video, "
+        "by optical flow); also with --eval-mode --consistency",
+    )
+    group.add_argument(
+        "--smooth-weight",
+        type=float,
+        metavar="W",
+        help="with --smooth: weight of the past, 0 or more and below 1 (default: "
+        + ", ".join(f"{kind} {weight:g}" for kind, weight in DEFAULT_SMOOTHING_WEIGHT.items())
+        + ")",
+    )
+    group.add_argument(
         "--compile", action="store_true", help="compile the network first, which takes a minute; then it is faster"
     )
     group.add_argument(
@@ -46,6 +62,7 @@ def check_stream(options: argparse.Namespace) -> None:
     """Raises ``OptionError`` for options of streams that are invalid or contradict others."""
     if options.int8 is not None:
         _check_int8(options)
+    _check_smooth(options)
     if options.every < 1:
         raise OptionError(f"--every is {options.every}: expected 1 or more")
     for output in registered_outputs():
@@ -69,6 +86,19 @@ def check_stream(options: argparse.Namespace) -> None:
     for name, default in {**STREAM_DEFAULTS, **{option.dest: option.default for option in output_options()}}.items():
         if getattr(options, name) != default:
             raise OptionError(f"--{name.replace('_', '-')} belongs to --stream: leave it out")
+
+
+def _check_smooth(options: argparse.Namespace) -> None:
+    weight = options.smooth_weight
+    if options.smooth is None:
+        if weight is not None:
+            raise OptionError(f"--smooth-weight {weight:g} belongs to --smooth: add --smooth {SMOOTHINGS[-1]}")
+        return
+    if not (options.stream or (options.eval_mode and options.consistency)):
+        missing = "add --consistency" if options.eval_mode else "leave it out"
+        raise OptionError(f"--smooth belongs to --stream and --eval-mode --consistency: {missing}")
+    if weight is not None and not 0 <= weight < 1:
+        raise OptionError(f"--smooth-weight is {weight:g}: expected 0 or more and below 1, for example 0.5")
 
 
 def _check_int8(options: argparse.Namespace) -> None:

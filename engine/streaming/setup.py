@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from engine.evaluation.consistency import prediction_names
+from engine.evaluation.consistency import Comparison
 from engine.evaluation.temporal_consistency import TemporalConsistency
 from engine.options.settings import Settings, StreamSettings
 from engine.streaming.output import StreamInfo, registered_outputs
@@ -29,6 +29,9 @@ def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> Vid
         compiled=stream.compile,
         amp=stream.amp or False,
         int8_frames=calibration_frames(stream),
+        smooth=stream.smooth,
+        smooth_weight=stream.smooth_weight,
+        detect_cuts=stream.source is None,  # a stream itself resets at the cuts that it detects
     )
 
 
@@ -46,7 +49,7 @@ def stream_of(
     """A stream from the source into the outputs of the settings, whose files are noted in ``files``."""
     info = StreamInfo(files.folder, classes, source.fps)
     outputs = [output.from_options(settings.outputs, info) for output in registered_outputs()]
-    names = prediction_names(segmenter)
+    names = Comparison(segmenter).names
     return Stream(
         segmenter,
         source,

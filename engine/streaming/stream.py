@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.evaluation.consistency import consistency_text, labels_to_compare
+from engine.evaluation.consistency import Comparison, consistency_text
 from engine.evaluation.temporal_consistency import TemporalConsistency
 from engine.reports.plots import stream_png
 from engine.reports.scores import percent
@@ -87,6 +87,7 @@ class Stream:
         self.record = StreamRecord(classes)
         self.problems: list[Exception] = []  # of outputs that could not be completed
         self._signals = NotedSignals()
+        self._comparison = None if consistency is None else Comparison(segmenter)
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
         self._reader: Prefetched[SourceFrame, Prepared] | OnDemand[Any, Prepared]
@@ -223,9 +224,9 @@ class Stream:
                 self.record.cuts.append(self._started)
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
-        if self._comparer is not None:
+        if self._comparer is not None and self._comparison is not None:
             try:
-                labels = labels_to_compare(self.segmenter, prepared.image, prediction)
+                labels = self._comparison.labels(prepared.image, prediction)
             except ScoresError as error:
                 raise _NotFinite(self._started - 1, prepared.source.name, prepared.image) from error
             self._comparer.put((prepared, labels), self._gives_up)

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.choices import SMOOTHINGS
 from models.config import LMANetConfig
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
+from models.inference.smoothing import Motion, Smoother
 from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
 from models.normalize import network_input
@@ -23,6 +25,7 @@ from models.weights.load import load_weights, read_weights
 from utils.devices import usable_device
 from utils.errors import OptionError, ScoresError, WeightsError
 from utils.resize import resize_frames, resize_labels
+from utils.sizes import height_width
 from utils.transfer import fetched, pinned
 
 NOT_FINITE = "the network's scores are not finite (NaN or infinity)"
@@ -37,16 +40,21 @@ def all_finite(scores: Tensor) -> Tensor:
 class Prediction:
     """The prediction for one frame; all but the ``logits`` ``1 K H W`` is computed on first access.
 
-    ``H W`` is the working size, or the features' with the shallow decoder. Labels on the CPU raise ``ScoresError``
-    where a logit is NaN or infinite; tensors do not, as that would wait for a GPU.
+    ``H W`` is the working size, or the features' with the shallow decoder. With smoothing there are also the
+    ``smoothed`` probabilities ``K H W``, whose labels these are, and the ``motion`` since the frame before (``None``
+    where a scene begins). Labels on the CPU raise ``ScoresError`` where a logit is NaN or infinite; tensors do not, as
+    that would wait for a GPU.
     """
 
     logits: Tensor
+    smoothed: Tensor | None = None
+    motion: Motion | None = None
 
     @cached_property
     def label_map(self) -> Tensor:
         """Class indices, uint8 ``H W``, on the network's device."""
-        return self.logits[0].argmax(0).to(torch.uint8)
+        scores = self.logits[0] if self.smoothed is None else self.smoothed
+        return scores.argmax(0).to(torch.uint8)
 
     @cached_property
     def is_finite(self) -> Tensor:
@@ -85,8 +93,12 @@ class Prediction:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits, ``K H W``, on the network's device."""
-        return self.logits[0].softmax(0)
+        """Softmax of the logits, or the smoothed ones, ``K H W``, on the network's device."""
+        return self.logits[0].softmax(0) if self.smoothed is None else self.smoothed
+
+    def without_smoothing(self) -> "Prediction":
+        """What the network alone predicts."""
+        return Prediction(self.logits)
 
     def fetched_probabilities(self) -> Callable[[], np.ndarray]:
         """A function that returns the probabilities, float16 ``K H W``; as ``fetched_labels``."""
@@ -105,6 +117,11 @@ class VideoSegmenter:
     ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits: ``"float16"``,
     ``"bfloat16"``, or with ``True`` float16 on CUDA and bfloat16 elsewhere), and so do ``int8_frames``,
     on the CPU: about 16 frames like those to come, by which encoder and decoder are quantized (see ``int8.py``).
+
+    ``smooth`` averages the probabilities over time (see ``smoothing.py``): ``average``, where they are, or ``flow``,
+    along the motion of the video. ``smooth_weight`` is the share of the past, 0 or more and below 1 (default: 0.3 and
+    0.6). It starts anew at scene cuts, or with ``detect_cuts=False`` only at ``reset()``.
+
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 
     Raises ``WeightsError`` for a file that does not fit, or that would leave the memory or the decoder untrained, and
@@ -121,6 +138,9 @@ class VideoSegmenter:
         compiled: bool = False,
         amp: bool | str = False,
         int8_frames: Iterable[np.ndarray] | None = None,
+        smooth: str | None = None,
+        smooth_weight: float | None = None,
+        detect_cuts: bool = True,
         **network: object,
     ):
         if backbone is not None:
@@ -138,6 +158,11 @@ class VideoSegmenter:
         height, width = wanted
         self.work_size = int(height), int(width)
         self.classes = model.classes
+        self.smoother = None
+        if smooth is not None:
+            self.smoother = Smoother(smooth, smooth_weight, self.work_size, self.device, detect_cuts)
+        elif smooth_weight is not None:
+            raise OptionError(f"smooth_weight is {smooth_weight} without smooth: add smooth={SMOOTHINGS[-1]!r}")
         if int8_frames is not None and (compiled or amp or self.device.type != "cpu"):
             other = "compiled" if compiled else "amp" if amp else f"device {self.device}"
             raise OptionError(
@@ -150,9 +175,11 @@ class VideoSegmenter:
         self.reset()
 
     def reset(self) -> None:
-        """Clears the memory, for the start of another video."""
+        """Clears the memory and the average over time, for the start of another video."""
         self._memory: FrameMemory | None = None
         self._position = 0
+        if self.smoother is not None:
+            self.smoother.reset()
 
     def push(self, frame: np.ndarray) -> np.ndarray:
         """The labels of the next frame: RGB, uint8 ``H W 3`` -> class indices, uint8 ``H W``.
@@ -180,8 +207,8 @@ class VideoSegmenter:
         """The prediction for the next frame, which is memorized if it is one of ``every``.
 
         ``image`` is a prepared frame, uint8 ``1 3 H W`` at the working size. Without ``use_memory`` encoder and decoder
-        predict alone, and the memory is neither read nor filled: where these two were frozen in the training, this is
-        the single-frame network that it started from.
+        predict alone, without smoothing, and the memory is neither read nor filled: where these two were frozen in the
+        training, this is the single-frame network that it started from.
         """
         with self._precision():
             frame = self._normalized(image)
@@ -190,7 +217,11 @@ class VideoSegmenter:
             remember = self._position % self.every == 0
             logits, self._memory = self.model.step(frame, self._memory, remember)
         self._position += 1
-        return Prediction(logits)
+        if self.smoother is None:
+            return Prediction(logits)
+        # On a GPU the network still computes while the motion is found on the CPU.
+        motion = self.smoother.motion(image, height_width(logits.shape))
+        return Prediction(logits, self.smoother.average(logits, motion), motion)
 
     @torch.inference_mode()
     def first_part_not_finite(self, image: Tensor) -> str | None:

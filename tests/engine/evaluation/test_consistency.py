@@ -4,10 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from engine.evaluation.consistency import Comparison
 from main import main
+from models import VideoSegmenter, build_lmanet
+from models.weights.export import published_state_dict
 from tests.engine.conftest import write_snippet
+from tests.engine.videos import moving_blocks
+from tests.networks import LMANetConfig
 
 FRAMES = 10
 
@@ -43,3 +49,60 @@ def test_an_evaluation_reports_both_measures(command, labelled_throughout, tmp_p
     per_image = found["mvc"]["single_frame"]["mVC8"]
     assert 0 <= per_image <= 1
     assert f"single_frame: TC 100.00 %, mVC8 {100 * per_image:.2f} %, mVC16 nan %" in capsys.readouterr().out
+
+
+def test_a_window_of_one_frame_is_no_limit_and_what_is_missing_is_said(command, toytown, tmp_path, capsys):
+    assert main(command("--eval-mode", "--baseline-mode", "--consistency")) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    found = report["consistency"]
+    assert (report["frames_per_clip"], found["pairs"], found["sequences"]) == (1, 3 * 3, 3)
+    assert 0 <= found["tc"]["single_frame"] <= 1
+    # The labels are those of the evaluation itself, seen once more as part of their videos.
+    assert found["scores"]["single_frame"]["mean_iou"] == pytest.approx(report["mean_iou"], abs=1e-3)
+    assert "mVC8 is not defined here: no video has 8 labeled frames in a row" in capsys.readouterr().out
+
+
+def test_single_frames_have_no_temporal_consistency_which_is_said(command, own_toytown, capsys):
+    (own_toytown / "leftImg8bit_sequence").rename(own_toytown / "leftImg8bit")
+    for frame in own_toytown.glob("leftImg8bit/*/toytown/*"):
+        if not frame.name.endswith("000003_leftImg8bit.png"):
+            frame.unlink()
+    assert main(command("--eval-mode", "--baseline-mode", "--consistency", data=own_toytown)) == 0
+    out = capsys.readouterr().out
+    assert "single_frame: TC nan %" in out
+    assert "TC is not defined here: no video has two frames in a row" in out
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("average", 0.0), ("flow", 0.9)])
+def test_smoothed_and_plain_predictions_stand_side_by_side(command, toytown, tmp_path, kind, weight, capsys):
+    torch.manual_seed(0)
+    file = tmp_path / "lmanet.pth"
+    torch.save(published_state_dict(build_lmanet(LMANetConfig(corr_size=3))), file)
+    words = ["--eval-mode", "--consistency", "--smooth", kind, "--smooth-weight", str(weight)]
+    assert main(command(*words, weights=file)) == 0
+    found = json.loads((tmp_path / "run" / "report.json").read_text())["consistency"]
+    names = ["single_frame", "single_frame_smoothed", "lmanet", "lmanet_smoothed"]
+    assert list(found["tc"]) == list(found["scores"]) == list(found["mvc"]) == names
+    assert found["smoothing"] == {"kind": kind, "weight": weight}
+    for name in ("single_frame", "lmanet"):  # without a weight the past does not count
+        assert (found["tc"][name] == found["tc"][f"{name}_smoothed"]) == (weight == 0)
+    out = capsys.readouterr().out
+    assert [out.index(f"{name}: TC") for name in names] == sorted(out.index(f"{name}: TC") for name in names)
+
+
+@torch.inference_mode()
+def test_the_smoothed_single_frame_is_that_of_the_network_without_its_memory():
+    torch.manual_seed(0)
+    model = build_lmanet(LMANetConfig(corr_size=3)).eval()
+    single = build_lmanet(LMANetConfig(baseline=True)).eval()
+    single.load_state_dict({name: each for name, each in model.state_dict().items() if name in single.state_dict()})
+    both, alone = (VideoSegmenter(each, work_size=(32, 64), smooth="flow") for each in (model, single))
+    comparison, expected = Comparison(both), Comparison(alone)
+    for frame in moving_blocks(4, 32, 64):
+        found, wanted = (
+            comparison.labels(image, segmenter.step(image))
+            for comparison, segmenter in ((comparison, both), (expected, alone))
+            for image in (segmenter.prepare(frame),)
+        )
+        for name in ("single_frame", "single_frame_smoothed"):
+            assert (found[name] == wanted[name]).mean() > 0.999
