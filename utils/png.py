@@ -18,8 +18,13 @@ _SETTINGS = (
 
 def write_png(path: str | Path, pixels: np.ndarray) -> None:
     """Writes an image, RGB uint8 ``H W 3``, or a label map, uint8 ``H W``; the file takes its name once it is whole."""
+    write_bytes(path, png_of(pixels))
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """The content of a PNG with such pixels."""
     assert pixels.dtype == np.uint8
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # the order in which OpenCV takes colors
     _, content = cv2.imencode(".png", pixels, _SETTINGS)
-    write_bytes(path, content.tobytes())
+    return content.tobytes()

@@ -8,8 +8,16 @@ from engine.options.option import Option
 from engine.streaming.output import LabeledFrame, Output, StreamInfo, frame_file_name, register_output
 from utils.class_set import ClassSet
 
-KINDS = ("trainIds", "labelIds")
+CVAT = "cvat"  # written by an output of its own
+KINDS = ("trainIds", "labelIds", CVAT)
 FOLDER = "labels"
+SAVE_LABELS = Option(
+    "--save-labels",
+    choices=KINDS,
+    metavar="IDS",
+    help="a PNG per frame: trainIds (class indices) or labelIds (ids of label files); cvat: colors in a ZIP that CVAT "
+    'imports as "Segmentation mask 1.1"',
+)
 
 
 @register_output
@@ -19,14 +27,7 @@ class LabelOutput(Output):
 
     name = "labels"
     position = 2
-    options = (
-        Option(
-            "--save-labels",
-            choices=KINDS,
-            metavar="IDS",
-            help="a PNG per frame: trainIds (class indices) or labelIds (ids of label files)",
-        ),
-    )
+    options = (SAVE_LABELS,)
     leaves = (FOLDER,)
 
     def __init__(self, folder: Path, kind: str, classes: ClassSet):
@@ -38,11 +39,16 @@ class LabelOutput(Output):
     @classmethod
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
         kind = values["save_labels"]
-        return cls(stream.folder, str(kind), stream.classes) if kind else None
+        return cls(stream.folder, str(kind), stream.classes) if kind and kind != CVAT else None
+
+    @classmethod
+    def wanted_leaves(cls, values: Mapping[str, object]) -> tuple[str, ...]:
+        return cls.leaves if values["save_labels"] and values["save_labels"] != CVAT else ()
 
     @classmethod
     def frame_files(cls, values: Mapping[str, object], name: str) -> tuple[str, ...]:
-        return (f"{FOLDER}/{_file_name(name, str(values['save_labels']))}",)
+        kind = str(values["save_labels"])
+        return () if kind == CVAT else (f"{FOLDER}/{_file_name(name, kind)}",)
 
     def write(self, frame: LabeledFrame) -> None:
         import cv2  # here, as options are parsed without OpenCV
