@@ -16,6 +16,9 @@ from models.weights.file_kinds import WeightsOrigin
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 
+# What reaches the decoder around the memory: channels of the features' own size, or levels of sizes of their own.
+Skip = Tensor | tuple[Tensor, ...]
+
 
 class LMANet(nn.Module):
     """A single-frame network with a memory between its encoder and its decoder; see ``LMANetConfig``.
@@ -125,7 +128,7 @@ class LMANet(nn.Module):
         self.check_sides(size)
         if config.baseline:
             return (self.single_frame(frame) if decode else None), None, None
-        features, skip = self.split_skip(self.encoder(frame))  # B F h w, B U h w
+        features, skip = self.split_skip(self.encoder(frame))  # B F h w, and B U h w or levels
 
         if config.memorize_first:
             memory = self._remembered(features, memory)
@@ -147,21 +150,25 @@ class LMANet(nn.Module):
             memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
         return logits, aux_logits, memory
 
-    def split_skip(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Features for the memory and skip features, ``B F+U h w`` -> ``B F h w`` and ``B U h w``; U is mostly 0.
+    def split_skip(self, encoded: Skip) -> tuple[Tensor, Skip]:
+        """Features for the memory and skip features: ``B F+U h w`` -> ``B F h w`` and ``B U h w``, U is mostly 0; or a
+        tuple of ``B F h w`` and levels of any size -> ``B F h w`` and these levels.
 
         Raises ``ValueError`` where the encoder's output contradicts the backbone's traits.
         """
         traits = self.config.traits
-        if encoded.dim() != 4 or encoded.shape[1] != traits.features + traits.skip_channels:
+        first = encoded[0] if isinstance(encoded, tuple) else encoded
+        if first.dim() != 4 or first.shape[1] != traits.features + traits.skip_channels:
             raise ValueError(
-                f"the encoder of {self.config.backbone} returns {tuple(encoded.shape)}: expected B F h w with "
+                f"the encoder of {self.config.backbone} returns {tuple(first.shape)}: expected B F h w with "
                 f"{traits.features + traits.skip_channels} channels, as its traits say"
             )
+        if isinstance(encoded, tuple):
+            return first, encoded[1:]
         return encoded[:, : traits.features], encoded[:, traits.features :]
 
     def _decoded(
-        self, fused: Tensor, read: Tensor | None, skip: Tensor, size: tuple[int, int]
+        self, fused: Tensor, read: Tensor | None, skip: Skip, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor | None]:
         structure = self.config.structure
         if structure == "mem_only" and read is not None:
@@ -197,8 +204,11 @@ class LMANet(nn.Module):
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
 
 
-def _with_skip(x: Tensor, skip: Tensor) -> Tensor:
-    """The decoder's input: ``B C h w`` and skip features ``B U h w`` -> ``B C+U h w``."""
+def _with_skip(x: Tensor, skip: Skip) -> Skip:
+    """The decoder's input, as the encoder returns it: ``B C h w`` and skip features ``B U h w`` -> ``B C+U h w``, or
+    and levels -> a tuple of all."""
+    if isinstance(skip, tuple):
+        return x, *skip
     return torch.cat([x, skip], dim=1) if skip.shape[1] else x
 
 

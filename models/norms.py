@@ -23,3 +23,15 @@ class BackboneNorm(nn.BatchNorm2d):
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
+
+
+def after_norm(norm: nn.BatchNorm2d) -> nn.Module | None:
+    """What a batch norm does with what it has normalized: nothing, mostly; those of timm end in an activation.
+
+    ``None`` for one that computes what is not known here, so that nothing may take its place.
+    """
+    if type(norm).forward in (nn.BatchNorm2d.forward, BackboneNorm.forward):
+        return nn.Identity()
+    if "BatchNormAct2d" in {kind.__name__ for kind in type(norm).__mro__}:
+        return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
+    return None

@@ -5,6 +5,7 @@ matters since Adam takes full-size steps along the rounding errors of gradients 
 is as fast with one clip per core as with all cores on each clip.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from models.norms import after_norm
 from utils import distributed
+
+log = logging.getLogger(__name__)
 
 # Own code although torch has SyncBatchNorm: that refuses CPU tensors between processes, and the weight gradient of a
 # batch of clips has other bits than the sum over single clips.
@@ -130,34 +134,58 @@ def prepare(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d) and getattr(child, "applied", True):
+                rest = after_norm(child)
+                if rest is None:
+                    kind = type(child).__name__
+                    log.warning("%s normalizes each clip by itself: what it computes is not known here", kind)
+                    continue
                 norm = ClipNorm(child.num_features, child.eps, child.momentum)
                 norm.training, norm._parameters, norm._buffers = child.training, child._parameters, child._buffers
+                if not isinstance(rest, nn.Identity):
+                    norm.rest = rest
                 setattr(parent, name, norm)
             elif isinstance(child, nn.Dropout | nn.Dropout2d):
-                setattr(parent, name, ClipDropout(child.p, by_channel=isinstance(child, nn.Dropout2d)))
+                setattr(parent, name, ClipDropout(child.p, 2 if isinstance(child, nn.Dropout2d) else None))
+            elif type(child).__name__.endswith(DROPS_BRANCHES):
+                rate = getattr(child, "drop_prob", getattr(child, "p", 0.0)) or 0.0
+                setattr(parent, name, ClipDropout(rate, 1))
+
+
+# Ends of the names of modules that drop a residual branch of a clip: timm's, transformers', torchvision's.
+DROPS_BRANCHES = ("DropPath", "StochasticDepth")
 
 
 class ClipDropout(nn.Module):
-    """Dropout that draws from the generator of the clip that the thread runs."""
+    """Dropout that draws from the generator of the clip that the thread runs.
 
-    def __init__(self, p: float, by_channel: bool):
+    One number is drawn for each element, or with ``whole`` for each index of that many first dimensions: 2 drops
+    channels, 1 clips.
+    """
+
+    def __init__(self, p: float, whole: int | None = None):
         super().__init__()
-        self.p, self.by_channel = p, by_channel
+        self.p, self.whole = p, whole
 
-    def forward(self, x: Tensor) -> Tensor:  # B C h w
+    def forward(self, x: Tensor) -> Tensor:  # B C h w, or any other
         if not self.training or self.p == 0:
             return x
-        kept = x.new_empty((*x.shape[:2], 1, 1) if self.by_channel else x.shape)
+        kept = x.new_empty(x.shape if self.whole is None else (*x.shape[: self.whole], *(1,) * (x.dim() - self.whole)))
         return x * kept.bernoulli_(1 - self.p, generator=_here.seat.generator).div_(1 - self.p)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}, by_channel={self.by_channel}"
+        return f"p={self.p}" if self.whole is None else f"p={self.p}, whole={self.whole}"
 
 
 class ClipNorm(nn.BatchNorm2d):
-    """Batch norm over all clips of a lockstep; in evaluation mode ``nn.BatchNorm2d``."""
+    """Batch norm over all clips of a lockstep, and ``rest``, if there is one; in evaluation mode ``nn.BatchNorm2d``."""
+
+    rest: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:  # B C h w
+        normalized = self._normalized(x)
+        return normalized if self.rest is None else self.rest(normalized)
+
+    def _normalized(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         seat = _here.seat

@@ -7,7 +7,7 @@ activations' range against the weights' (Xiao et al., *SmoothQuant*, 2023, equat
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -21,8 +21,11 @@ FACTORS = (0.03, 30.0)
 LEAST_RANGE = 1e-3  # of a channel that is almost always 0
 
 
-def equalize(model: ModelProto, inputs: Iterable[np.ndarray]) -> None:
-    """Rescales the channels inside ``model``, in place, by their ranges over ``inputs`` of its one input.
+Feed = Mapping[str, np.ndarray]  # a graph's inputs by name
+
+
+def equalize(model: ModelProto, inputs: Iterable[Feed]) -> None:
+    """Rescales the channels inside ``model``, in place, by their ranges over ``inputs``.
 
     Channels that reach an input or an output of the graph, or an operation that is unknown here, keep their scale.
     """
@@ -142,7 +145,7 @@ class _Graph:
         self.stored[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
 
 
-def _channel_ranges(model: ModelProto, names: list[str], inputs: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+def _channel_ranges(model: ModelProto, names: list[str], inputs: Iterable[Feed]) -> dict[str, np.ndarray]:
     """The largest absolute value of each channel of some tensors."""
     import onnxruntime
 
@@ -157,5 +160,5 @@ def _channel_ranges(model: ModelProto, names: list[str], inputs: Iterable[np.nda
         graph.node.append(helper.make_node("ReduceMax", reduced, [f"range_{number}"], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(f"range_{number}", TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(measured.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = [session.run(None, {model.graph.input[0].name: each}) for each in inputs]
+    found = [session.run(None, dict(each)) for each in inputs]
     return {name: np.max([each[number] for each in found], axis=0) for number, name in enumerate(names)}

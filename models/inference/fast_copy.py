@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.cut.halves import Decoder, Encoder
 from models.fusion import GatedFusion, PreparedInput
 from models.lmanet import LMANet
 from models.memory import KeyValueHead, PushInPlace
+from models.norms import after_norm
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +61,11 @@ def fold_batch_norms(part: nn.Module) -> int:
     for conv_name, norm_name in names:
         conv, norm = part.get_submodule(conv_name), part.get_submodule(norm_name)
         assert isinstance(conv, CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d)
+        rest = after_norm(norm)
+        assert rest is not None
         folded = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
         part.set_submodule(conv_name, folded)
-        part.set_submodule(norm_name, nn.Identity())
+        part.set_submodule(norm_name, rest)
     return len(names)
 
 
@@ -73,7 +77,13 @@ class _LayerTracer(fx.Tracer):
 
 
 def _convolutions_with_norms(part: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of each convolution whose output goes into one batch norm and nowhere else, and of that batch norm."""
+    """Names of each convolution whose output goes into one batch norm and nowhere else, and of that batch norm.
+
+    A part whose code cannot be traced may know them: the halves of a network that was cut do.
+    """
+    if isinstance(part, Encoder | Decoder):
+        yield from (pair for pair in part.convolutions_with_norms if _folds(part.get_submodule(pair[1])))
+        return
     try:
         calls = [node for node in _LayerTracer().trace(part).nodes if node.op == "call_module"]
     except (fx.proxy.TraceError, TypeError) as error:  # what a registered backbone computes may depend on its input
@@ -82,12 +92,16 @@ def _convolutions_with_norms(part: nn.Module) -> Iterator[tuple[str, str]]:
     times = {name: sum(call.target == name for call in calls) for name in {call.target for call in calls}}
     for call in calls:
         norm, feeds = part.get_submodule(call.target), call.args[0]
-        if not isinstance(norm, nn.BatchNorm2d) or not getattr(norm, "applied", True):
+        if not _folds(norm):
             continue
         if feeds.op != "call_module" or len(feeds.users) > 1 or times[call.target] > 1 or times[feeds.target] > 1:
             continue
         if isinstance(part.get_submodule(feeds.target), CONVOLUTIONS):
             yield feeds.target, call.target
+
+
+def _folds(norm: nn.Module) -> bool:
+    return isinstance(norm, nn.BatchNorm2d) and getattr(norm, "applied", True) and after_norm(norm) is not None
 
 
 class JoinedHeads(nn.Module):

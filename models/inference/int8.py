@@ -10,7 +10,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,59 +47,67 @@ def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
         raise OptionError("int8 has no frames to be calibrated on: expected one or more, for example 16")
     start, (height, width) = time.perf_counter(), frames[0].shape[-2:]
     features = _decoder_inputs(fast, frames)
-    encoder = _quantized(fast.encoder, [frame.numpy() for frame in frames], kept_from=height // FINE)
+    encoder = _quantized(fast.encoder, [(frame.numpy(),) for frame in frames], kept_from=height // FINE)
     decoder = _quantized(_AtSize(fast.decoder, (height, width)), features)
     fast.encoder, fast.decoder = RuntimePart(encoder), RuntimePart(decoder)
     log.info("encoder and decoder in int8, from %d frames, in %.1f s", len(frames), time.perf_counter() - start)
 
 
 class RuntimePart(nn.Module):
-    """An ONNX graph of one input and one output as a module; both have fixed shapes."""
+    """An ONNX graph as a module; tensors have fixed shapes, several inputs or outputs are a tuple."""
 
     def __init__(self, content: bytes):
         super().__init__()
         self.session = runtime_session(content)
-        self.input, self.output = self.session.get_inputs()[0], self.session.get_outputs()[0]
+        self.inputs, self.outputs = self.session.get_inputs(), self.session.get_outputs()
 
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        x = x.contiguous()
-        if list(x.shape) != self.input.shape:
-            raise ValueError(f"input has shape {tuple(x.shape)}: expected {tuple(self.input.shape)}, as calibrated")
-        output = torch.empty(self.output.shape)
+    def forward(self, x: Tensor | tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor | tuple:
+        given = [each.contiguous() for each in (x if isinstance(x, tuple) else (x,))]
+        found, expected = [list(each.shape) for each in given], [each.shape for each in self.inputs]
+        if found != expected:
+            shapes = [", ".join(str(tuple(shape)) for shape in each) for each in (found, expected)]
+            raise ValueError(f"input has shape {shapes[0]}: expected {shapes[1]}, as calibrated")
+        results = tuple(torch.empty(output.shape) for output in self.outputs)
         binding = self.session.io_binding()  # neither side is copied
-        binding.bind_input(self.input.name, "cpu", 0, np.float32, self.input.shape, x.data_ptr())
-        binding.bind_output(self.output.name, "cpu", 0, np.float32, self.output.shape, output.data_ptr())
+        for tensor, to in zip(given, self.inputs, strict=True):
+            binding.bind_input(to.name, "cpu", 0, np.float32, to.shape, tensor.data_ptr())
+        for tensor, of in zip(results, self.outputs, strict=True):
+            binding.bind_output(of.name, "cpu", 0, np.float32, of.shape, tensor.data_ptr())
         self.session.run_with_iobinding(binding)
-        return output
+        return results if len(results) > 1 else results[0]
 
 
 class _AtSize(nn.Module):
-    """A decoder with logits of a fixed size."""
+    """A decoder with logits of a fixed size; levels are arguments of their own."""
 
     def __init__(self, decoder: nn.Module, size: tuple[int, int]):
         super().__init__()
         self.decoder, self.size = decoder, size
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.decoder(features, self.size)
+    def forward(self, *levels: Tensor) -> Tensor:
+        return self.decoder(levels if len(levels) > 1 else levels[0], self.size)
+
+
+Inputs = tuple[np.ndarray, ...]  # of a part, for one frame
 
 
 class _Calibration:
     """Calibration data reader of ONNX Runtime's quantization."""
 
-    def __init__(self, name: str, inputs: Sequence[np.ndarray]):
-        self._feeds: Iterator[dict[str, np.ndarray]] = ({name: each} for each in inputs)
+    def __init__(self, inputs: Sequence[dict[str, np.ndarray]]):
+        self._feeds = iter(inputs)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
 
 
-def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[np.ndarray]:
+def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[Inputs]:
     """Inputs of the decoder for each frame: the encoder's features alone, and fused with the memory's read."""
-    seen: list[np.ndarray] = []
+    seen: list[Inputs] = []
 
-    def keep(decoder: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen.append(arguments[0].contiguous().numpy().copy())
+    def keep(decoder: nn.Module, arguments: tuple[Tensor | tuple[Tensor, ...], ...]) -> None:
+        levels = arguments[0] if isinstance(arguments[0], tuple) else (arguments[0],)
+        seen.append(tuple(level.contiguous().numpy().copy() for level in levels))
 
     hook, memory = fast.decoder.register_forward_pre_hook(keep), None
     try:
@@ -112,7 +120,7 @@ def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[np.ndarray]:
     return seen
 
 
-def _quantized(part: nn.Module, inputs: Sequence[np.ndarray], kept_from: int | None = None) -> bytes:
+def _quantized(part: nn.Module, inputs: Sequence[Inputs], kept_from: int | None = None) -> bytes:
     """The quantized ONNX graph of a part; first layers with inputs of more than ``kept_from`` rows stay float32."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -120,16 +128,18 @@ def _quantized(part: nn.Module, inputs: Sequence[np.ndarray], kept_from: int | N
 
     from models.inference.equalize import equalize
 
-    content = exported(part, (torch.from_numpy(inputs[0]),), ("x",), ("y",))
+    names = tuple(f"x{number}" for number in range(len(inputs[0])))
+    content = exported(part, tuple(torch.from_numpy(each) for each in inputs[0]), names)
+    feeds = [dict(zip(names, each, strict=True)) for each in inputs]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.onnx"
         quant_pre_process(onnx.load_from_string(content), file, skip_symbolic_shape=True)
         graph = onnx.load(file)
-        equalize(graph, inputs[:: max(1, len(inputs) // EQUALIZED_BY)])
+        equalize(graph, feeds[:: max(1, len(feeds) // EQUALIZED_BY)])
         quantize_static(
             graph,
             file,
-            _Calibration("x", inputs),
+            _Calibration(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTIZED,
             per_channel=True,
@@ -147,7 +157,7 @@ def _fine_nodes(model: "onnx.ModelProto", rows: int) -> list[str]:
     from onnx import shape_inference
 
     graph = shape_inference.infer_shapes(model).graph
-    height = {value.name: _height(value) for value in (*graph.input, *graph.value_info)}
+    height = {value.name: _height(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     fine, names = {value.name for value in graph.input}, []
     stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:

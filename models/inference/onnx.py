@@ -107,7 +107,7 @@ def exported(
     module: nn.Module,
     example: tuple[Tensor, ...],
     inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
+    outputs: tuple[str, ...] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """An ONNX file of any module; ``metadata`` are properties of the file that every ONNX runtime can read.

@@ -109,14 +109,14 @@ def test_equalised_channels_compute_the_same_with_like_ranges(runtime):
         net.norm.running_mean.uniform_(-1, 1)
         net.norm.running_var.uniform_(0.5, 2)
         net.norm.weight.uniform_(-2, 2)
-    inputs = [torch.rand(1, 3, 8, 8).numpy() for _ in range(3)]
-    before = onnx.load_from_string(exported(net, (torch.from_numpy(inputs[0]),), ("x",), ("y",)))
+    inputs = [{"x": torch.rand(1, 3, 8, 8).numpy()} for _ in range(3)]
+    before = onnx.load_from_string(exported(net, (torch.from_numpy(inputs[0]["x"]),), ("x",), ("y",)))
     after = onnx.ModelProto()
     after.CopyFrom(before)
     equalize(after, inputs)
     expected, found = (runtime_session(each.SerializeToString()) for each in (before, after))
     for each in inputs:
-        outputs = [session.run(None, {"x": each})[0] for session in (expected, found)]
+        outputs = [session.run(None, each)[0] for session in (expected, found)]
         assert np.abs(outputs[0] - outputs[1]).max() < 1e-4 * np.abs(outputs[0]).max()
     read = next(node.output[0] for node in before.graph.node if node.op_type == "Relu")
     spans = [_channel_ranges(each, [read], inputs)[read] for each in (before, after)]
