@@ -11,7 +11,7 @@ import torch
 from datasets.registry import dataset_named
 from engine.options.checks import OPTION_OF_FIELD, fields_of, option_text, with_fields, with_values
 from engine.options.settings import NO_WEIGHTS, NetworkSettings, Settings
-from models.backbone import backbone_card, backbone_names
+from models.backbone import backbone_card, is_registered
 from models.lmanet import LMANet, build_lmanet
 from models.merged_classes import merge_classes
 from models.weights.load import WeightFile, load_weights, read_weights
@@ -50,7 +50,7 @@ def arguments_with_file(arguments: Mapping[str, Any], typed: frozenset[str]) -> 
     Raises ``WeightsError`` where typed options contradict the file.
     """
     path = arguments["weights"]
-    if arguments["resume"] or arguments["benchmark"] or not Path(path).is_file():
+    if arguments["resume"] or arguments["benchmark"] or not Path(path).exists():
         return None
     try:
         options = read_weights(path).options
@@ -130,7 +130,7 @@ def _with_file(
 ) -> Settings:
     """The settings with what is taken from a file; raises ``OptionError`` that says so where that cannot be."""
     backbone = taken.get("backbone")
-    if backbone is not None and backbone not in backbone_names():
+    if backbone is not None and not is_registered(str(backbone)):
         raise OptionError(
             f"{label}: its network is on --backbone {backbone}, which is not known: add the --plugin that registers it"
         )

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from models.backbone import BackboneTraits as BackboneTraits
     from models.backbone import register_backbone as register_backbone
     from models.config import LMANetConfig as LMANetConfig
+    from models.cut.card import make_video as make_video
+    from models.cut.card import register_network as register_network
     from models.description import describe as describe
     from models.inference.segmenter import VideoSegmenter as VideoSegmenter
     from models.lmanet import LMANet as LMANet
@@ -28,7 +30,9 @@ _HOME = {
     "describe": "models.description",
     "export_weights": "models.weights.export",
     "load_weights": "models.weights.load",
+    "make_video": "models.cut.card",
     "register_backbone": "models.backbone",
+    "register_network": "models.cut.card",
 }
 __all__ = sorted(_HOME)
 

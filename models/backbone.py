@@ -32,10 +32,11 @@ class Backbone(Protocol):
     """Makes the two halves of a single-frame network."""
 
     def make_encoder(self) -> nn.Module:
-        """A module B 3 H W -> B F h w."""
+        """A module B 3 H W -> B F h w, or a tuple of that and further levels of any size, which the decoder takes."""
 
     def make_decoder(self, channels: int, num_classes: int) -> nn.Module:
-        """A module called with features B C h w and the size (H, W) -> logits B K H W."""
+        """A module called with features B C h w and the size (H, W) -> logits B K H W; with further levels behind the
+        features, as a tuple, where the encoder returns such."""
 
 
 Maker = Callable[["LMANetConfig"], Backbone]
@@ -145,6 +146,9 @@ class BackboneCard:
 
 
 _CARDS: dict[str, BackboneCard] = {}
+_LATER: dict[str, Callable[[], BackboneCard]] = {}  # registered, and not asked for so far
+_FAMILIES: dict[str, tuple[str, str]] = {}
+_OF_FAMILIES: dict[str, BackboneCard] = {}
 _loading = False
 _shipped: tuple[str, ...] = ()
 
@@ -171,35 +175,92 @@ def register_backbone(
 
     Raises ``ValueError`` for a name that is taken.
     """
-    _load_shipped()
-    if name in _CARDS:
-        raise ValueError(f"a backbone named {name!r} is there already: expected another name, such as {name + '_2'!r}")
+    _refuse_taken(name)
     classifiers = tuple(Classifier(layer) if isinstance(layer, str) else layer for layer in classifier)
     own = FileKind(name, encoder_names, decoder_names, SHALLOW, prefix="")
     lmanet = lmanet_file or lmanet_kind(f"LMANet on {name}")
     _CARDS[name] = BackboneCard(name, traits, maker, files or (own,), lmanet, classifiers, constant_logits)
 
 
+def register_later(name: str, make_card: Callable[[], BackboneCard]) -> None:
+    """Registers ``--backbone NAME``, whose card is made when it is first asked for: that may take torch and seconds.
+
+    Raises ``ValueError`` for a name that is taken.
+    """
+    _refuse_taken(name)
+    _LATER[name] = make_card
+
+
+def keep_card(card: BackboneCard) -> None:
+    """Registers a card that was made in this program; one of the same name gives way to it.
+
+    Raises ``ValueError`` for the name of a backbone of the project.
+    """
+    if card.name in shipped_backbones():
+        _refuse_taken(card.name)
+    _CARDS[card.name] = card
+
+
+def register_family(name: str, form: str, make_card: str) -> None:
+    """Registers all of ``--backbone NAME/...`` as one family; ``form`` is how its names read, for messages and help.
+
+    ``make_card`` is ``module:function``, imported when it is first needed: called with the whole name it returns a
+    ``BackboneCard``, or raises ``OptionError``.
+    """
+    _FAMILIES[name] = form, make_card
+
+
 def backbone_names() -> tuple[str, ...]:
-    """Names of all backbones, those of the project first."""
+    """Names of all backbones, those of the project first; those of families, which are found by name, are left out."""
     _load_shipped()
-    return tuple(_CARDS)
+    return (*_CARDS, *_LATER)
+
+
+def backbone_forms() -> tuple[str, ...]:
+    """How the names of families read, such as ``smp/ARCH:ENCODER``."""
+    _load_shipped()
+    return tuple(form for form, _ in _FAMILIES.values())
 
 
 def shipped_backbones() -> tuple[str, ...]:
-    """Names of the project's own backbones."""
+    """Names of the project's own backbones, without those of families."""
     _load_shipped()
     return _shipped
+
+
+def is_registered(name: str) -> bool:
+    """Whether a backbone of this name, or a family of its, is registered."""
+    return name in backbone_names() or _family_of(name) is not None
 
 
 def backbone_card(name: str) -> BackboneCard:
     """The card of a backbone. Raises ``OptionError`` where there is none of that name."""
     known = backbone_names()
-    if name not in known:
-        family = "torchvision/" if name.startswith("torchvision/") else ""
-        choices = ", ".join(each for each in known if each.startswith(family))
+    if name in _LATER:
+        _CARDS[name] = _LATER[name]()
+        del _LATER[name]
+    if name in _CARDS:
+        return _CARDS[name]
+    family = _family_of(name)
+    if family is None:
+        group = "torchvision/" if name.startswith("torchvision/") else ""
+        choices = ", ".join((*(each for each in known if each.startswith(group)), *(() if group else backbone_forms())))
         raise OptionError(f"--backbone {name} is not known: expected one of {choices}")
-    return _CARDS[name]
+    if name not in _OF_FAMILIES:
+        module, _, function = _FAMILIES[family][1].partition(":")
+        _OF_FAMILIES[name] = getattr(import_module(module), function)(name)
+    return _OF_FAMILIES[name]
+
+
+def _family_of(name: str) -> str | None:
+    family = name.partition("/")[0]
+    return family if family in _FAMILIES and "/" in name else None
+
+
+def _refuse_taken(name: str) -> None:
+    _load_shipped()
+    if is_registered(name):
+        raise ValueError(f"a backbone named {name!r} is there already: expected another name, such as {name + '_2'!r}")
 
 
 def _load_shipped() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 
-from models.backbone import BackboneTraits, backbone_card, backbone_names
+from models.backbone import BackboneTraits, backbone_card, shipped_backbones
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, RESIDUAL, STRUCTURES
 from utils.class_set import MOST_CLASSES
 from utils.errors import OptionError
@@ -73,7 +73,7 @@ class LMANetConfig:
                     "of them out"
                 )
         if not self.batch_norm and not self.traits.batch_norm_optional:
-            able = ", ".join(name for name in backbone_names() if backbone_card(name).traits.batch_norm_optional)
+            able = ", ".join(n for n in shipped_backbones() if backbone_card(n).traits.batch_norm_optional)
             raise OptionError(
                 f"--backbone-nobn does not go with --backbone {self.backbone}, whose batch norms are built in: "
                 f"leave it out, or take one of {able}"

@@ -20,7 +20,8 @@ class _Backbones(MutableMapping):
         raise TypeError("backbones are registered with models.register_backbone")
 
     def __delitem__(self, name: str) -> None:
-        del backbone._CARDS[name]
+        for registered in (backbone._CARDS, backbone._LATER):
+            registered.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(backbone.backbone_names())

@@ -235,10 +235,10 @@ def _check_paths(options: argparse.Namespace) -> None:
         and not options.resume
         and not options.benchmark
         and not Path(options.weights).is_file()
+        and not (Path(options.weights) / "config.json").is_file()
     ):
-        raise OptionError(
-            f"--weights {options.weights}: there is no such file; give one, or --weights none to start fresh"
-        )
+        found = "is a folder without config.json" if Path(options.weights).is_dir() else "there is no such file"
+        raise OptionError(f"--weights {options.weights}: {found}; give one, or --weights none to start fresh")
     if options.eval_mode and options.weights == NO_WEIGHTS:
         raise OptionError("--weights none leaves --eval-mode nothing to evaluate: give a weight file")
     if options.baseline_path and not (Path(options.baseline_path) / "report.json").is_file():

@@ -14,7 +14,7 @@ from engine.options.plugins import load_plugins
 from engine.options.settings import Settings
 from engine.options.stream import BENCHMARKS, add_stream_group
 from engine.training.schedule import schedule_names
-from models.backbone import backbone_names
+from models.backbone import backbone_forms, backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
 from utils.addresses import without_secrets
 from utils.command import OneLineParser
@@ -262,7 +262,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--model", default="lmanet.py", metavar="FILE", help="file of the network in models/: lmanet.py")
-    group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {', '.join(backbone_names())}")
+    names = ", ".join((*backbone_names(), *backbone_forms()))
+    group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {names}")
     group.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weight file; none: random weights")
     group.add_argument("--baseline-mode", action="store_true", help="the single-frame network, without a memory")
     group.add_argument("--stm-queue-size", type=int, default=3, metavar="T", help="frames in the memory")

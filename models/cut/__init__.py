@@ -1,0 +1,4 @@
+"""Cuts any single-frame network into an encoder and a decoder, for a memory between the two.
+
+``plan`` finds by dry runs what crosses the cut, ``halves`` are the two modules, ``card`` registers them as a backbone.
+"""

@@ -1,0 +1,215 @@
+"""The two halves of a network that was cut: its own code runs in both, its parts in one of them.
+
+The encoder is the network up to the cut. The decoder is the network once more, where the parts before the cut return
+what the encoder has handed over.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.cut.structure import Placeholder, logits_of, replaced, tensors_of
+from models.norms import BackboneNorm
+
+# What no layer computes: in float16 too it is far below every logit, and a softmax gives it nothing.
+NEVER = -1e4
+NAME = "network."  # before the network's own names of tensors, in both halves
+
+
+@dataclass(frozen=True)
+class Handed(Placeholder):
+    """In place of a tensor: the one of this number among those that the encoder hands over."""
+
+    number: int
+
+
+class FrameHere(Placeholder):
+    """In place of the frame, among the arguments of a call."""
+
+
+@dataclass(frozen=True)
+class Gap(Placeholder):
+    """In place of a tensor that the decoder looks at, but does not use: zeros of its shape."""
+
+    channels: int
+    stride: int
+
+    def zeros(self, frame: Tensor) -> Tensor:
+        height, width = (-(-side // self.stride) for side in frame.shape[-2:])
+        return frame.new_zeros(()).expand(frame.shape[0], self.channels, height, width)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a network is cut, and what crosses the cut.
+
+    ``sources`` are the modules before the cut with their outputs, tensors replaced by ``Handed`` or ``Gap``; the last
+    one is the module of the cut. ``takes`` are for each tensor that is handed over its source and its place in the
+    source's output; the features come first. With ``frame`` the frame itself is the last of them. ``call`` are the
+    arguments of the cut module where it is called with the frame itself, and nothing comes before it. ``own`` are names
+    of tensors that lie directly in a module around the cut, and are used before it. ``written`` are numbers of levels
+    that the decoder changes in place, ``folds`` pairs of a convolution and its batch norm in encoder and decoder,
+    ``unused`` names of parameters that no logit depends on.
+    """
+
+    cut: str
+    sources: Mapping[str, object]
+    takes: tuple[tuple[str, int], ...] = ()
+    frame: bool = False
+    call: tuple[tuple[object, ...], Mapping[str, object]] | None = None
+    own: frozenset[str] = frozenset()
+    written: frozenset[int] = frozenset()
+    folds: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = ((), ())
+    unused: frozenset[str] = frozenset()
+
+
+_now = threading.local()  # clips of a step run in threads
+
+
+class Encoder(nn.Module):
+    """B 3 H W -> the features B F h w, or a tuple of these and further levels, each of its own size."""
+
+    def __init__(self, network: nn.Module, plan: Plan):
+        super().__init__()
+        self.plan, self.convolutions_with_norms = plan, plan.folds[0]
+        self.network = _carved(network, "", plan, before=True)
+        _prepare(self, plan)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        plan = self.plan
+        if plan.call is not None:
+            arguments, named = replaced(plan.call, lambda leaf: x if isinstance(leaf, FrameHere) else leaf)
+            outputs = {plan.cut: self.network.get_submodule(plan.cut)(*arguments, **named)}
+        else:
+            outputs = _now.outputs = {}
+            with suppress(_Reached):
+                self.network(x)
+        found = {name: list(tensors_of(output)) for name, output in outputs.items()}
+        levels = [found[source][place] for source, place in plan.takes]
+        if plan.frame:
+            levels.append(x)
+        return tuple(levels) if len(levels) > 1 else levels[0]
+
+
+class Decoder(nn.Module):
+    """What the encoder returns, and the size (H, W) -> logits B K H W; ``added`` logits no layer computes."""
+
+    def __init__(self, network: nn.Module, plan: Plan, added: int = 0):
+        super().__init__()
+        self.plan, self.added, self.convolutions_with_norms = plan, added, plan.folds[1]
+        self.network = _carved(network, "", plan, before=False)
+        _prepare(self, plan)
+
+    def forward(self, features: Tensor | tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        levels = list(features) if isinstance(features, tuple) else [features]
+        for number in self.plan.written:  # by an operation in place; the memory still needs them
+            levels[number] = levels[number].clone()
+        first = levels[0]
+        frame = levels[-1] if self.plan.frame else first.new_zeros(()).expand(first.shape[0], 3, *size)
+
+        def filled(leaf: object) -> object:
+            if isinstance(leaf, Handed):
+                return levels[leaf.number]
+            return leaf.zeros(frame) if isinstance(leaf, Gap) else leaf
+
+        _now.outputs = {name: replaced(output, filled) for name, output in self.plan.sources.items()}
+        logits = logits_of(self.network(frame))
+        if logits.shape[-2:] != torch.Size(size):
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return F.pad(logits, (0, 0, 0, 0, 0, self.added), value=NEVER) if self.added else logits
+
+
+class _Reached(Exception):
+    """The cut is reached: nothing that comes behind it is computed."""
+
+
+class _Returns:
+    """A module before the cut, in the decoder: it returns what was handed over, whatever it is called with."""
+
+    cut_name: str
+
+    def forward(self, *arguments: object, **named: object) -> object:
+        return _now.outputs[self.cut_name]
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A forward hook of a module before the cut, in the encoder: notes what it returns, and ends at the cut."""
+
+    name: str
+    cut_here: bool
+
+    def __call__(self, module: nn.Module, arguments: object, output: object) -> None:
+        _now.outputs[self.name] = output
+        if self.cut_here:
+            raise _Reached
+
+
+def _returning(kind: type) -> type:
+    """A class of modules that are like those of a kind, but return what was handed over."""
+    return type(f"Handed{kind.__name__}", (_Returns, kind), {})
+
+
+def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module:
+    """A copy of a part of the network, by its name, without the tensors of the other half."""
+    if name in plan.sources:
+        if not before:
+            new = _stripped(module)
+            new.__class__ = _returning(type(module))
+            new.cut_name = name  # type: ignore[assignment]  # for nn.Module, whose attributes are tensors and modules
+            return new
+        new = copy.deepcopy(module)
+        if plan.call is None:
+            new.register_forward_hook(_Note(name, name == plan.cut))
+        return new
+    around = name == "" or any(source.startswith(f"{name}.") for source in plan.sources)
+    if not around:
+        is_stateless = next(iter(module.state_dict()), None) is None
+        return copy.deepcopy(module) if is_stateless or not before else _stripped(module)
+    new = _stripped(module)
+    dot = f"{name}." if name else ""
+    for child, part in module._modules.items():
+        if before and plan.call is not None and not f"{plan.cut}.".startswith(f"{dot}{child}."):
+            continue  # the module of the cut is called by itself
+        new._modules[child] = None if part is None else _carved(part, dot + child, plan, before)
+    for kind in ("_parameters", "_buffers"):
+        own = getattr(new, kind)
+        for each, tensor in getattr(module, kind).items():
+            if tensor is None or (dot + each in plan.own) == before:
+                own[each] = copy.deepcopy(tensor)
+            else:  # of the other half: there for code that looks at it, in no file
+                del own[each]
+                new._buffers[each] = tensor.detach().clone()
+                new._non_persistent_buffers_set.add(each)
+    return new
+
+
+def _stripped(module: nn.Module) -> nn.Module:
+    """A shallow copy without parts, whose tensors are ``None``: attributes and methods are there."""
+    new = copy.copy(module)
+    new._parameters, new._buffers = dict.fromkeys(module._parameters), dict.fromkeys(module._buffers)
+    new._modules = {}
+    new._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+    return new
+
+
+def _prepare(half: nn.Module, plan: Plan) -> None:
+    """Makes a half trainable at batch size 1, and freezes what no logit depends on."""
+    for parent in list(half.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d and child.affine and child.track_running_stats:
+                norm = BackboneNorm(child.num_features, eps=child.eps)
+                norm.momentum, norm.training = child.momentum, child.training
+                norm._parameters, norm._buffers = child._parameters, child._buffers
+                setattr(parent, name, norm)
+    for own, parameter in half.named_parameters():
+        if own.removeprefix(NAME) in plan.unused:
+            parameter.requires_grad_(False)

@@ -1,0 +1,177 @@
+"""Networks of all sorts, cut: the halves return the whole network's logits, bit by bit; or the reason why not."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.cut.halves import Decoder, Encoder
+from models.cut.plan import plan_cut
+from tests.models.cut import zoo
+from utils.errors import OptionError
+
+
+@pytest.fixture(autouse=True)
+def small(one_thread):
+    """These networks are computed fastest by one thread."""
+
+
+def randomized(network):
+    """The network in evaluation mode, with batch norms that are not those of the first moment."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return network.eval()
+
+
+def cut_of(network, *arguments, **options):
+    plan, found = plan_cut(network, *arguments, **options)
+    return Encoder(network, plan).eval(), Decoder(network, plan).eval(), found
+
+
+# Network, cut, stride, features, the sizes of what the encoder returns for frames of 64 x 96, and the side multiple.
+CUTS = {
+    "levels": (zoo.UNet, None, None, 24, [(24, 4, 6), (12, 16, 24), (16, 8, 12), (32, 2, 3)], 1),
+    "another level": (zoo.UNet, "encoder", 8, 16, [(16, 8, 12), (12, 16, 24), (24, 4, 6), (32, 2, 3)], 1),
+    "without an encoder": (
+        zoo.HandMadeUNet,
+        "bottom",
+        None,
+        32,
+        [(32, 8, 12), (8, 64, 96), (16, 32, 48), (24, 16, 24)],
+        8,
+    ),
+    "stem before": (zoo.Normalizing, "backbone", None, 16, [(16, 8, 12)], 1),
+    "frame once more": (zoo.Detail, "trunk", None, 16, [(16, 8, 12), (3, 64, 96)], 1),
+    "sequence": (zoo.sequence, "2", None, 16, [(16, 8, 12)], 1),
+    "inside of the cut": (zoo.Detail, "trunk.1", None, 16, [(16, 8, 12), (3, 64, 96)], 1),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_cut_network_is_the_whole_network_bit_by_bit(name):
+    make, cut, stride, features, shapes, multiple = CUTS[name]
+    torch.manual_seed(0)
+    network = randomized(make())
+    encoder, decoder, found = cut_of(network, cut, stride)
+    assert (found.features, found.side_multiple, found.side_offset) == (features, multiple, 0)
+    assert found.stride == 64 // shapes[0][1]
+    tensors = [name.removeprefix("network.") for half in (encoder, decoder) for name in half.state_dict()]
+    assert sorted(tensors) == sorted(network.state_dict())  # each is in one half
+    for size in ((64, 96), (56 + multiple, 88 - multiple)):
+        frame = torch.rand(2, 3, *size)
+        expected = network(frame)
+        expected = (
+            expected["out"] if isinstance(expected, dict) else expected[0] if isinstance(expected, tuple) else expected
+        )
+        expected = F.interpolate(expected, size, mode="bilinear") if expected.shape[-2:] != size else expected
+        encoded = encoder(frame)
+        assert torch.equal(decoder(encoded, size), expected)
+        assert torch.equal(decoder(encoded, size), expected)  # nothing of the first call is left in the levels
+        if size == (64, 96):
+            levels = encoded if isinstance(encoded, tuple) else (encoded,)
+            assert [tuple(level.shape[1:]) for level in levels] == shapes
+
+
+def test_sides_follow_from_patches_and_positions():
+    found = plan_cut(zoo.Patches().eval(), "neck")[1]
+    assert (found.features, found.stride, found.side_multiple, found.side_offset) == (8, 7, 14, 0)
+    found = plan_cut(zoo.OneSize().eval(), "neck", sides=(56,))[1]
+    assert found.side_offset == 56 and found.side_multiple > 10_000
+
+
+def test_network_and_random_numbers_stay_as_they_are():
+    network = zoo.UNet()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    modules, state = dict(network.named_modules()), torch.random.get_rng_state()
+    encoder = cut_of(network)[0]
+    encoder(torch.rand(1, 3, 64, 64))
+    assert network.training and dict(network.named_modules()) == modules
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    plan_cut(network)
+    torch.random.set_rng_state(state)
+    expected = torch.rand(1)
+    torch.random.set_rng_state(state)
+    plan_cut(network)
+    assert torch.equal(torch.rand(1), expected)
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.encoder = nn.Conv2d(3, 3, 1), zoo.conv(3, 8, 8)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = F.interpolate(self.head(self.encoder(self.stem(x))), x.shape[-2:])
+        return self.stem(x)
+
+
+class Scaled(zoo.Normalizing):
+    def forward(self, x):
+        return {"out": super().forward(x * self.scale)["out"]}
+
+
+class Queries(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = zoo.conv(3, 8, 8)
+
+    def forward(self, x):
+        features = self.encoder(x)
+        return {"class_queries_logits": features.mean((2, 3)), "masks_queries_logits": features}
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.Flatten(2))
+        self.head = nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).unflatten(2, (x.shape[2] // 8, x.shape[3] // 8)))
+
+
+class Labels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = zoo.conv(3, 8, 8)
+
+    def forward(self, x):
+        return self.encoder(x).argmax(1)
+
+
+class Noisy(zoo.UNet):
+    def forward(self, frame):
+        return super().forward(frame + torch.rand_like(frame))
+
+
+def grey(channels):
+    return nn.Sequential(nn.Conv2d(channels, 4, 8, stride=8), nn.Conv2d(4, 5, 1))
+
+
+REFUSED = {
+    "unknown": (zoo.UNet, "encodr", None, "cut='encodr' is no module of UNet: expected one such as encoder"),
+    "not called": (zoo.UNet, "encoder.stages", None, "encoder.stages of UNet is not called for a frame"),
+    "often called": (zoo.HandMadeUNet, "pool", None, "pool of HandMadeUNet is called 3 times for a frame"),
+    "both sides": (Shared, None, None, "stem of Shared is called before and behind the cut at encoder"),
+    "parameter": (Scaled, None, None, "scale is used before and behind the cut at backbone"),
+    "queries": (Queries, None, None, "predicts masks by queries"),
+    "tokens": (Tokens, None, None, r"encoder returns no map of features .* it returns 1 8 64"),
+    "labels": (Labels, None, None, r"the network returns \(1, 8, 8\) of torch.int64: expected logits B K h w"),
+    "no level": (zoo.UNet, None, 64, "stride 64 is no level of encoder: expected one of 4, 8, 16, 32"),
+    "noise": (Noisy, None, None, "Noisy returns other logits for the same frame"),
+    "one channel": (lambda: grey(1), "0", None, "takes frames of 1 channel, .* expected 3, RGB"),
+    "four channels": (lambda: grey(4), "0", None, "takes frames of 4 channels, .* expected 3, RGB"),
+    "nothing to go by": (zoo.HandMadeUNet, None, None, "no cut is given, .* expected one of down1, down2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_the_reason(name):
+    make, cut, stride, reason = REFUSED[name]
+    with pytest.raises(OptionError, match=reason) as error:
+        plan_cut(make().eval(), cut, stride)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,199 @@
+"""``make_video`` and ``register_network``: networks of the user's as video networks, from training to int8."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models import (
+    LMANetConfig,
+    VideoSegmenter,
+    build_lmanet,
+    export_weights,
+    load_weights,
+    make_video,
+    register_network,
+)
+from models.backbone import backbone_card
+from models.inference.fast_copy import fast_copy
+from models.weights.load import read_weights
+from tests.models.cut import zoo
+from tests.models.cut.test_cut import randomized
+from tests.networks import BACKBONES
+from utils.class_set import ClassSet
+from utils.errors import OptionError, WeightsError
+
+NAMES = ("road", "car", "tree", "sky", "wall")
+CLASSES = ClassSet(names=NAMES, colors=tuple((40 * number, 90, 200 - 40 * number) for number in range(5)))
+NETWORKS = {
+    "UNet": (zoo.UNet, None),
+    "HandMadeUNet": (zoo.HandMadeUNet, "bottom"),
+    "Normalizing": (zoo.Normalizing, "backbone"),
+    "Detail": (zoo.Detail, "trunk"),
+    "sequence": (zoo.sequence, "2"),
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_registry(one_thread):
+    before = set(BACKBONES)
+    yield
+    for name in set(BACKBONES) - before:
+        del BACKBONES[name]
+
+
+def video_of(name, **options):
+    torch.manual_seed(0)
+    make, cut = NETWORKS[name]
+    network = randomized(make())
+    options = {"memory_size": 2, "corr_size": 3} | options
+    return network, make_video(network, cut, work_size=(64, 96), **options).eval()
+
+
+def logits_of(network, frame):
+    out = network(frame)
+    out = out["out"] if isinstance(out, dict) else out[0] if isinstance(out, tuple) else out
+    return F.interpolate(out, frame.shape[-2:], mode="bilinear") if out.shape[-2:] != frame.shape[-2:] else out
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_single_frame_is_the_network_and_steps_are_the_clip(name):
+    network, model = video_of(name)
+    clip = torch.rand(2, 4, 3, 64, 96)
+    assert torch.equal(model.single_frame(clip[:, 0]), logits_of(network, clip[:, 0]))
+    expected, memory = model(clip)[:, 0], None
+    for frame in clip.unbind(1):
+        logits, memory = model.step(frame, memory)
+    assert (logits - expected).abs().max() < 1e-5
+    assert not torch.equal(logits, model.single_frame(clip[:, -1]))
+    fast, memory = fast_copy(model), None
+    for frame in clip.unbind(1):
+        logits, memory = fast.step(frame, memory)
+    assert (logits - expected).abs().max() < 1e-4
+    folded = sum(
+        isinstance(module, torch.nn.BatchNorm2d) for half in (fast.encoder, fast.decoder) for module in half.modules()
+    )
+    assert folded == 0  # every batch norm of these networks comes behind a convolution
+
+
+def test_a_logit_is_added_for_what_is_ignored():
+    network, model = video_of("UNet", classes=CLASSES)
+    frame = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        logits = model.single_frame(frame)
+        assert torch.equal(logits[:, :5], network(frame)) and logits.shape[1] == 6
+        assert torch.equal(logits.softmax(1)[:, :5], network(frame).softmax(1))
+    labels = VideoSegmenter(model).push(np.random.RandomState(0).randint(0, 256, (50, 70, 3), np.uint8))
+    assert labels.shape == (50, 70) and labels.max() < 5
+    with pytest.raises(OptionError, match="the network has 5 logits: expected 3, one for each of the classes"):
+        make_video(network, classes=ClassSet(names=NAMES[:3], colors=CLASSES.colors[:3]))
+
+
+def test_network_and_video_network_train_apart():
+    network, model = video_of("UNet")
+    before = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_step_lowers_the_loss(name):
+    _, model = video_of(name)
+    clip, labels = torch.rand(2, 3, 3, 64, 96), torch.randint(0, 5, (2, 64, 96))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(2):
+        loss = F.cross_entropy(model(clip)[:, 0], labels)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[1] < losses[0]
+    # In several processes all that is trained has to have a gradient; the auxiliary head has none and is frozen.
+    half = [p for part in (model.encoder, model.decoder) for p in part.parameters()]
+    assert all((p.grad is not None) == p.requires_grad for p in half)
+
+
+@pytest.mark.parametrize("name", ["UNet", "Normalizing"])
+def test_files_are_those_of_the_network_and_of_the_video_network(name, tmp_path):
+    network, model = video_of(name)
+    other = make_video(copy.deepcopy(network).requires_grad_(True), NETWORKS[name][1], work_size=(64, 96), corr_size=3)
+    with torch.no_grad():
+        for tensor in other.state_dict().values():
+            tensor.zero_()
+    assert other.config.backbone == model.config.backbone
+    report = load_weights(other, network.state_dict())
+    assert not [fresh for fresh in report.fresh if fresh.startswith(("encoder.", "decoder."))]
+    frame = torch.rand(1, 3, 64, 96)
+    assert torch.equal(other.eval().single_frame(frame), logits_of(network, frame))
+    export_weights(model, tmp_path / "video.pth")
+    load_weights(other, tmp_path / "video.pth")
+    assert all(torch.equal(tensor, model.state_dict()[own]) for own, tensor in other.state_dict().items())
+    assert VideoSegmenter(tmp_path / "video.pth").model.config.backbone == model.config.backbone
+    lacking = network.state_dict()
+    del lacking["head.weight" if name == "UNet" else "classifier.weight"]
+    with pytest.raises(WeightsError, match="1 tensor missing"):
+        load_weights(other, lacking)
+
+
+def test_registered_networks_are_measured_when_they_are_asked_for():
+    made = []
+
+    def make(classes):
+        made.append(classes)
+        return zoo.UNet(classes)
+
+    register_network("late", make, work_size=(50, 100))
+    assert not made
+    traits = backbone_card("late").traits
+    assert (traits.features, traits.stride, traits.work_size) == (24, 16, (50, 100))
+    assert made
+    with pytest.raises(ValueError, match="'late' is there already"):
+        register_network("late", make)
+    model = build_lmanet(LMANetConfig(backbone="late", corr_size=3, num_classes=6))
+    assert made[-1] == 5
+    file = read_weights(zoo.UNet(5).state_dict())
+    assert file.num_classes("late") == 6
+    load_weights(model, file)
+    report = load_weights(model, zoo.UNet(9).state_dict())
+    assert [name for name in report.fresh if name.startswith("decoder.")] == [
+        "decoder.network.head.weight",
+        "decoder.network.head.bias",
+    ]
+
+
+def test_seeds_decide_the_fresh_weights():
+    register_network("seeded", zoo.UNet)
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(build_lmanet(LMANetConfig(backbone="seeded", num_classes=6)).state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    torch.manual_seed(6)
+    other = build_lmanet(LMANetConfig(backbone="seeded", num_classes=6)).state_dict()
+    assert not torch.equal(
+        other["encoder.network.encoder.stages.0.0.weight"], states[0]["encoder.network.encoder.stages.0.0.weight"]
+    )
+
+
+def test_structures_go_with_a_decoder_of_fixed_channels():
+    with pytest.raises(OptionError, match=r"--model-struct mem_only decodes 12 channels, .* takes 24"):
+        video_of("UNet", structure="mem_only")
+    for structure, fusion in (("mem_only", "sigmoid-down1"), ("original_kv_fusion", ""), ("original", "concat")):
+        _, model = video_of("UNet", structure=structure, fusion=fusion)
+        with torch.inference_mode():
+            assert model(torch.rand(1, 3, 3, 64, 96)).shape == (1, 1, 5, 64, 96)
+    _, shallow = video_of("UNet", shallow_decoder=True)
+    with torch.inference_mode():
+        assert shallow(torch.rand(1, 3, 3, 64, 96)).shape == (1, 1, 5, 4, 6)
+
+
+def test_a_maker_of_another_number_of_logits_is_refused():
+    register_network("wrong", lambda classes: zoo.UNet(classes + 1))
+    with pytest.raises(OptionError, match="--backbone wrong: made for 7 classes it returns 8 logits"):
+        backbone_card("wrong")

@@ -1,0 +1,139 @@
+"""Small single-frame networks of all sorts of construction, as users write them."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CLASSES = 5
+
+
+def conv(channels_in, channels_out, stride=1):
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Levels(nn.Module):
+    """Levels at strides 2, 4, 8, 16, 32, and the frame itself before them."""
+
+    def __init__(self, widths=(8, 12, 16, 24, 32)):
+        super().__init__()
+        self.stages = nn.ModuleList(conv(a, b, stride=2) for a, b in zip((3, *widths), widths, strict=False))
+        del self.stages[-1][-1]
+
+    def forward(self, x):
+        levels = [x]
+        for stage in self.stages:
+            levels.append(stage(levels[-1]))
+        return levels
+
+
+class UNet(nn.Module):
+    """An encoder that returns levels; the decoder begins with an operation in place."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.encoder = Levels()
+        self.up = nn.ModuleList(conv(a, b) for a, b in ((32 + 24, 24), (24 + 16, 16), (16 + 12, 12)))
+        self.head = nn.Conv2d(12, classes, 1)
+
+    def forward(self, frame):
+        *levels, x = self.encoder(frame)[2:]
+        x = F.relu_(x.sub_(0.1))
+        for up in self.up:
+            skip = levels.pop()
+            x = up(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear"), skip], dim=1))
+        return F.interpolate(self.head(x), frame.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class HandMadeUNet(nn.Module):
+    """No encoder: the first half is written out, with a pooling that both halves share."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.down1, self.down2, self.down3 = conv(3, 8), conv(8, 16), conv(16, 24)
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = conv(24, 32)
+        self.up3, self.up2, self.up1 = conv(32 + 24, 24), conv(24 + 16, 16), conv(16 + 8, 8)
+        self.last = nn.Conv2d(8, classes, 1)
+
+    def forward(self, x):
+        one = F.relu(self.down1(x) - 0.1)  # something without a module of its own
+        two = self.down2(self.pool(one))
+        three = self.down3(self.pool(two))
+        x = self.bottom(self.pool(three))
+        for up, skip in ((self.up3, three), (self.up2, two), (self.up1, one)):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2), skip], dim=1))
+        return self.last(x)
+
+
+class Normalizing(nn.Module):
+    """Normalizes by itself, returns a dictionary at a quarter of the size, and scales by a parameter of its own."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1))
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.stem = conv(3, 8, stride=4)
+        self.backbone = conv(8, 16, stride=2)
+        self.classifier = nn.Conv2d(16, classes, 1)
+        self.auxiliary = nn.Conv2d(8, classes, 1)
+
+    def forward(self, x):
+        stem = self.stem(x - self.mean)
+        logits = self.classifier(self.backbone(stem)) * self.scale
+        return OrderedDict(out=F.interpolate(logits, scale_factor=2), aux=self.auxiliary(stem))
+
+
+class Detail(nn.Module):
+    """The decoder sees the frame once more."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.trunk = nn.Sequential(conv(3, 8, 4), conv(8, 16, 2))
+        self.detail = conv(3, 4)
+        self.head = nn.Conv2d(20, classes, 1)
+
+    def forward(self, x):
+        coarse = F.interpolate(self.trunk(x), x.shape[-2:], mode="bilinear")
+        return (self.head(torch.cat([coarse, self.detail(x)], dim=1)),)
+
+
+def sequence(classes=CLASSES):
+    """One ``nn.Sequential``."""
+    return nn.Sequential(
+        conv(3, 8, 2), conv(8, 16, 4), conv(16, 16), nn.Conv2d(16, classes, 1), nn.Upsample(scale_factor=8)
+    )
+
+
+class Patches(nn.Module):
+    """Patches of 14 pixels, tokens, and a map of them again."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 16, 14, stride=14)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.neck = nn.ConvTranspose2d(16, 8, 2, stride=2)
+        self.head = nn.Conv2d(8, classes, 1)
+
+    def forward(self, x):
+        grid = self.embed(x)
+        tokens = self.block(grid.flatten(2).transpose(1, 2))
+        return self.head(self.neck(tokens.transpose(1, 2).reshape(grid.shape)))
+
+
+class OneSize(Patches):
+    """Positions are embedded for frames of 56 x 56."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__(classes)
+        self.positions = nn.Parameter(torch.rand(1, 16, 16))
+
+    def forward(self, x):
+        grid = self.embed(x)
+        tokens = self.block(grid.flatten(2).transpose(1, 2) + self.positions)
+        return self.head(self.neck(tokens.transpose(1, 2).reshape(grid.shape)))
