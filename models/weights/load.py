@@ -12,6 +12,7 @@ from models.backbone import SHALLOW_CLASSIFIER, BackboneCard, Classifier, backbo
 from models.config import LMANetConfig
 from models.lmanet import LMANet
 from models.weights.file_kinds import FileKind, WeightsOrigin
+from models.weights.folder import file_in, is_of_transformers, options_of_folder, tensors_by_transformers
 from models.weights.saved_options import SavedOptions
 from models.weights.wrapping import is_safetensors, read_safetensors, unwrapped
 from utils import tensor_files
@@ -62,13 +63,24 @@ class LoadReport:
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> WeightFile:
     """Reads a weight file or a checkpoint, as data only; or takes a state dict; logs how its tensors are wrapped.
 
+    A folder is one that transformers or segmentation_models_pytorch saved: what its ``config.json`` says of the network
+    and of the classes are the options of the file.
+
     Raises ``WeightsError`` where it cannot be read or holds no weights.
     """
     label = "the state dict" if isinstance(source, Mapping) else str(source)
     content: object = source
+    beside = None
     if not isinstance(source, Mapping):
-        content = read_safetensors(source) if is_safetensors(source) else tensor_files.read(source, WeightsError)
+        path = Path(source)
+        is_folder = path.is_dir()
+        beside = options_of_folder(path if is_folder else path.parent, names_backbone=is_folder)
+        path = file_in(path) if is_folder else path
+        content = read_safetensors(path) if is_safetensors(path) else tensor_files.read(path, WeightsError)
+        if is_of_transformers(path):
+            content = tensors_by_transformers(path.parent)
     tensors, options, wrappings = unwrapped(content, label)
+    options = options or beside
     if wrappings:
         log.info("%s: weights %s", label, ", ".join(wrappings))
     return WeightFile(label, tensors, options)

@@ -63,11 +63,18 @@ class SavedOptions:
         if trains:
             found.pop("shallow_decoder", None)
         for name, value in found.items():
+            if name == "backbone" and _is_moved(typed.get(name), value):
+                continue
             if name in typed and name not in RUN_FIELDS and typed[name] != value:
                 raise WeightsError(contradiction(name, typed[name], value))
         if single and "baseline" not in typed:
             found["baseline"] = True
         return {name: value for name, value in found.items() if name not in typed}
+
+
+def _is_moved(typed: object, found: object) -> bool:
+    """Whether two backbones are folders of the same family: these may lie elsewhere, and their tensors are checked."""
+    return all(isinstance(each, str) and each.startswith("hf/") for each in (typed, found))
 
 
 def network_fields(config: LMANetConfig) -> dict[str, object]:
