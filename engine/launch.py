@@ -14,6 +14,7 @@ import torch
 
 from datasets.sampling import clean_worker_error
 from engine import processes
+from engine.agreement import check_same_options
 from engine.benchmarks import stream as benchmark_stream
 from engine.modes.evaluation import run_evaluation
 from engine.modes.exports import run_export, run_onnx_export
@@ -69,6 +70,7 @@ def _run(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     try:
         distributed.join(device.type)
+        check_same_options(settings)
         with folder.locked(processes.lock_timeout()) if distributed.is_first() else nullcontext():
             distributed.barrier()
             run_modes(settings, device, folder)

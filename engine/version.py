@@ -1,7 +1,9 @@
 """``--version``: versions, the machine, and which attention backends run here, for bug reports."""
 
+import hashlib
 import platform
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,16 +11,35 @@ import torch
 
 from models.local_attention import BACKENDS, why_not
 
-PROJECT_FILE = Path(__file__).resolve().parents[1] / "pyproject.toml"
+PROJECT = Path(__file__).resolve().parents[1]
+PROJECT_FILE = PROJECT / "pyproject.toml"
+CODE = tuple(
+    f"{part}/**/*{kind}" for part in ("datasets", "engine", "models", "utils") for kind in (".py", ".cpp", ".h", ".cu")
+)
 ABSENT = "not installed"
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "visdom", "onnxruntime")
 CUPY_PACKAGES = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
+def program_version() -> str:
+    """The version of this program."""
+    return tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]
+
+
+@cache
+def program_digest() -> str:
+    """SHA-256 of all code that computes results, as other code may have other ones."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in CODE for path in PROJECT.glob(pattern)):
+        if "experiments" not in path.relative_to(PROJECT).parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def version_text() -> str:
     """The versions as lines of ``name: value``."""
     rows: list[tuple[str, str]] = [
-        ("LMANet", tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]),
+        ("LMANet", program_version()),
         ("Python", f"{platform.python_version()} ({platform.system()} {platform.release()}, {platform.machine()})"),
         *((name, _package(name)) for name in PACKAGES),
         ("CUDA", _cuda()),

@@ -3,6 +3,7 @@
 Every function works in a single process too, where it communicates nothing.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -71,6 +72,12 @@ def barrier() -> None:
     """Waits until all processes have called it."""
     if world_size() > 1:
         dist.barrier()
+
+
+def settle() -> None:
+    """Waits until all processes have called it or ended: before an error that all of them raise."""
+    with contextlib.suppress(RuntimeError):
+        barrier()
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

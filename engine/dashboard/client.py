@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from utils.files import write_text
+from utils.errors import OptionError
+from utils.files import own_folder, write_text
 from utils.json_text import from_json, to_json
 from utils.visdom_settings import HOST, LONGEST_HISTORY
 
@@ -226,10 +227,10 @@ class Dashboard:
             jsons = environments.setdefault(window.environment, {})
             jsons[window.name] = {**_stored_window(messages), "i": len(jsons)}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(folder)
             for environment, jsons in environments.items():
                 write_text(folder / f"{environment}.json", to_json({"jsons": jsons, "reload": {}}, indent=None))
-        except OSError as error:
+        except (OSError, OptionError) as error:
             log.warning("%s: the dashboard's windows could not be written: %s", folder, error)
         if self._connected:
             self._posted("save", {"data": list(environments)})

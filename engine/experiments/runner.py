@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +25,7 @@ import torch
 from datasets.cityscapes import CITYSCAPES_VARIABLE
 from engine.experiments.plan import Arm, Plan
 from engine.options.parser import build_parser
+from engine.version import program_digest as _program_digest
 from utils.errors import IncompleteError, OptionError
 from utils.files import PART, open_to_append, write_text
 from utils.json_text import to_json
@@ -37,9 +38,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 DONE, LOG, RECIPE = "done.txt", "log.txt", ".recipe.json"
 CHECKPOINT = "checkpoint.pth.tar"
 STEPS_SAVE = 100  # a stopped training repeats at most this many steps
-CODE = tuple(
-    f"{part}/**/*{kind}" for part in ("datasets", "engine", "models", "utils") for kind in (".py", ".cpp", ".h", ".cu")
-)
 TAIL = 600  # characters of a failed step's log that are shown
 
 
@@ -287,16 +285,6 @@ def _content(value: object) -> object:
         return value
     with (PROJECT / value).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _program_digest() -> str:
-    """SHA-256 of all code that steps run, as other code may have other results."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in CODE for path in PROJECT.glob(pattern)):
-        if "experiments" not in path.relative_to(PROJECT).parts:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _copy(source: Path, target: Path) -> None:

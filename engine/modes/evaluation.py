@@ -9,6 +9,7 @@ import torch
 
 from datasets.clip_dataset import ClipDataset
 from datasets.registry import dataset_named
+from engine.agreement import check_same_data
 from engine.dashboard.setup import dashboard_of
 from engine.data import clips_of, evaluation_loader_of, videos_of
 from engine.evaluation.consistency import consistency_text, measure_consistency
@@ -44,22 +45,24 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     settings, model = with_network(settings, device)
     folder = folder.renamed(settings.shallow)
     clips, classes = clips_of(settings.data, model.config, "val"), settings.network.classes
+    check_same_data(model, classes, {"validation": clips.clips})
     if baseline is not None:
         check_comparable(baseline, clips.clips, classes, settings.data)
     if has_untrained_memory(model):
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
     if has_untrained_decoder(model):
         log.warning("the weights hold no such decoder, which starts untrained: these figures are those of noise")
+    int8 = settings.stream.int8 is not None
+    segmenter = segmenter_of(settings, model, device) if int8 or wanted.consistency else None
+    loader = evaluation_loader_of(settings.data, clips, model, "val", device)
+    # Only now, after all that may refuse the evaluation.
     if distributed.is_first():
         folder.describe_run(settings, describe(model))
-    loader = evaluation_loader_of(settings.data, clips, model, "val", device)
     picks = BestAndWorst(clips.clips, classes.num_outputs)
     dashboard = dashboard_of(wanted, folder, model, clips, device, baseline)
     writer = all_of(clip_writer(wanted, folder, clips), picks, None if dashboard is None else dashboard.see_clip)
     on_batch = None if dashboard is None else dashboard.progress
     loss = loss_function(classes, model.config.shallow_decoder, device)
-    int8 = settings.stream.int8 is not None
-    segmenter = segmenter_of(settings, model, device) if int8 or wanted.consistency else None
     evaluated = segmenter.model if segmenter is not None and int8 else model
     result = evaluate(evaluated, loader, loss, device, writer, wanted.original_size, on_batch)
     picks.gather()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from engine import processes
+from engine.agreement import check_same_data
 from engine.dashboard.setup import dashboard_of
 from engine.data import clips_of, evaluation_loader_of, loader_of
 from engine.evaluation.evaluate import Evaluation, evaluate
@@ -43,20 +44,22 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     if distributed.is_first():
         train_clips.check_labeled("train")
         val_clips.check_labeled("val")
+    check_same_data(model, settings.network.classes, {"training": train_clips.clips, "validation": val_clips.clips})
     if baseline is not None:
         check_comparable(baseline, val_clips.clips, settings.network.classes, data)
     if train.warm_start and checkpoint is None:
         warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)
     training = training_of(settings, model, device)
-    if distributed.is_first():
-        if checkpoint is None:
-            folder.set_earlier_training_aside()
-        folder.describe_run(settings, model_text)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
     loader, sampler = loader_of(data, train_clips, device, trains=True)
     val_loader = evaluation_loader_of(data, val_clips, model, "val", device)
+    # Only now, after all that may refuse the training.
+    if distributed.is_first():
+        if checkpoint is None:
+            folder.set_earlier_training_aside()
+        folder.describe_run(settings, model_text)
     log.info(
         "%d training and %d validation clips of %d frames, on %s with %d threads",
         len(train_clips),

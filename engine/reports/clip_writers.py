@@ -13,6 +13,7 @@ from engine.evaluation.evaluate import OnClip
 from engine.options.settings import ReportSettings
 from engine.run_folder import RunFolder
 from utils.class_set import ClassSet
+from utils.files import own_folder
 from utils.png import write_png
 from utils.resize import resize_labels
 from utils.sizes import height_width
@@ -34,7 +35,7 @@ class PictureWriter:
     """Writes frame, label, prediction, overlay and error map of each clip to ``FOLDER/NAME_*.png``, with a legend."""
 
     def __init__(self, folder: Path, clips: Sequence[Clip], classes: ClassSet):
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         write_png(folder / "legend.png", class_legend(classes, LEGEND_WIDTH))
         self.folder, self.clips, self.classes = folder, clips, classes
 
@@ -62,7 +63,7 @@ class PredictionWriter:
     def __call__(self, number: int, frame: Tensor, prediction: Tensor, label: Tensor) -> None:
         clip = self.clips[number]
         folder = self.folder / clip.group
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         predicted = resize_labels(prediction, image_size(clip.label)).numpy()
         write_png(folder / f"{clip.name}_pred_labelIds.png", self.classes.to_file_id[predicted])
 

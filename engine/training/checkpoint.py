@@ -34,6 +34,15 @@ NEEDED_KEYS = ("epoch", "state_dict", "optimizer", "best_acc")
 # Keys that checkpoints of the published program lack.
 EXTRA_KEYS = ("network", "schedule", "rows", "random_states")
 MOST_EPOCHS = 1_000_000
+MOST_STEPS = 1_000_000_000_000
+# Lowest and highest values of settings, for others -1 to MOST_EPOCHS.
+_RANGES = {
+    **dict.fromkeys(("best", "mode_worse"), (-math.inf, math.inf)),
+    **{name: (0.0, math.nextafter(1.0, 0.0)) for name in ("betas", "factor")},
+    **{name: (0.0, float(MOST_EPOCHS)) for name in ("lr", "initial_lr", "_last_lr", "base_lrs", "eps", "weight_decay")},
+    **dict.fromkeys(("scale", "_growth_tracker"), (0.0, math.inf)),
+    **dict.fromkeys(("last_epoch", "num_bad_epochs", "cooldown_counter"), (0, MOST_EPOCHS)),
+}
 
 
 @dataclass
@@ -189,6 +198,7 @@ def _resume(training: Training, content: dict, source: object) -> None:
     else:
         training.rows[:] = _unknown_rows(content["epoch"], content["best_acc"], training)
     if content.get("scaler"):
+        _check_range(content["scaler"], "the scaler")
         training.scaler.load_state_dict(content["scaler"])
     _resume_progress(training, content.get("progress"))
     _resume_random_states(content.get("random_states"), training.device, source)
@@ -218,6 +228,11 @@ def _resume_optimizer(optimizer: Optimizer, state: dict, source: object) -> None
         )
     for group, own in zip(optimizer.param_groups, before, strict=True):
         _check_kind(_settings(group), own, "the optimizer's settings")
+        _check_range(_settings(group), "the optimizer's settings")
+        # How it computes, such as fused, is not a matter of the file.
+        group.update({name: value for name, value in own.items() if value is None or isinstance(value, bool)})
+    for moments in optimizer.state.values():
+        _check_moments(moments)
 
 
 def _settings(group: dict) -> dict:
@@ -235,6 +250,28 @@ def _check_kind(found: object, own: object, what: str) -> None:
         raise ValueError(f"{what} is {found!r}")
     for theirs, mine, name in pairs:
         _check_kind(theirs, mine, name)
+
+
+def _check_range(state: object, what: str, name: str = "") -> None:
+    """Raises ``ValueError`` for numbers that no training has, at any depth: steps and rates would overflow later."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            _check_range(value, f"{what}: {key}", key)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            _check_range(value, what, name)
+    elif isinstance(state, (int, float)) and not isinstance(state, bool):
+        lowest, highest = _RANGES.get(name, (-1, MOST_EPOCHS))
+        if not lowest <= state <= highest:  # NaN is neither
+            raise ValueError(f"{what} is {state:.6g}, expected {lowest:g} to {highest:g}")
+
+
+def _check_moments(moments: dict) -> None:
+    step, mean, square = (moments[name] for name in ("step", "exp_avg", "exp_avg_sq"))
+    if not 0 <= step.item() <= MOST_STEPS:
+        raise ValueError(f"the optimizer's step is {step.item():.6g}, expected 0 to {MOST_STEPS:g}")
+    if not (mean.isfinite().all() and square.isfinite().all() and (square >= 0).all()):
+        raise ValueError("the optimizer's moments are no finite numbers, or squares below 0")
 
 
 def _kinds(own: object) -> tuple[type, ...]:
@@ -256,6 +293,7 @@ def _resume_schedule(training: Training, state: dict | None, epoch: int, source:
     own = schedule.state_dict()
     state = {name: state.get(name, value) for name, value in own.items()}
     _check_kind(state, own, "the schedule")
+    _check_range(state, "the schedule")
     schedule.load_state_dict(state)
     if isinstance(schedule, LambdaLR):
         # Computed from the epoch, as --num-epochs may have changed.
@@ -271,6 +309,8 @@ def _resume_progress(training: Training, progress: dict | None) -> None:
     training.start_epoch(int(progress["clips"]), [float(loss) for loss in progress["losses"]])
     if training.progress.clips < 0 or (training.progress.clips > 0) != (training.progress.steps > 0):
         raise ValueError(f"{training.progress.clips} clips in {training.progress.steps} steps")
+    if not all(map(math.isfinite, training.progress.losses)):
+        raise ValueError("losses of the epoch that are no finite numbers")
     # The counts are summed over all processes, and are summed again at the end of the epoch: one process holds them.
     if distributed.is_first():
         training.progress.confusion.counts += progress["confusion"]

@@ -1,77 +1,63 @@
-"""A new training in the folder of an earlier one: what that wrote is set aside, all else stays where it is."""
+"""A run's folder: earlier trainings set aside, what killed runs left, and what a refused run leaves alone."""
 
-from pathlib import Path
+import os
 
 import pytest
 
 from engine.run_folder import RunFolder
+from main import main
+from utils.files import part_name
 
-TRAINING = (
-    *("args.txt", "lmanet.py", "model.txt", "automated_log.txt", "best.txt", "checkpoint.pth.tar"),
-    *("checkpoint.pth.tar.previous", "model_best.pth.tar", "model_best.pth", "model-003.pth", "model-1200.pth"),
-    *("curves.png", "iou.png", "confusion.png", "report.json", "report.html", "visdom/run_graphs.json"),
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], 1),
+        (["previous_1"], 2),
+        (["previous_2"], 3),
+        (["previous_1", "previous_10"], 11),
+        (["previous_old", "previous_²", "previous_-4", "previous_007"], 8),
+    ],
 )
-THEIRS = (
-    *("notes.txt", "weights.pth", "model-old.pth", "model-03.pth", "erfnet.pth.tar", "visdom/theirs.txt", "data/a.png"),
-    *("labels/0.txt", "overlay.mp4", "stream.json", ".stream_files", "checkpoint_enc.pth.tar", "model_encoder.txt"),
-)
+def test_an_earlier_training_is_set_aside_above_all_others(tmp_path, there, expected):
+    for name in there:
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint.pth.tar").write_text("first")
+    RunFolder(tmp_path, shallow=False).set_earlier_training_aside()
+    assert sorted(os.listdir(tmp_path)) == sorted([*there, f"previous_{expected}"])
+    assert (tmp_path / f"previous_{expected}" / "checkpoint.pth.tar").read_text() == "first"
 
 
-def files_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+def test_what_killed_runs_left_is_removed_in_all_folders_of_a_run(tmp_path):
+    folders = [tmp_path / each for each in ("", "images", "predictions/aachen", "labels", "probabilities", "visdom")]
+    parts = [folder / part_name("a.png").replace(str(os.getpid()), "999999999") for folder in folders]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        (part.parent / "a.png").touch()
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}_elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / part_name("b.png")).touch()
+    (tmp_path / "predictions" / "link").symlink_to(elsewhere)
+    with RunFolder(tmp_path, shallow=False).locked():
+        assert not [part for part in parts if part.exists()]
+        assert all((part.parent / "a.png").exists() for part in parts)
+    assert len(list(elsewhere.iterdir())) == 1
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for name in (*TRAINING, *THEIRS):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    return tmp_path
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_a_training_wrote_is_set_aside(folder):
-    RunFolder(folder, shallow=False).set_earlier_training_aside()
-    assert files_in(folder / "previous_1") == set(TRAINING)
-    assert files_in(folder) == set(THEIRS) | {f"previous_1/{name}" for name in TRAINING}
-    assert all((folder / "previous_1" / name).read_text() == name for name in TRAINING)
-
-
-def test_a_training_of_the_shallow_decoder_has_files_of_its_own(folder):
-    RunFolder(folder, shallow=True).set_earlier_training_aside()
-    aside = files_in(folder / "previous_1")
-    assert {"checkpoint_enc.pth.tar", "model_encoder.txt", "args.txt"} <= aside
-    assert not aside & {"checkpoint.pth.tar", "model.txt", "model_best.pth", "notes.txt"}
-
-
-def test_without_a_checkpoint_nothing_is_moved(folder):
-    for name in ("checkpoint.pth.tar", "checkpoint.pth.tar.previous"):
-        (folder / name).unlink()
-    before = files_in(folder)
-    RunFolder(folder, shallow=False).set_earlier_training_aside()
-    assert files_in(folder) == before
-
-
-def test_links_are_moved_and_never_followed(folder, tmp_path_factory):
-    disk = tmp_path_factory.mktemp("disk")
-    for name in ("checkpoint.pth.tar", "visdom"):
-        (folder / name).rename(disk / name)
-        (folder / name).symlink_to(disk / name)
-    RunFolder(folder, shallow=False).set_earlier_training_aside()
-    assert files_in(disk) == {"checkpoint.pth.tar", "visdom/run_graphs.json", "visdom/theirs.txt"}
-    assert (folder / "previous_1" / "checkpoint.pth.tar").is_symlink() and (folder / "visdom").is_symlink()
-
-
-def test_a_move_that_was_interrupted_is_made_again(folder, monkeypatch):
-    def stop(path: Path, target: Path) -> None:
-        if path.name == "checkpoint.pth.tar":
-            raise KeyboardInterrupt
-        rename(path, target)
-
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", stop)
-    with pytest.raises(KeyboardInterrupt):
-        RunFolder(folder, shallow=False).set_earlier_training_aside()
-    monkeypatch.undo()
-    RunFolder(folder, shallow=False).set_earlier_training_aside()
-    assert files_in(folder / "previous_2") == {"checkpoint.pth.tar"}
-    assert files_in(folder / "previous_1") == set(TRAINING) - {"checkpoint.pth.tar"}
+def test_a_refused_run_leaves_what_was_there(command, tmp_path, capsys):
+    assert main(command("--training", "--num-epochs", "1", "--baseline-mode", "--train-decoder")) == 0
+    before = contents(tmp_path / "run")
+    training = ("--training", "--num-epochs", "2", "--train-decoder")
+    for options in (
+        (*training, "--baseline-mode", "--resume", "--lr-strategy", "plateau_08"),
+        (*training, "--resume", "--stm-queue-size", "2"),
+        (*training, "--baseline-mode", "--warm-start", "2"),
+        ("--eval-mode", "--corr-size", "5", "--consistency", "--save-images", "--device", "mps"),
+    ):
+        assert main(command(*options)) == 2
+        assert contents(tmp_path / "run") == before, options

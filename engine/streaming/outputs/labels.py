@@ -7,6 +7,7 @@ from typing import Self
 from engine.options.option import Option
 from engine.streaming.output import LabeledFrame, Output, StreamInfo, frame_file_name, register_output
 from utils.class_set import ClassSet
+from utils.files import own_folder
 
 CVAT = "cvat"  # written by an output of its own
 KINDS = ("trainIds", "labelIds", CVAT)
@@ -31,8 +32,7 @@ class LabelOutput(Output):
     leaves = (FOLDER,)
 
     def __init__(self, folder: Path, kind: str, classes: ClassSet):
-        self.folder = folder / FOLDER
-        self.folder.mkdir(exist_ok=True)
+        self.folder = own_folder(folder / FOLDER)
         self._kind = kind
         self._ids = classes.to_file_index if kind == "trainIds" else classes.to_file_id
 

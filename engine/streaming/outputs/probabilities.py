@@ -7,7 +7,7 @@ from typing import Self
 
 from engine.options.option import Option
 from engine.streaming.output import LabeledFrame, Output, StreamInfo, frame_file_name, register_output
-from utils.files import written_whole
+from utils.files import own_folder, written_whole
 
 FOLDER = "probabilities"
 
@@ -29,8 +29,7 @@ class ProbabilityOutput(Output):
     needs_probabilities = True
 
     def __init__(self, folder: Path):
-        self.folder = folder / FOLDER
-        self.folder.mkdir(exist_ok=True)
+        self.folder = own_folder(folder / FOLDER)
 
     @classmethod
     def from_options(cls, values: Mapping[str, object], stream: StreamInfo) -> Self | None:
