@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -147,3 +148,42 @@ def test_arrivals_are_paced_and_wait_for_late_ones():
 def test_retries_wait_longer_and_longer_but_not_for_days():
     assert [seconds_of_retries(number) for number in (0, 1, 4, 6)] == [0, 1, 85, 213]
     assert [seconds_before_retry(number) for number in (1, 2, 3, 4, 5, 1000)] == [1, 4, 16, 64, 64, 64]
+
+
+class SlowFeed(ScriptedFeed):
+    """Sends nothing for a while."""
+
+    def arrivals(self, stopped):
+        time.sleep(1.5)
+        yield from super().arrivals(stopped)
+
+
+def test_waiting_for_a_slow_sender_takes_no_processor_time():
+    source = received(connected(SlowFeed(1)), live=True, retries=0)
+    start = time.process_time()
+    assert len(list(source.reader(lambda frame: frame))) == 1
+    assert time.process_time() - start < 0.15  # of 1.5 seconds
+
+
+class QuickFeed(ScriptedFeed):
+    """Sends frames of 64 KiB as fast as it can, and is lost after every hundredth."""
+
+    def arrivals(self, stopped):
+        for number in range(100):
+            image = np.zeros((128, 170, 3), np.uint8)
+            yield Arrival(lambda image=image: image, number / 100, time.monotonic())
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(monkeypatch):
+    monkeypatch.setattr(reception, "TRY_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(reception.log, "disabled", True)
+    source = received(lambda: QuickFeed(100), live=False, retries=1)
+    sizes = []
+    tracemalloc.start()
+    for number, _ in enumerate(source):
+        if number % 1000 == 999:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        if number == 5999:
+            break
+    tracemalloc.stop()
+    assert max(sizes[1:]) < sizes[0] + 60_000  # 50 reconnections are noted; 5000 frames would be 326 MB
