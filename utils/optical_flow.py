@@ -1,5 +1,6 @@
 """Where the pixels of one frame of a video are in another one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -19,28 +20,41 @@ class Matches(NamedTuple):
 
 
 class OpticalFlow:
-    """OpenCV's DIS optical flow, preset medium, with a forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010)."""
+    """OpenCV's DIS optical flow with a forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010).
 
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    It is of the preset medium, or where it is to be ``fast`` of the preset ultrafast, at its finest scale.
+    """
 
-    def matches(self, frame: np.ndarray, other: np.ndarray, scale: float = 1) -> Matches:
+    def __init__(self, fast: bool = False):
+        self._forward, self._backward = _dis(fast), _dis(fast)
+
+    def matches(self, frame: np.ndarray, other: np.ndarray) -> Matches:
         """The matches of the pixels of ``frame`` in ``other``, both gray, uint8 ``H W``.
 
         A pixel is not seen where it leaves the frame, or where the flow back from there does not return to it.
-        ``scale`` says how many times larger the frames are in which the tolerance is counted.
         """
-        flow, backward = self._between(frame, other), self._between(other, frame)
+        with ThreadPoolExecutor(1) as thread:  # OpenCV's own threads are off where data is loaded by processes
+            found = thread.submit(_flow, self._backward, other, frame)
+            flow, backward = _flow(self._forward, frame, other), found.result()
         height, width = frame.shape
         columns, rows = moved(flow)
         back = cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mismatch = ((flow + back) ** 2).sum(2)
-        bound = RELATIVE_TOLERANCE * ((flow**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE / scale**2
+        bound = RELATIVE_TOLERANCE * ((flow**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE
         inside = (np.rint(columns) >= 0) & (np.rint(columns) < width) & (np.rint(rows) >= 0) & (np.rint(rows) < height)
         return Matches(flow, columns, rows, inside & (mismatch < bound))
 
-    def _between(self, frame: np.ndarray, other: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
-        return self._dis.calc(frame, other, None)  # type: ignore[call-overload]  # the stub lacks flow=None
+
+def _flow(dis: cv2.DISOpticalFlow, frame: np.ndarray, other: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
+    return dis.calc(frame, other, None)  # type: ignore[call-overload]  # the stub lacks flow=None
+
+
+def _dis(fast: bool) -> cv2.DISOpticalFlow:
+    if not fast:
+        return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    dis.setFinestScale(0)
+    return dis
 
 
 def moved(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ All variants take turns, frame by frame, so that other load of the machine affec
 the time does not depend on them. On CUDA the marks between stages are events: nothing waits until the last round.
 """
 
+import itertools
 import logging
 import statistics
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from engine.benchmarks import pipeline as benchmark_pipeline
 from engine.options.settings import NetworkSettings, StreamSettings
+from models.choices import SMOOTHINGS
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
 from models.inference.segmenter import VideoSegmenter
+from models.inference.smoothing import Smoother
 from models.lmanet import LMANet, build_lmanet
 from utils.class_set import ClassSet
 from utils.errors import OptionError
@@ -40,6 +44,7 @@ LMANET, SINGLE, PLAIN, RUNTIME = (
     "single frame, ONNX Runtime",
 )
 COMPILED, INT8 = ", compiled", ", int8"
+SMOOTHING = "smoothing, "  # beginning of the names of the stages that --smooth adds
 CALIBRATION_FRAMES = 4
 STAGES = ("encoder", "heads", "attention", "fusion", "decoder", "push")
 
@@ -79,6 +84,9 @@ def run(
                 calls[name + INT8] = streaming(fast, frame, frames_kept)
         if device.type == "cpu" and (runtime := onnx_runtime(single, frame)) is not None:
             calls[RUNTIME] = runtime
+        logits = single.step(frame)[0]
+        smoothing = {SMOOTHING + kind: smoothing_step(kind, logits, size) for kind in SMOOTHINGS}
+        calls |= smoothing
         for turn in tqdm(range(WARM_UP + rounds), "benchmark", disable=None, leave=False):
             if turn == WARM_UP:
                 moments.clear()
@@ -95,8 +103,11 @@ def run(
         "device": str(device),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
-        "milliseconds": {name: spread(values) for name, values in seconds.items()},
-        "stages": {name: spread(values) for name, values in stages.per_frame(rounds).items()},
+        "milliseconds": {name: spread(values) for name, values in seconds.items() if name not in smoothing},
+        "stages": {
+            **{name: spread(values) for name, values in stages.per_frame(rounds).items()},
+            **{name: spread(seconds[name]) for name in smoothing},
+        },
         "ratios": ratios(seconds),
         "pipeline": pipeline(VideoSegmenter(model, device=device, work_size=size), network.classes),
     }
@@ -123,6 +134,15 @@ def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: 
     if stages is not None:
         stages.attach(model)
     return lambda: model.step(frame, memory)
+
+
+def smoothing_step(kind: str, logits: torch.Tensor, size: tuple[int, int]) -> Call:
+    """A call that smooths the logits of the next of two frames that take turns; they are smooth, as pictures are."""
+    smoother = Smoother(kind, None, size, logits.device, detect_cuts=False)
+    coarse = torch.rand(1, 3, *(max(1, side // 8) for side in size))
+    picture = (255 * F.interpolate(coarse, size, mode="bicubic").clamp(0, 1)).to(torch.uint8)
+    frames = itertools.cycle((picture, picture.roll(2, dims=3)))
+    return lambda: smoother.average(logits, smoother.motion(next(frames), height_width(logits.shape)))
 
 
 class StageTimes:
@@ -195,6 +215,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Ratios of the times of two variants in the same round: medians over the rounds."""
     pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
+    pairs += [(SMOOTHING + kind, SINGLE) for kind in SMOOTHINGS]
     pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
     return {
         f"{over} / {under}": round(

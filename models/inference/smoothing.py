@@ -84,7 +84,7 @@ class Smoother:
                 f"smooth is {kind!r}, for which frames of {format_size(size)} are too small: expected a side of "
                 f"{FLOW_SIDE} or more"
             )
-        self._flow = OpticalFlow() if kind == FLOW else None
+        self._flow = OpticalFlow(fast=True) if kind == FLOW else None
         self._scale = REDUCED if max(size) >= REDUCED * FLOW_SIDE else 1
         self._device, self._detect_cuts = device, detect_cuts
         self.reset()
@@ -117,7 +117,7 @@ class Smoother:
         before, self._gray = self._gray, self._reduced(pixels)
         if not follows or before is None:
             return None
-        flow, columns, rows, seen = self._flow.matches(self._gray, before, self._scale)
+        flow, columns, rows, seen = self._flow.matches(self._gray, before)
         trust = seen * _likeness(self._gray, before, columns, rows)
         return self._motion_of(flow, trust, size)
 

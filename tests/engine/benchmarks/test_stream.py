@@ -15,16 +15,20 @@ def test_every_part_is_measured_in_one_run(tmp_path, monkeypatch, capsys):
     words = f"--benchmark stream --savedir {tmp_path} --work-size 64x128 --corr-size 5 --device cpu"
     assert main(words.split()) == 0
     report = json.loads((tmp_path / "benchmark_stream.json").read_text())
-    assert set(report["stages"]) == {"encoder", "heads", "attention", "fusion", "decoder", "push"}
+    smoothing = {"smoothing, average", "smoothing, flow"}
+    assert set(report["stages"]) == {"encoder", "heads", "attention", "fusion", "decoder", "push"} | smoothing
     times = {name: each["median"] for name, each in report["milliseconds"].items()}
     assert set(times) == {
         "LMANet", "single frame", "single frame, plain eager NCHW", "single frame, ONNX Runtime"
     }  # fmt: skip
     assert all(each > 0 for each in times.values())
-    parts = sum(each["least"] for each in report["stages"].values())
+    parts = sum(each["least"] for name, each in report["stages"].items() if name not in smoothing)
     assert 0.5 * report["milliseconds"]["LMANet"]["least"] < parts <= report["milliseconds"]["LMANet"]["quartile_3"]
     ratio = report["ratios"]["LMANet / single frame"]
     assert 1 < ratio < 10
+    assert (
+        0 < report["ratios"]["smoothing, average / single frame"] < report["ratios"]["smoothing, flow / single frame"]
+    )
     pipeline = report["pipeline"]
     assert len(pipeline["shares"]) == pipeline["rounds"] == benchmark_stream.PIPELINE_ROUNDS
     assert pipeline["frames_per_second"] > 0 and 0 < pipeline["share_of_network_alone"] < 3
