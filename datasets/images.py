@@ -1,4 +1,4 @@
-"""Frames from files, at the working resolution: decoding, resizing, and errors for damaged files.
+"""Frames from files, at the working resolution: decoding and resizing.
 
 Frames are decoded by OpenCV and resized by torch, which computes what Pillow's BILINEAR does (its antialiased resize of
 uint8 is the same filter in the same fixed-point numbers): the published weights were trained on that. The choice comes
@@ -6,9 +6,6 @@ from measurement, ``python -m datasets.images FOLDER`` repeats it. torchvision d
 byte ends the whole process there (a segmentation fault); OpenCV reports it.
 """
 
-import struct
-import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,22 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.clips import Frame, VideoFrame
+from datasets.image_files import FORMATS, check_pixels, content, damaged, opened
 from utils.command import height_x_width, module_parser, run_command, run_program, whole_number
-from utils.errors import DataError, UnreachableError
+from utils.errors import DataError
 from utils.modules import check_importable
 from utils.resize import resize_frames
 from utils.sizes import format_size
 from utils.system_files import is_visible
 
-# Larger images are refused from their header, before memory is taken for them.
-MAX_PIXELS = 80_000_000
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
 # The workers of a loader share the processors already; threads of OpenCV on top of them only get in each other's way.
 cv2.setNumThreads(0)
-# Pillow warns about large images when it reads their header; here they are refused instead.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def image_size(path: str | Frame) -> tuple[int, int]:
@@ -59,7 +50,6 @@ def read_frame(path: str | Frame, size: tuple[int, int]) -> Tensor:
     """
     if isinstance(path, VideoFrame):
         return _resized(_videos().video_frame(path), size)
-    image_size(path)
     return _resized(_decoded_frame(path), size)
 
 
@@ -75,28 +65,7 @@ def read_picture(path: str | Path) -> Tensor:
 
     Raises what ``read_frame`` does.
     """
-    image_size(path)
     return _decoded_frame(path, upright=True)
-
-
-def opened(path: str | Path) -> Image.Image:
-    """The image with only its header read, to be closed by the caller. Raises what ``image_size`` does."""
-    try:
-        image = Image.open(path)
-    except FileNotFoundError as error:
-        raise UnreachableError(
-            f"no file {path}: it was there when the folder was listed, or its name is wrong"
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise _damaged(path, "neither PNG nor JPEG, or cut off in its header") from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path, "far too many") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise unreadable(path, error) from error
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise _too_large(path, f"{format_size((image.height, image.width))} (height x width)")
-    return image
 
 
 def _decoded_frame(path: str | Path, upright: bool = False) -> Tensor:
@@ -104,72 +73,21 @@ def _decoded_frame(path: str | Path, upright: bool = False) -> Tensor:
 
     RGB, uint8 3 x H x W, a view of H x W x 3.
     """
-    data = content(path)
+    with opened(path) as image:
+        check_pixels(path, image)
+        data = content(path, image)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error as error:
-        raise _damaged(path, error.err) from error
+        raise damaged(path, error.err) from error
     if pixels is None:
-        raise _damaged(path, "its content cannot be decoded")
+        raise damaged(path, "its content cannot be decoded")
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
     """The frame at that size, its three planes one after the other in memory."""
     return resize_frames(frame[None], size)[0].contiguous()
-
-
-def content(path: str | Path) -> np.ndarray:
-    """A file's bytes; verifies the checksums of a PNG, as decoders return wrong pixels for some damaged files."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    reason = _png_damage(data.data)
-    if reason:
-        raise _damaged(path, reason)
-    return data
-
-
-def _png_damage(content: memoryview) -> str:
-    """What is wrong with a PNG's chunks: a missing end or a checksum that does not hold; empty for other kinds.
-
-    Found here, since libpng prints lines of its own about such files.
-    """
-    # Own code although Pillow has verify(): that one misses damage in the last chunk (of a label of 168 bytes 8 of 168
-    # wrong bytes and 4 of 168 places to cut it off), and takes longer (a frame's 1.5 MB 0.42 instead of 0.36 ms).
-    if bytes(content[:8]) != _PNG_SIGNATURE:
-        return ""
-    position = 8
-    while position + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        end = position + 12 + length  # length, kind, content, checksum
-        if end > len(content):
-            break
-        if zlib.crc32(content[position + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
-            return f"its content at byte {position} has another checksum than when it was written"
-        if kind == b"IEND":
-            return ""
-        position = end
-    return f"cut short after {len(content)} bytes"
-
-
-def unreadable(path: str | Path, error: Exception) -> DataError:
-    """A read error as ``UnreachableError`` (the file system does not answer) or ``DataError`` (not an image)."""
-    if isinstance(error, OSError) and error.errno is not None:  # decoders raise it without a number
-        return UnreachableError(f"image {path} cannot be read: {error.strerror}; see whether its file system is there")
-    return _damaged(path, str(error))
-
-
-def _damaged(path: str | Path, reason: str) -> DataError:
-    first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
-    return DataError(f"image {path} cannot be read: {first_line}; copy or download this file again")
-
-
-def _too_large(path: str | Path, found: str) -> DataError:
-    return DataError(
-        f"image {path} has {found} pixels; at most {MAX_PIXELS // 1_000_000} million are read (Cityscapes: 1024x2048)"
-    )
 
 
 def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
@@ -186,7 +104,7 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
         raise DataError(f"no .png or .jpg below {folder}: name a folder with frames, such as data/cityscapes")
     contents: dict[str, list[bytes]] = {"PNG": [], "JPEG": []}
     for kind, path in itertools.product(contents, paths):
-        Image.open(path).convert("RGB").save(buffer := io.BytesIO(), kind, quality=90)
+        Image.open(path, formats=FORMATS).convert("RGB").save(buffer := io.BytesIO(), kind, quality=90)
         contents[kind].append(buffer.getvalue())
 
     def opencv(data: bytes) -> Tensor:
@@ -194,7 +112,7 @@ def _benchmark(folder: Path, size: tuple[int, int], count: int) -> None:
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def pillow(data: bytes) -> Tensor:
-        return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB"))).permute(2, 0, 1)
 
     def torchvision(data: bytes) -> Tensor:
         return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)

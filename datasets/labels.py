@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.clips import Frame
-from datasets.images import content, image_size, opened, unreadable
+from datasets.image_files import content, opened, unreadable
+from datasets.images import image_size
 from utils.class_set import NO_CLASS, Color, LabelCoding
 from utils.errors import DataError
 from utils.resize import resize_label_as_pillow
@@ -66,7 +67,7 @@ def _indices(path: str | Path, coding: LabelCoding, unknown: dict[Value, int] | 
             expected = [f"one channel of {bits} with class ids"] if coding.valid else []
             expected += ["a color for each class"] if coding.colors is not None else []
             raise DataError(f"label {path}: pixels of kind {image.mode}, expected {' or '.join(expected)}")
-        content(path)
+        content(path, image)
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, struct.error) as error:

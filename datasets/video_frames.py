@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from datasets.clips import VideoFrame
 from utils.errors import DataError, UnreachableError
+from utils.video_files import decode_in_threads, opened_video, upright, video_stream
 
 MOST_OPEN = 4  # videos of a process at the same time
 
@@ -57,13 +59,11 @@ def _reader(video: Path) -> "_Reader":
 
 class _Reader:
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self._opened = path, ExitStack()
         try:
-            self._container = av.open(str(path))
-            if not self._container.streams.video:
-                raise DataError(f"video {path} holds no video: expected one such as MP4 or AVI")
-            self._stream = self._container.streams.video[0]
-            self._stream.thread_type = "AUTO"
+            self._container = self._opened.enter_context(opened_video(path))
+            self._stream = video_stream(self._container, f"video {path}")
+            decode_in_threads(self._stream)
             self.count = self._stream.frames or len(self._times)
         except (av.error.FFmpegError, OSError) as error:
             raise self._damaged(error) from error
@@ -72,7 +72,7 @@ class _Reader:
         self._first: np.ndarray | None = None
 
     def close(self) -> None:
-        self._container.close()
+        self._opened.close()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,12 +125,6 @@ class _Reader:
 
 @lru_cache(maxsize=64)
 def _times(path: Path, modified: int) -> list[int]:
-    with av.open(str(path)) as container:
-        return sorted(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
-
-
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """The frame as RGB uint8 ``H W 3``, rotated as players do: phones store upright videos lying."""
-    image = frame.to_ndarray(format="rgb24")
-    quarters = round(frame.rotation / 90)  # counterclockwise
-    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+    with opened_video(path) as container:
+        packets = container.demux(video_stream(container, f"video {path}"))
+        return sorted(packet.pts for packet in packets if packet.pts is not None)

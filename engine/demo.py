@@ -86,7 +86,9 @@ def picture_of_clips() -> np.ndarray:
 
 
 def _image(run: str, name: str, kind: str) -> np.ndarray:
-    return np.asarray(Image.open(PROJECT / FOLDER / run / "images" / f"{name}_{kind}.png").convert("RGB"))
+    return np.asarray(
+        Image.open(PROJECT / FOLDER / run / "images" / f"{name}_{kind}.png", formats=["PNG"]).convert("RGB")
+    )
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     path = Path(path)
     beside = path.with_name(part_name(path.name))
     try:
-        # "x" takes no file that is there, and no link.
-        with open(beside, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        # "x" takes no file that is there, and no link. Names in a text are bytes: what is not UTF-8 stays as it is.
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "surrogateescape")
+        with open(beside, mode.replace("w", "x"), encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             _sync(file.fileno(), path)

@@ -28,7 +28,8 @@ def run_stream(settings: Settings, source_name: str, device: torch.device, folde
     """
     files = StreamFiles(folder.path, settings.stream.outputs)
     files.refuse_previous(settings.stream.overwrite)
-    source = open_source(source_name, live=settings.stream.live, retries=settings.stream.retries)
+    wanted = settings.stream
+    source = open_source(source_name, live=wanted.live, retries=wanted.retries, skip_damage=wanted.skip_damage)
     files.refuse_names(source.names)
     log.info("%s", source.description)
     settings, model = with_network(settings, device)

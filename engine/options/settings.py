@@ -12,6 +12,7 @@ from utils.class_map import ClassMap
 from utils.class_set import ClassSet
 
 NO_WEIGHTS = "none"
+SKIP_DAMAGE = "skip"
 CROP = (713, 713)
 
 
@@ -101,6 +102,7 @@ class StreamSettings:
     amp: str | None
     int8: str | None
     overwrite: bool
+    skip_damage: bool
     outputs: Mapping[str, object]
 
 
@@ -242,6 +244,7 @@ def settings_of(
             amp=options.amp,
             int8=options.int8,
             overwrite=options.overwrite,
+            skip_damage=options.on_damage == SKIP_DAMAGE,
             outputs={name: getattr(options, name) for name in sorted(output_names)},
         ),
         report=ReportSettings(

@@ -3,13 +3,19 @@
 import argparse
 
 from engine.options.option import add_to
-from engine.options.settings import NO_WEIGHTS
+from engine.options.settings import NO_WEIGHTS, SKIP_DAMAGE
 from engine.streaming.output import output_options, registered_outputs
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
 
 BENCHMARKS = ("attention", "stream")
-STREAM_DEFAULTS = {"live": None, "every": 1, "no_cut_detection": False, "overwrite": False}
+STREAM_DEFAULTS = {
+    "live": None,
+    "every": 1,
+    "no_cut_detection": False,
+    "on_damage": SKIP_DAMAGE,
+    "overwrite": False,
+}
 
 
 def add_stream_group(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +30,13 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--every", type=int, default=1, metavar="K", help="memorize every Kth frame")
     group.add_argument("--no-cut-detection", action="store_true", help="do not clear the memory at detected scene cuts")
     add_to(group, output_options())
+    group.add_argument(
+        "--on-damage",
+        choices=(SKIP_DAMAGE, "stop"),
+        default=SKIP_DAMAGE,
+        metavar="WHAT",
+        help="frames that cannot be decoded: skip (leave them out, count them, and end with status 1) or stop there",
+    )
     group.add_argument(
         "--consistency",
         action="store_true",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from engine.options.option import Option
+from engine.streaming.display import Display
 from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.modules import check_declared, import_all
@@ -27,6 +28,7 @@ class LabeledFrame(NamedTuple):
     """A frame, RGB uint8 ``H W 3``, its presentation time, and its class indices, uint8 ``H W``.
 
     ``probabilities`` are float16 ``K h w`` at the working size; ``None`` where no output of the stream needs them.
+    ``duration`` is for how many seconds the frame is shown, where that is known; ``display`` how its pixels are.
     """
 
     name: str
@@ -34,6 +36,8 @@ class LabeledFrame(NamedTuple):
     labels: np.ndarray
     seconds: float
     probabilities: np.ndarray | None = None
+    duration: float | None = None
+    display: Display = Display()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class StreamRecord:
     def __init__(self, classes: ClassSet):
         self.classes = classes
         self.frames, self.seconds = 0, 0.0
+        self.frame_size: tuple[int, int] | None = None  # of the first frame
         self.cuts: list[int] = []
+        self.size_changes: list[int] = []
         self.samples: list[Sample] = []
         self.stopped_by: str | None = None
         self.network_ms: deque[float] = deque(maxlen=REMEMBERED)

@@ -40,17 +40,20 @@ from utils.timing import Moment
 
 log = logging.getLogger(__name__)
 
-SHOWN_CUTS = 10
+SHOWN_CUTS, SHOWN_CHANGES = 10, 3
 # Timing of the network alone, after a stream: share of the stream's duration, least and most steps.
 ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 7, 50
 
 
 class Prepared(NamedTuple):
-    """A source's frame, the same resized for the network, uint8 ``1 3 H W``, and whether it begins a new scene."""
+    """A source's frame, the same resized for the network, uint8 ``1 3 H W``, and whether it begins a new scene.
+
+    It does so, too, where it is not of the size of the frame before it."""
 
     source: SourceFrame
     image: Tensor
     begins_scene: bool
+    changes_size: bool
 
 
 class Underway(NamedTuple):
@@ -138,13 +141,14 @@ class Stream:
             "stopped_by": record.stopped_by,
             "source": self.source.description,
             "frames": record.frames,
-            "frame_size": list(self._size or ()),
+            "frame_size": list(record.frame_size or ()),
             "seconds": round(record.seconds, 3),
             "frames_per_second": round(record.frames / record.seconds, 3) if record.seconds else None,
             "pace": record.pace(),
             "milliseconds": {name: round(statistics.median(each), 3) for name, each in stages.items() if each},
             "milliseconds_of": f"medians of each stage's last {REMEMBERED} frames; stages run side by side",
             "scene_cuts": record.cuts,
+            "size_changes": record.size_changes,
             "live": self._live_report(),
             "class_shares": record.class_shares(),
             "consistency": None if self.consistency is None else self.consistency.report(),
@@ -207,21 +211,16 @@ class Stream:
 
     def _prepared(self, frame: SourceFrame) -> Prepared:
         size = frame.image.shape[:2]
-        self._size = self._size or size
-        if size != self._size:
-            raise IncompleteError(
-                f"{frame.name} is {format_size(size[::-1])} and the frames before it {format_size(self._size[::-1])} "
-                "(width x height): all must have one size; those before it are kept"
-            )
+        changes_size, self._size = self._size not in (None, size), size
         is_cut = self._cuts is not None and self._cuts.begins_scene(frame.image)
-        return Prepared(frame, self.segmenter.prepare(frame.image), is_cut or frame.after_gap)
+        begins_scene = is_cut or frame.after_gap or changes_size
+        return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene, changes_size)
 
     def _underway(self, prepared: Prepared) -> Underway:
         """Starts the network on the next frame, and the copies of its labels; waits for nothing on a GPU."""
         if prepared.begins_scene:
             self.segmenter.reset()
-            if not prepared.source.after_gap:
-                self.record.cuts.append(self._started)
+            self._note_scene(prepared)
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
         if self._comparer is not None and self._comparison is not None:
@@ -231,6 +230,7 @@ class Stream:
                 raise _NotFinite(self._started - 1, prepared.source.name, prepared.image) from error
             self._comparer.put((prepared, labels), self._gives_up)
         height, width = prepared.source.image.shape[:2]
+        self.record.frame_size = self.record.frame_size or (height, width)
         return Underway(
             prepared.source,
             prepared.image,
@@ -240,6 +240,21 @@ class Stream:
             prediction.fetched_labels((height, width)),
             prediction.fetched_probabilities() if self.wants_probabilities else None,
         )
+
+    def _note_scene(self, prepared: Prepared) -> None:
+        if not prepared.changes_size:
+            if not prepared.source.after_gap:
+                self.record.cuts.append(self._started)
+            return
+        self.record.size_changes.append(self._started)
+        if len(self.record.size_changes) <= SHOWN_CHANGES:
+            height, width = prepared.source.image.shape[:2]
+            log.warning(
+                "%s is %s (width x height), unlike the frames before it: the memory is emptied; labels have the size "
+                "of their frame, a video that of the first one",
+                prepared.source.name,
+                format_size((width, height)),
+            )
 
     def _timed_step(self, image: Tensor) -> tuple[Prediction, Moment, Moment]:
         """The prediction of the next frame, prepared ``1 3 H W``, and the moments before and after its labels."""
@@ -254,11 +269,11 @@ class Stream:
             labels, labels_at_size = frame.labels(), frame.labels_at_size()
         except ScoresError as error:
             raise _NotFinite(self.record.frames, frame.source.name, frame.image) from error
-        name, image, seconds, captured, _ = frame.source
+        name, image, seconds, captured, _, duration, display = frame.source
         latency = None if captured is None else 1000 * (time.monotonic() - captured)
         self.record.add(labels, frame.start.milliseconds_until(frame.end), latency)
         probabilities = None if frame.probabilities is None else frame.probabilities()
-        labeled = LabeledFrame(name, image, labels_at_size, seconds, probabilities)
+        labeled = LabeledFrame(name, image, labels_at_size, seconds, probabilities, duration, display)
         self._before_writing(name)
         for writer in self._writers:
             writer.put(labeled, self._gives_up)

@@ -15,7 +15,9 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
+from engine.streaming.display import Display
 from engine.streaming.output import LabeledFrame
+from engine.streaming.video_pictures import fitted, written_display, yuv420p
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError
 from utils.files import PartialFile
@@ -48,7 +50,7 @@ class VideoWriter:
         self._table[: classes.num_outputs, 0] = classes.palette
 
     def write(self, frame: LabeledFrame) -> None:
-        """Adds a frame; all must have the size of the first one.
+        """Adds a frame; those of another size than the first one are fitted into it.
 
         Raises ``IncompleteError`` for too large ones, ``OSError`` where the file cannot be written.
         """
@@ -56,10 +58,11 @@ class VideoWriter:
             height, width = frame.labels.shape
             self._canvas = _Canvas((height, width), self.kind == "both", self.classes)
             with _os_errors():
-                self._file = _Mp4(PartialFile(self._part, self.path), self._canvas.picture.shape[:2], self.fps)
-        self._draw(frame, self._canvas)
+                size = self._canvas.picture.shape[:2]
+                self._file = _Mp4(PartialFile(self._part, self.path), size, self.fps, frame.display)
+        self._draw(fitted(frame, self._canvas.size), self._canvas)
         with _os_errors():
-            self._file.add(self._canvas.picture, frame.seconds)
+            self._file.add(self._canvas.picture, frame.seconds, frame.duration)
 
     def close(self) -> None:
         """Completes the file, which then takes its final name. Raises ``OSError`` where anything of it is missing."""
@@ -107,6 +110,7 @@ class _Canvas:
         picture = np.concatenate([np.zeros((height, total, 3), np.uint8), under])
         missing_rows, missing_columns = (side % 2 for side in picture.shape[:2])  # 4:2:0 needs even sides
         self.picture = np.pad(picture, ((0, missing_rows), (0, missing_columns), (0, 0)), mode="edge")
+        self.size = size
         self.left, self.right = self.picture[:height, :width], self.picture[:height, width:total]
         self._odd_column = self.picture[:height, total:]
         self.colors = np.empty((height, width, 3), np.uint8)
@@ -119,24 +123,27 @@ class _Canvas:
 class _Mp4:
     """A fragmented MP4 that is being written; ``size`` is the height and width of its pictures."""
 
-    def __init__(self, file: PartialFile, size: tuple[int, int], fps: float):
-        self._tick = -1
+    def __init__(self, file: PartialFile, size: tuple[int, int], fps: float, display: Display):
+        self._tick, self._display = -1, written_display(display)
         self._file = file
         self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
         rate = Fraction(fps).limit_denominator(1001) or Fraction(1)
         self._stream = add_video_stream(self._container, rate, size, QUALITY[CODEC])
         self._stream.codec_context.time_base = Fraction(1, TICKS)
-        # As OpenCV converts colors: without them, players assume others for large pictures.
-        self._stream.codec_context.colorspace = Colorspace.ITU601
-        self._stream.codec_context.color_range = ColorRange.MPEG
+        context = self._stream.codec_context
+        context.flags |= av.codec.context.Flags.frame_duration  # without it nothing tells how long the last one is
+        context.sample_aspect_ratio = self._display.pixel_aspect
+        # Where they are missing players assume others for large pictures.
+        context.colorspace = Colorspace(self._display.matrix)
+        context.color_range = ColorRange.JPEG if self._display.full_range else ColorRange.MPEG
+        context.color_primaries, context.color_trc = self._display.primaries, self._display.transfer
 
-    def add(self, picture: np.ndarray, seconds: float) -> None:
-        """Encodes a picture, RGB uint8 ``H W 3``, that is shown from ``seconds`` on."""
-        # Converted by OpenCV, in a seventh of the time that FFmpeg takes.
-        converted: np.ndarray = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
-        encoded = av.VideoFrame.from_ndarray(converted, format="yuv420p")
+    def add(self, picture: np.ndarray, seconds: float, duration: float | None) -> None:
+        """Encodes a picture, RGB uint8 ``H W 3``, that is shown from ``seconds`` on, for that many seconds if known."""
+        encoded = av.VideoFrame.from_ndarray(yuv420p(picture, self._display), format="yuv420p")
         self._tick = max(self._tick + 1, round(seconds * TICKS))  # presentation times must increase
         encoded.pts, encoded.time_base = self._tick, Fraction(1, TICKS)
+        encoded.duration = max(1, round(duration * TICKS)) if duration else 0
         self._container.mux(self._stream.encode(encoded))
 
     def close(self) -> None:

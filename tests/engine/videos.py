@@ -27,6 +27,21 @@ def write_video(
     return path
 
 
+def write_timed_video(path: Path, seconds: list[float], frames: list[np.ndarray] | None = None) -> Path:
+    """A video whose frames are shown at these moments."""
+    frames = moving_blocks(len(seconds)) if frames is None else frames
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for moment, image in zip(seconds, frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
 def write_folder(path: Path, frames: list[np.ndarray], ending: str = ".png") -> Path:
     path.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames):

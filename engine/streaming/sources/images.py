@@ -1,62 +1,88 @@
 """Frames in image files: of a folder, or of a pattern of file names."""
 
-import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from datasets.images import read_picture
+from datasets.animations import Picture, picture_count, read_pictures
 from engine.streaming.output import frame_file_name
+from engine.streaming.sources.damage import Damage
 from engine.streaming.sources.source import DEFAULT_FPS, SourceFrame
-from utils.errors import DataError, IncompleteError
-from utils.system_files import is_visible
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+from utils.errors import DataError, IncompleteError, UnreachableError
 
 
 class ImageFiles:
-    """Frames in single files, in natural order: 9 before 10."""
+    """Frames in image files, in the order of the files; a file may hold several, such as pages of a TIFF."""
 
-    def __init__(self, source: str, files: list[Path], problem: str):
-        if not files:
-            raise DataError(problem)
-        self.files = sorted(files, key=_counting_order)
-        self.description, self.fps, self.count = f"{len(files)} image files ({source})", DEFAULT_FPS, len(files)
-        stems = [file.stem for file in self.files]
-        # Alike names in several folders, of several endings, or such as a.png and a_leftImg8bit.png.
-        is_clear = len({_file_key(stem) for stem in stems}) == len(stems)
-        self.names = stems if is_clear else [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]
+    def __init__(self, source: str, files: Sequence[Path], skip_damage: bool = True):
+        self.files, self.skip_damage = files, skip_damage
+        self.fps = DEFAULT_FPS
+        self._bases = frame_names([file.stem for file in files])
+        count = _count_in(files[0])
+        self.count = len(files) if count == 1 else count if len(files) == 1 else None
+        self.names: Iterable[str] = self._bases if count == 1 else [self._name(0, 0)]
+        self.description = f"{len(files)} image files ({source})"
+        if count > 1 and len(files) == 1:
+            self.description = f"an image of {count} frames ({source})"
 
     def __iter__(self) -> Iterator[SourceFrame]:
+        count, untimed, timed = 0, 0, 0.0  # frames, those without a duration of their own, and seconds of the others
+        damage, first = Damage(self.skip_damage), None
         for position, file in enumerate(self.files):
             try:
-                frame = read_picture(file)
+                for name, (pixels, seconds) in self._pictures(position, file):
+                    moment = timed + untimed / self.fps
+                    yield SourceFrame(name, pixels.permute(1, 2, 0).numpy(), moment, duration=seconds)
+                    count += 1
+                    untimed, timed = (untimed + 1, timed) if seconds is None else (untimed, timed + seconds)
             except DataError as error:
-                if position == 0:
+                first = first or error
+                if count == 0 and (isinstance(error, UnreachableError) or not self.skip_damage):
                     raise
-                raise IncompleteError(f"{error}; {position} frames before it are kept") from error
-            yield SourceFrame(self.names[position], frame.permute(1, 2, 0).numpy(), position / self.fps)
+                if isinstance(error, UnreachableError) or not self.skip_damage:
+                    raise IncompleteError(f"{error}; {count} frames before it are kept") from error
+                damage.note(f"after {count} frames", str(error))
+        if first is not None and count == 0:
+            raise first
+        if damage.count:
+            raise IncompleteError(f"{damage}; the other {count} frames are kept")
+
+    def _pictures(self, position: int, file: Path) -> Iterator[tuple[str, Picture]]:
+        """The frames of a file, with names: numbered unless there is one."""
+        pictures = read_pictures(file)
+        first = next(pictures, None)
+        if first is None:
+            return
+        second = next(pictures, None)
+        if second is None:
+            yield self._bases[position], first
+            return
+        yield self._name(position, 0), first
+        yield self._name(position, 1), second
+        for number, picture in enumerate(pictures, start=2):
+            yield self._name(position, number), picture
+
+    def _name(self, position: int, number: int) -> str:
+        base = self._bases[position]
+        if len(self.files) > 1 and not base.startswith(f"{position:06d}_"):
+            base = f"{position:06d}_{base}"  # as a_000000 may be the name of a file
+        return f"{base}_{number:06d}"
 
 
-def numbered_files(pattern: Path) -> list[Path]:
-    """Files that match a printf pattern such as ``frame_%06d.png``, whatever number they start at."""
-    parts = re.fullmatch(r"(.*)%0?(\d*)d(.*)", pattern.name, re.DOTALL)
-    assert parts is not None  # open_source has found the placeholder
-    before, width, after = parts.groups()
-    digits = rf"\d{{{int(width or 1)},}}"
-    matches = re.compile(re.escape(before) + digits + re.escape(after))
-    if not pattern.parent.is_dir():
-        return []
-    return [file for file in pattern.parent.iterdir() if matches.fullmatch(file.name)]
+def frame_names(stems: Sequence[str]) -> list[str]:
+    """Names for frames or videos, by their files' names; all numbered where some would be written to one file.
+
+    They would be for alike names in several folders, of several endings, or such as a.png and a_leftImg8bit.png.
+    """
+    is_clear = len({_file_key(stem) for stem in stems}) == len(stems)
+    return list(stems) if is_clear else [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]
 
 
-def visible_files(paths: Iterable[Path]) -> list[Path]:
-    """The paths without folders, hidden files and those that systems leave, such as ``._0.png`` and ``Thumbs.db``."""
-    return [path for path in paths if is_visible(path.name) and path.is_file()]
-
-
-def _counting_order(file: Path) -> list[int | str]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(file))]
+def _count_in(file: Path) -> int:
+    try:
+        return picture_count(file)
+    except DataError:  # said when it is read
+        return 1
 
 
 def _file_key(name: str) -> str:

@@ -11,9 +11,10 @@ import av
 from engine.streaming.sources.feed import Arrival, paced
 from engine.streaming.sources.protocols import MAY_USE, OPTIONS, protocol_of
 from engine.streaming.sources.source import DEFAULT_FPS
-from engine.streaming.sources.video import reason_of, upright_image
+from engine.streaming.sources.video import reason_of
 from utils.addresses import without_secrets
 from utils.errors import DataError
+from utils.video_files import upright
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 10.0
 WITH_HIDDEN_FRAMES = ("vp8",)  # whose packets are not all shown: frames that are missing cannot be counted
@@ -69,7 +70,7 @@ class NetworkFeed:
                     good += 1
                     if not stopped.is_set():
                         stamp = None if frame.pts is None or not has_stamps else frame.pts * time_base
-                        yield Arrival(partial(upright_image, frame), stamp, at)
+                        yield Arrival(partial(upright, frame), stamp, at)
         finally:
             if self._stream.codec_context.name not in WITH_HIDDEN_FRAMES:
                 self.damaged = packets - good

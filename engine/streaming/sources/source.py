@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from engine.streaming.display import Display
+
 DEFAULT_FPS = 17.0  # for sources that do not say theirs, such as image files: that of Cityscapes
 
 
@@ -12,7 +14,8 @@ class SourceFrame(NamedTuple):
     """A frame, RGB uint8 ``H W 3``, with a name that is unique in its source, and its presentation time.
 
     ``captured`` is when it was captured, or arrived here, by ``time.monotonic``; ``None`` for frames of a recording.
-    ``after_gap`` is set where the source had gone away before it.
+    ``after_gap`` is set where the source had gone away before it. ``duration`` is for how many seconds the frame is
+    shown, where that is known; ``display`` how its pixels are.
     """
 
     name: str
@@ -20,10 +23,13 @@ class SourceFrame(NamedTuple):
     seconds: float
     captured: float | None = None
     after_gap: bool = False
+    duration: float | None = None
+    display: Display = Display()
 
 
 class FrameSource(Protocol):
-    """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated."""
+    """Frames in order. Iterating raises ``IncompleteError`` where the source is truncated, or at its end where damaged
+    frames were left out."""
 
     @property
     def description(self) -> str:

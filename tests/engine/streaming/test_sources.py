@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.streaming.sources import open_source
-from tests.engine.videos import moving_blocks, write_folder, write_video
+from tests.engine.videos import moving_blocks, write_folder, write_timed_video, write_video
 from utils.errors import DataError, IncompleteError
 
 
@@ -36,29 +36,15 @@ def iterated_into(names: list[str], source) -> list:
     return []
 
 
-def write_timed(path: Path, seconds: list[float]) -> Path:
-    """A video whose frames are shown at these moments."""
-    tick = Fraction(1, 1000)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt, stream.codec_context.time_base = 48, 96, "yuv420p", tick
-        for moment, image in zip(seconds, moving_blocks(len(seconds)), strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(1000 * moment), tick
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
 def test_a_video_of_varying_rate_is_whole_and_keeps_its_moments(tmp_path, ending):
     moments = [0.0, 0.04, 0.08, 2.0, 2.04, 8.0, 8.04]
-    frames = list(open_source(str(write_timed(tmp_path / f"varies{ending}", moments))))
+    frames = list(open_source(str(write_timed_video(tmp_path / f"varies{ending}", moments))))
     assert [frame.seconds for frame in frames] == pytest.approx(moments, abs=0.002)
 
 
 def test_a_slow_video_is_whole(tmp_path):
-    frames = list(open_source(str(write_timed(tmp_path / "slow.mkv", [0.0, 60.0, 120.0, 180.0]))))
+    frames = list(open_source(str(write_timed_video(tmp_path / "slow.mkv", [0.0, 60.0, 120.0, 180.0]))))
     assert [frame.seconds for frame in frames] == [0.0, 60.0, 120.0, 180.0]
 
 

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from datasets import animations
 from engine.streaming.setup import calibration_frames
-from engine.streaming.sources import images, reception
+from engine.streaming.sources import reception
 from main import main
 from tests.engine.running import wait_for
 from tests.engine.sender import Sender, free_port
@@ -98,14 +99,14 @@ def test_while_a_sender_is_away(lmanet_file, tmp_path, monkeypatch, number, stat
 
 @ONE_QUICKLY
 def test_while_a_drive_hangs(lmanet_file, tmp_path, monkeypatch, number, status):
-    goes_on, read = threading.Event(), images.read_picture
+    goes_on, read = threading.Event(), animations.read_picture
 
     def read_or_hang(file):
         if file.name == "frame_3.png":
             goes_on.wait(60)
         return read(file)
 
-    monkeypatch.setattr(images, "read_picture", read_or_hang)
+    monkeypatch.setattr(animations, "read_picture", read_or_hang)
     source, run = write_folder(tmp_path / "in", moving_blocks(5)), tmp_path / "run"
     stop = Stop(number, (run / "overlay.partial.mp4").exists, after=1.0)
     assert main(stream_words(lmanet_file, str(source), run)) == status
@@ -117,7 +118,7 @@ def test_while_a_drive_hangs(lmanet_file, tmp_path, monkeypatch, number, status)
 @OTHER_QUICKLY
 def test_while_frames_to_be_calibrated_on_hang(tmp_path, monkeypatch, number, status):
     reading, goes_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(images, "read_picture", lambda file: reading.set() or goes_on.wait(60))
+    monkeypatch.setattr(animations, "read_picture", lambda file: reading.set() or goes_on.wait(60))
     settings = SimpleNamespace(int8=str(write_folder(tmp_path / "in", moving_blocks(2))))
     stop = Stop(number, reading.is_set)
     with pytest.raises((KeyboardInterrupt, StoppedError)), ended_by_sigterm(""):

@@ -216,19 +216,19 @@ def test_a_video_that_breaks_off_is_kept_so_far(stream, tmp_path, capsys):
     assert len(read_video(tmp_path / "run" / "overlay.mp4")) == summary["frames"]
 
 
-def test_a_damaged_image_in_the_middle_breaks_off(stream, tmp_path, capsys):
-    folder = write_folder(tmp_path / "in", moving_blocks(4))
-    (folder / "frame_2.png").write_bytes((folder / "frame_2.png").read_bytes()[:200])
-    assert stream(folder)[0] == 1
-    assert "2 frames before it are kept" in capsys.readouterr().err
-
-
-def test_frames_that_change_size_break_off(stream, tmp_path, capsys):
-    folder = write_folder(tmp_path / "in", [*moving_blocks(3), *moving_blocks(4, 40, 80)[3:]])
-    write_folder(folder, moving_blocks(3))
-    status, summary = stream(folder)
-    assert (status, summary["frames"]) == (1, 3)
-    assert "frame_3 is 80x40 and the frames before it 96x48" in capsys.readouterr().err
+def test_frames_that_change_size_begin_a_scene_and_are_fitted_into_the_video(stream, lmanet_file, tmp_path, capsys):
+    frames = [*moving_blocks(3, *SIZE), *moving_blocks(5, 40, 40)[3:], *moving_blocks(6, *SIZE)[5:]]
+    status, summary = stream(write_folder(tmp_path / "in", frames), "--save-labels", "trainIds", "--save-video", "both")
+    assert (status, summary["frames"], summary["size_changes"], summary["frame_size"]) == (0, 6, [3, 5], list(SIZE))
+    assert "frame_3 is 40x40" in capsys.readouterr().err
+    found = label_maps(tmp_path / "run")
+    assert [each.shape for each in found] == [SIZE] * 3 + [(40, 40)] * 2 + [SIZE]
+    alone = labels_by_step(lmanet_file, [frames[5]])[0]  # what was before it is forgotten
+    assert np.mean(found[5] == alone) > 0.999
+    pictures = read_video(tmp_path / "run" / "both.mp4")
+    assert len(pictures) == 6
+    assert pictures[3][:32, :14].max() < 24  # 40x40 in 64x32: 32x32 in its middle, black beside it
+    assert pictures[3][:32, 18:46].mean() > 60
 
 
 def without_frames(folder: Path) -> Path:
@@ -242,7 +242,7 @@ def without_frames(folder: Path) -> Path:
     [
         (lambda folder: folder / "absent.mp4", "there is no such file or folder: expected a video file"),
         (lambda folder: PROJECT / "main.py", "main.py: cannot be read as a video"),
-        (lambda folder: folder, "holds no image (.png, .jpg"),
+        (lambda folder: folder, "holds no image (.png, "),
         (lambda folder: folder / "f_%06d.png", "no file matches the pattern"),
         (lambda folder: folder / "*.png", "no file matches the pattern"),
         (lambda folder: 77, "there is no camera of that number"),
