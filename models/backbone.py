@@ -72,6 +72,22 @@ class BackboneTraits:
     batch_norm_optional: bool = False
 
     def __post_init__(self) -> None:
+        for name, least in (
+            ("features", 1),
+            ("stride", 1),
+            ("side_multiple", 1),
+            ("skip_channels", 0),
+            ("side_offset", 0),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise OptionError(f"{name} is {value!r}: expected a whole number of {least} or more")
+        sides = self.work_size if isinstance(self.work_size, tuple | list) and len(self.work_size) == 2 else (0, 0)
+        if any(type(side) is not int or self.nearest_sides(side) != [side] for side in sides):
+            raise OptionError(
+                f"work_size is {self.work_size!r}: expected a height and a width, multiples of {self.side_multiple} "
+                f"plus {self.side_offset}"
+            )
         if not self.key_channels:
             object.__setattr__(self, "key_channels", 16 * max(1, round(self.features / 256)))
         if not self.default_fusion:
@@ -93,7 +109,7 @@ class BackboneTraits:
     def nearest_sides(self, side: int) -> list[int]:
         """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""
         below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
-        if below == side:
+        if below == side > 0:
             return [side]
         return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
 
@@ -173,8 +189,14 @@ def register_backbone(
     another dimension than the first. ``files`` and ``lmanet_file`` replace these names where there are several kinds of
     files.
 
-    Raises ``ValueError`` for a name that is taken.
+    Raises ``ValueError`` for a name that is taken, ``OptionError`` for what is no name, traits or maker.
     """
+    if not isinstance(name, str) or not name:
+        raise OptionError(f"a backbone is called {name!r}: expected a name, such as 'small'")
+    if not isinstance(traits, BackboneTraits):
+        raise OptionError(f"backbone {name} has the traits {traits!r}: expected BackboneTraits")
+    if not callable(maker) and not (isinstance(maker, str) and ":" in maker):
+        raise OptionError(f"backbone {name} has the maker {maker!r}: expected a function, a class or 'module:name'")
     _refuse_taken(name)
     classifiers = tuple(Classifier(layer) if isinstance(layer, str) else layer for layer in classifier)
     own = FileKind(name, encoder_names, decoder_names, SHALLOW, prefix="")

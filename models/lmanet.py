@@ -75,8 +75,7 @@ class LMANet(nn.Module):
 
         Raises ``ValueError`` for a clip that is not ``B S 3 H W`` with at least one frame.
         """
-        if clip.dim() != 5 or clip.shape[1] < 1:
-            raise ValueError(f"clip has shape {tuple(clip.shape)}: expected B S 3 H W with S of 1 or more")
+        _check_frames("clip", clip, "B S 3 H W", " with S of 1 or more")
         frames = list(clip.unbind(1))
         if not selected:
             frames = [frames[position] for position in self._picked_positions(len(frames))]
@@ -105,8 +104,7 @@ class LMANet(nn.Module):
 
         Raises ``ValueError`` where frame and memory do not go together.
         """
-        if frame.dim() != 4:
-            raise ValueError(f"frame has shape {tuple(frame.shape)}: expected B 3 H W")
+        _check_frames("frame", frame, "B 3 H W")
         logits, _, memory = self._advance(frame, memory, decode=True, remember=remember)
         assert logits is not None
         return logits, memory
@@ -202,6 +200,16 @@ class LMANet(nn.Module):
             if side not in nearest:
                 choices = " or ".join(str(allowed) for allowed in nearest)
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
+
+
+def _check_frames(name: str, frames: Tensor, shape: str, rest: str = "") -> None:
+    """Raises ``ValueError`` for anything but normalized frames of such a shape: three channels of float numbers."""
+    if not isinstance(frames, Tensor):
+        raise ValueError(f"{name} is of type {type(frames).__name__}: expected a tensor {shape}{rest}")
+    if frames.dim() != len(shape.split()) or frames.shape[-3] != 3 or 0 in frames.shape[:-3]:
+        raise ValueError(f"{name} has shape {tuple(frames.shape)}: expected {shape}{rest}")
+    if not frames.is_floating_point():
+        raise ValueError(f"{name} is of {frames.dtype}: expected normalized frames, such as torch.float32 in [0, 1]")
 
 
 def _with_skip(x: Tensor, skip: Skip) -> Skip:

@@ -101,10 +101,10 @@ class StreamFiles:
         """Refuses to replace what no stream wrote; a folder may be there, as files are added to it."""
         path = self.folder / name
         if os.path.lexists(path) and path not in found and (path.is_symlink() or not path.is_dir()):
-            what = "a link" if path.is_symlink() else "a file that no stream wrote"
+            what = "a link" if path.is_symlink() else f"not in {LIST}, the list of what streams wrote there"
             raise OptionError(
-                f"--savedir {self.folder}: {name} is {what} ({LIST} does not name it), and this stream would replace "
-                "it: move it, or give another folder, for example save/stream"
+                f"--savedir {self.folder}: {name} is {what}, and this stream would replace it: move it, or give "
+                "another folder, for example save/stream"
             )
 
     def _refuse_mixed(self, leaf: str, found: set[Path]) -> None:

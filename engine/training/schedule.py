@@ -34,7 +34,14 @@ def schedule_names() -> tuple[str, ...]:
 
 
 def make_schedule(name: str, optimizer: Optimizer, num_epochs: int) -> LRScheduler:
-    """The scheduler of that name for an optimizer; ``KeyError`` for a name that is not registered."""
+    """The scheduler of that name for an optimizer.
+
+    Raises ``OptionError`` for a name that is not registered and for less than one epoch.
+    """
+    if name not in _SCHEDULES:
+        raise OptionError(f"--lr-strategy {name} is not known: expected one of {', '.join(_SCHEDULES)}")
+    if type(num_epochs) is not int or num_epochs < 1:
+        raise OptionError(f"--num-epochs is {num_epochs!r}: expected 1 or more")
     return _SCHEDULES[name](optimizer, num_epochs)
 
 

@@ -1,6 +1,5 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -209,7 +208,12 @@ class VideoSegmenter:
         ``image`` is a prepared frame, uint8 ``1 3 H W`` at the working size. Without ``use_memory`` encoder and decoder
         predict alone, without smoothing, and the memory is neither read nor filled: where these two were frozen in the
         training, this is the single-frame network that it started from.
+
+        Raises ``ValueError`` for another kind of tensor.
         """
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape != (1, 3, *self.work_size):
+            found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"image is {found}: expected what prepare returns, uint8 {(1, 3, *self.work_size)}")
         with self._precision():
             frame = self._normalized(image)
             if not use_memory:
@@ -278,8 +282,6 @@ def loaded_network(weights: str | Path | Mapping[str, Tensor], **network: object
     ``network`` are fields of ``LMANetConfig``. Other fields are those of the file's options, else the defaults; the
     number of classes is that of the file's classifier. Raises ``WeightsError`` for fields that contradict the file.
     """
-    if not isinstance(weights, str | os.PathLike | Mapping):
-        raise WeightsError(f"weights is {weights!r}: expected a file, its state dict, or an LMANet")
     file = read_weights(weights)
     fields: dict[str, Any] = {"backbone": "erf", **network}
     options = file.options

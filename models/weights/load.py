@@ -1,6 +1,7 @@
 """One strict loader for every kind of weight file, and the same names for what is saved."""
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from models.lmanet import LMANet
 from models.weights.file_kinds import FileKind, WeightsOrigin
 from models.weights.folder import file_in, is_of_transformers, options_of_folder, tensors_by_transformers
 from models.weights.saved_options import SavedOptions
-from models.weights.wrapping import is_safetensors, read_safetensors, unwrapped
+from models.weights.wrapping import INNER_MODULE, is_safetensors, read_safetensors, unwrapped, without_inner_modules
 from utils import tensor_files
 from utils.class_set import ClassSet
 from utils.errors import WeightsError
@@ -45,9 +46,10 @@ class WeightFile:
         for kind in card.file_kinds():
             for classifier in _classifiers(card, shallow):
                 name = kind.name_in_halves(f"{classifier.prefix}weight")
-                if name is not None and name in self.tensors:
-                    constant = 0 if classifier is SHALLOW_CLASSIFIER else card.constant_logits
-                    return self.tensors[name].shape[classifier.class_dim] + constant
+                for tensors in (self.tensors, without_inner_modules(self.tensors)):
+                    if name is not None and name in tensors:
+                        constant = 0 if classifier is SHALLOW_CLASSIFIER else card.constant_logits
+                        return tensors[name].shape[classifier.class_dim] + constant
         return None
 
 
@@ -68,6 +70,8 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> WeightFile:
 
     Raises ``WeightsError`` where it cannot be read or holds no weights.
     """
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise WeightsError(f"weights is {source!r}: expected a file or its state dict")
     label = "the state dict" if isinstance(source, Mapping) else str(source)
     content: object = source
     beside = None
@@ -100,6 +104,8 @@ def load_weights(
     file = source if isinstance(source, WeightFile) else read_weights(source)
     label, tensors = file.label, file.tensors
     state, card = model.state_dict(), backbone_card(model.config.backbone)
+    if not any(INNER_MODULE in own for own in state):
+        tensors = without_inner_modules(tensors)
     kind = max(card.file_kinds(), key=lambda kind: _placed(tensors, kind, state, model.config))
     names = kind.names(state, model.config)
     tensors = _with_counters(tensors, names.values(), label)

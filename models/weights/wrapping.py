@@ -25,6 +25,7 @@ DEEPEST = 4  # containers within each other
 OUTER = ("module", "model", "net", "network", "ema_model", "averaged_model", "_forward_module")
 # ... and those that wrap parts of it as well (torch.compile, FSDP, activation checkpointing).
 INNER = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+INNER_MODULE = ".module."  # a part in DataParallel, or a part that a network calls so: only where it does not
 COUNTERS = frozenset(("n_averaged",))  # what a wrapper counts by itself (torch.optim.swa_utils.AveragedModel)
 LONGEST_HEADER = 100_000_000  # bytes of a safetensors file, as its library allows
 
@@ -53,6 +54,11 @@ def unwrapped(content: object, label: str) -> Unwrapped:
     options = next((found for each in reversed(levels) if (found := options_in(each, label)) is not None), None)
     wrappings = [f"under {' in '.join(repr(key) for key in reversed(keys))}"] if keys else []
     return Unwrapped(tensors, options, wrappings + ([renamed] if renamed else []))
+
+
+def without_inner_modules(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors by names such as ``encoder.layers.0`` where a file has ``encoder.module.layers.0``."""
+    return {name.replace(INNER_MODULE, "."): tensor for name, tensor in tensors.items()}
 
 
 def is_safetensors(path: str | Path) -> bool:

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from engine.options.parser import parse_options
-from models import LMANetConfig, VideoSegmenter, build_lmanet
+from engine.training.schedule import make_schedule
+from models import BackboneTraits, LMANetConfig, VideoSegmenter, build_lmanet, register_backbone
 from models.weights.export import published_state_dict
+from models.weights.load import read_weights
 from utils.devices import usable_device
 from utils.errors import OptionError, WeightsError
 
@@ -94,8 +96,9 @@ def test_a_device_that_is_not_here_is_said(model):
 
 @pytest.mark.parametrize("weights", [3, None, ["erfnet.pth"]])
 def test_weights_of_another_type_are_said(weights):
-    with pytest.raises(WeightsError, match=r"weights is .*: expected a file, its state dict, or an LMANet"):
-        VideoSegmenter(weights)
+    for take in (VideoSegmenter, read_weights):
+        with pytest.raises(WeightsError, match=r"weights is .*: expected a file or its state dict"):
+            take(weights)
 
 
 @pytest.mark.parametrize("fields", [{"baseline": True}, {"memorize_first": True}])
@@ -130,3 +133,70 @@ def test_a_network_is_made_of_a_configuration(config):
         build_lmanet(config)
     with pytest.raises(OptionError, match="work_size 63x128 does not fit"):
         build_lmanet(LMANetConfig(**SMALL), work_size=(63, 128))
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (torch.rand(3, 32, 64), r"has shape \(3, 32, 64\): expected B"),
+        (torch.rand(1, 1, 32, 64), r"has shape \(1, 1, 32, 64\)"),
+        (torch.rand(0, 3, 32, 64), r"has shape \(0, 3, 32, 64\)"),
+        (torch.zeros(1, 3, 32, 64, dtype=torch.uint8), "is of torch.uint8: expected normalized frames"),
+        (np.zeros((1, 3, 32, 64), np.float32), "is of type ndarray: expected a tensor B"),
+        (torch.rand(1, 3, 0, 64), "height is 0: erf takes 8"),
+    ],
+)
+def test_a_network_says_what_is_wrong_with_frames(model, frames, said):
+    with pytest.raises(ValueError, match=said):
+        model.step(frames)
+    if frames.ndim == 4:
+        with pytest.raises(ValueError, match=said.replace("(0, 3", "(0, 1, 3").replace("(1, 1, 32", "(1, 1, 1, 32")):
+            model(frames[:, None])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [None, np.zeros((32, 64, 3), np.uint8), torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 3, 32, 64)],
+)
+def test_a_segmenter_steps_by_prepared_frames(model, image):
+    with pytest.raises(ValueError, match=r"image is .*: expected what prepare returns, uint8 \(1, 3, 32, 64\)"):
+        VideoSegmenter(model, work_size=(32, 64)).step(image)
+
+
+@pytest.mark.parametrize(
+    ("traits", "said"),
+    [
+        ({"features": 0}, "features is 0: expected a whole number of 1 or more"),
+        ({"features": "32"}, "features is '32'"),
+        ({"stride": 0.5}, "stride is 0.5"),
+        ({"skip_channels": -1}, "skip_channels is -1: expected a whole number of 0 or more"),
+        ({"work_size": (64, 128, 3)}, r"work_size is \(64, 128, 3\): expected a height and a width"),
+        ({"work_size": (65, 128), "side_multiple": 8}, r"work_size is \(65, 128\): .* multiples of 8 plus 0"),
+    ],
+)
+def test_traits_say_what_is_wrong(traits, said):
+    with pytest.raises(OptionError, match=said):
+        BackboneTraits(**{"features": 32, "stride": 4, "work_size": (64, 128), **traits})
+
+
+@pytest.mark.parametrize(
+    ("name", "traits", "maker", "said"),
+    [
+        (3, "traits", len, "a backbone is called 3"),
+        ("other", "traits", len, "backbone other has the traits 'traits': expected BackboneTraits"),
+        ("other", BackboneTraits(32, 4, (64, 128)), 5, "backbone other has the maker 5"),
+        ("other", BackboneTraits(32, 4, (64, 128)), "module", "backbone other has the maker 'module'"),
+    ],
+)
+def test_a_backbone_says_what_is_wrong(name, traits, maker, said):
+    with pytest.raises(OptionError, match=said):
+        register_backbone(name, traits, maker)
+
+
+def test_a_schedule_says_what_is_wrong(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with pytest.raises(OptionError, match="--lr-strategy poly is not known: expected one of plateau_03, "):
+        make_schedule("poly", optimizer, 3)
+    for epochs in (0, "3"):
+        with pytest.raises(OptionError, match=r"--num-epochs is .*: expected 1 or more"):
+            make_schedule("pow_09", optimizer, epochs)

@@ -56,7 +56,7 @@ def test_overwrite_leaves_what_no_stream_wrote(tmp_path):
 def test_what_would_be_replaced_must_be_a_streams(tmp_path, name, options, overwrite):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("theirs")
-    with pytest.raises(OptionError, match=f"{name} is a file that no stream wrote .* move it, or give another folder"):
+    with pytest.raises(OptionError, match=f"{name} is not in .stream_files, .* move it, or give another folder"):
         stream(tmp_path, options, "frame_0", "frame_1", overwrite=overwrite)
     assert (tmp_path / name).read_text() == "theirs"
 

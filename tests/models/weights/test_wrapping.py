@@ -76,10 +76,15 @@ def test_wrappers_of_the_network_are_taken_off(model, bare, tmp_path, caplog, pr
     assert f"weights called {prefix}{first} for {first}" in caplog.text
 
 
-@pytest.mark.parametrize("middle", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module._orig_mod."])
+@pytest.mark.parametrize(
+    "middle",
+    ["_orig_mod.", "module.", "module._orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module._orig_mod."],
+)
 def test_wrappers_of_its_parts_are_taken_off(model, bare, tmp_path, middle):
     parts = {name: tensor for name, tensor in bare.items() if "." in name}
-    assert_loads(renamed(parts, "", middle) | {n: t for n, t in bare.items() if n not in parts}, model, tmp_path)
+    content = renamed(parts, "", middle) | {name: tensor for name, tensor in bare.items() if name not in parts}
+    assert_loads(content, model, tmp_path)
+    assert read_weights(content).num_classes("erf") == 20
 
 
 def test_the_average_of_weights_in_training_is_read(model, tmp_path):
