@@ -17,7 +17,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 DOCUMENTS = {
     name: (PROJECT / name).read_text()
-    for name in ("README.md", "CONTRIBUTING.md", "docs/usage.md", "docs/architecture.md", "trained_models/README.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/usage.md",
+        "docs/data.md",
+        "docs/architecture.md",
+        "trained_models/README.md",
+    )
 }
 # Those of the recipes are carried out by tests/test_recipes.py.
 COMMANDS = [
@@ -33,6 +40,11 @@ EXAMPLES = [
 ]
 
 
+YAML_FILES = dict(
+    re.findall(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```$", DOCUMENTS["docs/data.md"], re.MULTILINE | re.DOTALL)
+)
+
+
 @pytest.fixture
 def project_copy(tmp_path, monkeypatch):
     """A working folder as a fresh clone has it, with a video."""
@@ -46,6 +58,9 @@ def project_copy(tmp_path, monkeypatch):
 def test_commands_are_understood(document, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
+    for file, content in YAML_FILES.items():
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).write_text(content)
     for option, needed in (("--weights", ""), ("--baseline-path", "report.json")):
         if option in words and words[words.index(option) + 1] != "none":
             path = Path(words[words.index(option) + 1]) / needed

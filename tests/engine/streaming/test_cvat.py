@@ -61,7 +61,7 @@ def test_datumaro_reads_it(tmp_path):
     output.close()
     with zipfile.ZipFile(tmp_path / "cvat.zip") as file:
         file.extractall(tmp_path / "voc")
-    found = datumaro.Dataset.import_from(str(tmp_path / "voc"), "voc")
+    found = datumaro.Dataset.import_from(str(tmp_path / "voc"), "voc_segmentation")
     names = [label.name for label in found.categories()[datumaro.AnnotationType.label].items]
     for item in found:
         labels = maps[item.id]
