@@ -75,6 +75,7 @@ def test_a_window_that_no_video_fills(tmp_path, capsys):
     assert "the longest window that works is 6" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same(tmp_path, capsys):
     file = farm.write_videos(tmp_path)
     assert checked(file, tmp_path) == 0

@@ -153,6 +153,7 @@ def test_what_is_wrong_ends_in_one_line_and_status_2(trained, tmp_path, capsys):
     assert "the key 'mask' is not known: did you mean 'masks'?" in last_line(capsys)
 
 
+@pytest.mark.slow
 def test_still_images_train_and_evaluate(trained, tmp_path, capsys):
     file = farm.write_folders(tmp_path, "masks: masks\nsequence: '{video}'\n")
     assert evaluate(trained, file, tmp_path / "eval") == 0
@@ -190,6 +191,7 @@ def test_a_network_is_scored_on_groups_of_its_classes(trained, tmp_path, capsys)
     assert set(shares) <= {"land", "animal", "sky", "ignored"}
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_on_groups(tmp_path):
     file, groups = farm.write_folders(tmp_path), tmp_path / "groups.yaml"
     groups.write_text("land: [ground, tree]\nignored: rest\n")

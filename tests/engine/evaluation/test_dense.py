@@ -58,11 +58,11 @@ def evaluated(model, file, window: int, is_streamed: bool):
     ("fields", "window", "calls"),
     [
         ({}, 3, 2 * farm.FRAMES),
-        ({"memory_size": 4}, 5, 2 * farm.FRAMES),
-        ({}, 5, 2 * farm.FRAMES),  # of which the memory keeps two
         ({"memory_strategy": "skip_01"}, 5, 2 * farm.FRAMES),
-        ({"memorize_first": True}, 3, 2 * farm.FRAMES),
-        ({"structure": "mem_only"}, 3, 2 * farm.FRAMES),
+        pytest.param({"memory_size": 4}, 5, 2 * farm.FRAMES, marks=pytest.mark.slow),
+        pytest.param({}, 5, 2 * farm.FRAMES, marks=pytest.mark.slow),  # of which the memory keeps two
+        pytest.param({"memorize_first": True}, 3, 2 * farm.FRAMES, marks=pytest.mark.slow),
+        pytest.param({"structure": "mem_only"}, 3, 2 * farm.FRAMES, marks=pytest.mark.slow),
     ],
 )
 def test_figures_are_those_of_clip_by_clip(file, fields, window, calls):
