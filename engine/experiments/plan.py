@@ -4,6 +4,7 @@
     seeds = [1, 2, 3]
     options = "--dataset Synthetic"            # of every command
     reference = "control"                      # gains are relative to this arm, by seed
+    simple_controls = true                     # references also averaged over time: still, and along the flow
     axis = "side of the window"                # the figure shows gains against it, at each arm's ``at``
 
     [data]                                     # data sets, by name: a module that writes them, and its options
@@ -25,13 +26,16 @@ An arm with ``each = [...]`` is one arm per value, which replaces ``{}`` in its 
 import math
 import shlex
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine.options.settings import AUTO
 from utils.errors import OptionError
 
 PLANS = Path(__file__).parent / "plans"
-_PLAN_KEYS = {"question", "seeds", "options", "reference", "axis", "data", "arms"}
+_PLAN_KEYS = {"question", "seeds", "options", "reference", "simple_controls", "axis", "data", "arms"}
+# The simple controls: what costs no training. Their weight is chosen on training clips.
+_SMOOTHED = {"average": "averaged", "flow": "averaged along the flow"}
 _DATA_MODULES = ("datasets.synthetic", "engine.pseudo_labels")
 _ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "at", "line", "each"}
 MOTION = "motion"
@@ -50,6 +54,7 @@ class Arm:
     reference: str | None
     at: float | str | None  # a number or MOTION
     line: str
+    smooths: str | None = None  # the arm whose predictions this one, a simple control, smooths
 
     @property
     def folder(self) -> str:
@@ -77,6 +82,13 @@ class Plan:
         """Name of the arm that the gains of an arm are relative to; ``None`` where it has none."""
         arm = self.arm(name)
         return None if arm is None else arm.reference
+
+    def controls_of(self, name: str) -> list[str]:
+        """Names of the arms to compare an arm with: its reference, and the simple controls of that; or none."""
+        reference = self.reference_of(name)
+        if reference in (None, name):
+            return []
+        return [str(reference), *(arm.name for arm in self.arms if arm.smooths == reference)]
 
     def depends_on_seed(self, arm: Arm) -> bool:
         """Whether the result depends on the seed: where the arm, or one that it starts from, is trained."""
@@ -116,6 +128,8 @@ def _plan(path: Path, content: dict) -> Plan:
     for name, entry in content["arms"].items():
         _refuse_unknown(path, f"arm {name}", entry, _ARM_KEYS)
         arms += [_arm(name, entry, content.get("reference"), str(value)) for value in entry.get("each", [""])]
+    if content.get("simple_controls", False):
+        arms = _with_simple_controls(arms)
     plan = Plan(
         name=path.stem,
         question=content["question"],
@@ -127,6 +141,31 @@ def _plan(path: Path, content: dict) -> Plan:
     )
     _check(path, plan)
     return plan
+
+
+def _with_simple_controls(arms: list[Arm]) -> list[Arm]:
+    """The arms, each reference followed by its simple controls; without those of changed clips, which are no video."""
+    references = {arm.reference for arm in arms if arm.reference != arm.name}
+    found = []
+    for arm in arms:
+        found.append(arm)
+        if arm.name in references and "--control" not in (*arm.network, *arm.evaluate):
+            found += [_smoothed(arm, kind) for kind in _SMOOTHED]
+    return found
+
+
+def _smoothed(arm: Arm, kind: str) -> Arm:
+    evaluate = *(word for word in arm.evaluate if word != "--consistency"), "--consistency"
+    return replace(
+        arm,
+        name=f"{arm.name}, {_SMOOTHED[kind]}",
+        start=arm.start if arm.train is None else arm.name,
+        train=None,
+        evaluate=(*evaluate, "--smooth", kind, "--smooth-weight", AUTO),
+        reference=None,
+        at=None,
+        smooths=arm.name,
+    )
 
 
 def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:

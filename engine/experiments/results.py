@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.synthetic.motion import median_motion
-from engine.evaluation.consistency import SINGLE_FRAME, WITH_MEMORY
+from engine.evaluation.consistency import SINGLE_FRAME, SMOOTHED, WITH_MEMORY
 from engine.evaluation.metric import shown_metrics
 from engine.experiments.plan import MOTION, Plan
 from engine.experiments.runner import Chain, data_folder
@@ -38,15 +38,19 @@ def read_results(chains: Sequence[Chain]) -> list[Result]:
 def _read(chain: Chain) -> Result:
     try:
         report = from_json(chain.report.read_text(encoding="utf-8"))
-        figures = {"mIoU": report[MEAN_IOU]}
-        figures |= {metric.title: value for metric, value in shown_metrics(report) if metric.name != MEAN_IOU}
+        scores, video = report, {}
         if "consistency" in report:
             consistency = report["consistency"]
             # A network without a memory has only figures of the single frame.
             of = WITH_MEMORY if WITH_MEMORY in consistency["tc"] else SINGLE_FRAME
-            figures |= {"TC": consistency["tc"][of], **consistency["mvc"][of]}
+            if consistency.get("smoothing"):  # the clips' own scores are those of the network alone
+                of += SMOOTHED
+                scores = consistency["scores"][of]
+            video = {"TC": consistency["tc"][of], **consistency["mvc"][of]}
+        figures = {"mIoU": scores[MEAN_IOU]}
+        figures |= {metric.title: value for metric, value in shown_metrics(scores) if metric.name != MEAN_IOU} | video
         figures = {name: value for name, value in figures.items() if value is not None}
-        return Result(chain.arm.name, chain.seed, figures, report["iou"])
+        return Result(chain.arm.name, chain.seed, figures, scores["iou"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{chain.report}: no report of an evaluation ({error}); remove its folder and go on") from error
 
@@ -76,6 +80,19 @@ def gains(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> dict
     reference = plan.reference_of(arm)
     if reference is None or reference == arm:
         return {}
+    return gains_over(results, arm, reference, measure)
+
+
+def best_control(plan: Plan, results: Sequence[Result], arm: str, measure: str) -> str | None:
+    """Of an arm's reference and the simple controls of that, the one with the highest mean; ``None`` for an arm without
+    a reference, and where no simple control was run."""
+    means = {name: values_of(results, name, measure).values() for name in plan.controls_of(arm)}
+    found = {name: statistics.fmean(values) for name, values in means.items() if values}
+    return max(found, key=lambda name: found[name]) if len(found) > 1 else None
+
+
+def gains_over(results: Sequence[Result], arm: str, reference: str, measure: str) -> dict[int, float]:
+    """Difference of an arm to another one, by the seeds of both."""
     mine, theirs = (values_of(results, name, measure) for name in (arm, reference))
     if len(theirs) == 1:  # of a reference that does not depend on the seed
         theirs = dict.fromkeys(mine, next(iter(theirs.values())))
@@ -99,20 +116,30 @@ def markdown(plan: Plan, results: Sequence[Result], circumstances: str, at: Mapp
     if missing:
         lines += [f"**Not yet run:** {', '.join(dict.fromkeys(missing))}.", ""]
     head = [*([plan.axis or ""] if at else []), "seeds", *(f"{measure} %" for measure in measures)]
-    lines += _row(["", *head, "gain in mIoU", "in each seed"], rule=True)
+    best = {arm: best_control(plan, results, arm, "mIoU") for arm in arms}
+    over_best = ["over the best control", "in each seed"] if any(best.values()) else []
+    lines += _row(["", *head, "gain in mIoU", "in each seed", *over_best], rule=True)
     for arm in arms:
         cells = [mean_and_deviation(values_of(results, arm, measure).values()) for measure in measures]
-        gained = gains(plan, results, arm, "mIoU")
-        per_seed = ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())
-        over = f"{mean_and_deviation(gained.values(), signed=True)} over {plan.reference_of(arm)}" if gained else ""
+        over, per_seed = _gain_cells(results, arm, plan.reference_of(arm))
         place = [f"{at[arm]:g}" if arm in at else "–"] if at else []
-        lines += _row([arm, *place, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed])
+        beyond = _gain_cells(results, arm, best[arm]) if over_best else []
+        lines += _row([arm, *place, str(len(values_of(results, arm, "mIoU"))), *cells, over, per_seed, *beyond])
     lines += ["", "Means over the seeds ± their standard deviation. IoU per class, means over the seeds, in %:", ""]
     lines += _row(["", *arms], rule=True)
     for name in results[0].iou if results else ():
         of_arm = [[iou for r in results if r.arm == arm and (iou := r.iou[name]) is not None] for arm in arms]
         lines += _row([name, *(f"{100 * statistics.fmean(each):.1f}" if each else "–" for each in of_arm)])
     return "\n".join(lines) + "\n"
+
+
+def _gain_cells(results: Sequence[Result], arm: str, reference: str | None) -> list[str]:
+    """The gain of an arm in mIoU over another one, and that in each seed; empty cells where there is none."""
+    gained = {} if reference in (None, arm) else gains_over(results, arm, str(reference), "mIoU")
+    if not gained:
+        return ["", ""]
+    mean = mean_and_deviation(gained.values(), signed=True)
+    return [f"{mean} over {reference}", ", ".join(f"{100 * gain:+.2f}" for gain in gained.values())]
 
 
 def mean_and_deviation(values: Iterable[float], signed: bool = False) -> str:

@@ -15,8 +15,9 @@ from engine.data import clips_of, evaluation_loader_of, videos_of
 from engine.evaluation.consistency import consistency_text, measure_consistency
 from engine.evaluation.dense import dense_text
 from engine.evaluation.evaluate import Evaluation, evaluate
+from engine.evaluation.smoothing_weight import best_weight, mean_iou_by_weight
 from engine.network import with_network
-from engine.options.settings import Settings
+from engine.options.settings import AUTO, Settings
 from engine.reports.baseline import LABELED_PIXELS, check_comparable, labeled_pixels, on_same_labels, read_report
 from engine.reports.clip_writers import all_of, clip_writer
 from engine.reports.memory_view import memory_view
@@ -103,9 +104,17 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         lines += ["at the labels' own size:", iou_table(names, result.original_confusion, colored=colored)]
     if wanted.consistency:
         assert segmenter is not None
+        by_weight: dict[float, float] = {}
+        if settings.stream.smooth_weight == AUTO and segmenter.smoother is not None:
+            by_weight = mean_iou_by_weight(segmenter, clips.dataset, videos_of(settings.data, "train"))
+            segmenter.smoother.weight = best_weight(by_weight)
+            lines.append(f"smoothing with weight {segmenter.smoother.weight:g}, the best one on training clips")
         report["consistency"] = measure_consistency(
             segmenter, clips.dataset, videos_of(settings.data, "val"), {clip.label for clip in clips.clips}
         )
+        if by_weight:
+            chosen_by = {f"{weight:g}": value for weight, value in by_weight.items()}
+            report["consistency"]["smoothing"]["mean_iou_on_training_clips"] = chosen_by
         lines.append(consistency_text(report["consistency"]))
     if wanted.loss:
         report["loss"] = result.loss if math.isfinite(result.loss) else None

@@ -12,6 +12,7 @@ from utils.class_map import ClassMap
 from utils.class_set import ClassSet
 
 NO_WEIGHTS = "none"
+AUTO = "auto"
 SKIP_DAMAGE = "skip"
 CROP = (713, 713)
 
@@ -85,9 +86,9 @@ class StreamSettings:
     """The source, speed and outputs of a stream.
 
     With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, as
-    long as ``retries`` take. ``smooth`` is the kind of averaging over time and ``smooth_weight`` the share of the past,
-    ``None`` for the default. ``int8`` names the source of calibration frames; ``outputs`` are the values of the
-    outputs' own options, by name.
+    long as ``retries`` take. ``smooth`` is the kind of averaging over time and ``smooth_weight`` the share of the past
+    (``AUTO``: chosen on training clips; ``None``: the default). ``int8`` names the source of calibration frames;
+    ``outputs`` are the values of the outputs' own options, by name.
     """
 
     source: str | None
@@ -97,7 +98,7 @@ class StreamSettings:
     detect_cuts: bool
     consistency: bool
     smooth: str | None
-    smooth_weight: float | None
+    smooth_weight: float | str | None
     compile: bool
     amp: str | None
     int8: str | None

@@ -3,7 +3,7 @@
 import argparse
 
 from engine.options.option import add_to
-from engine.options.settings import NO_WEIGHTS, SKIP_DAMAGE
+from engine.options.settings import AUTO, NO_WEIGHTS, SKIP_DAMAGE
 from engine.streaming.output import output_options, registered_outputs
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
@@ -51,9 +51,10 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--smooth-weight",
-        type=float,
+        type=_weight,
         metavar="W",
-        help="with --smooth: weight of the past, 0 or more and below 1 (default: "
+        help="with --smooth: weight of the past, 0 or more and below 1, or auto, with --eval-mode: the best one on "
+        "training clips (default: "
         + ", ".join(f"{kind} {weight:g}" for kind, weight in DEFAULT_SMOOTHING_WEIGHT.items())
         + ")",
     )
@@ -105,13 +106,23 @@ def _check_smooth(options: argparse.Namespace) -> None:
     weight = options.smooth_weight
     if options.smooth is None:
         if weight is not None:
-            raise OptionError(f"--smooth-weight {weight:g} belongs to --smooth: add --smooth {SMOOTHINGS[-1]}")
+            raise OptionError(f"--smooth-weight {weight} belongs to --smooth: add --smooth {SMOOTHINGS[-1]}")
         return
     if not (options.stream or (options.eval_mode and options.consistency)):
         missing = "add --consistency" if options.eval_mode else "leave it out"
         raise OptionError(f"--smooth belongs to --stream and --eval-mode --consistency: {missing}")
-    if weight is not None and not 0 <= weight < 1:
+    if weight == AUTO:
+        if options.stream:
+            raise OptionError("--smooth-weight auto chooses on labeled clips, with --eval-mode: give --stream a number")
+    elif weight is not None and not 0 <= weight < 1:
         raise OptionError(f"--smooth-weight is {weight:g}: expected 0 or more and below 1, for example 0.5")
+
+
+def _weight(text: str) -> float | str:
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}: expected 0.5 or so") from None
 
 
 def _check_int8(options: argparse.Namespace) -> None:

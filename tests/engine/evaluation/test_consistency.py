@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from engine.evaluation.consistency import Comparison
+from engine.evaluation.smoothing_weight import best_weight
 from main import main
 from models import VideoSegmenter, build_lmanet
 from models.weights.export import published_state_dict
@@ -106,3 +107,17 @@ def test_the_smoothed_single_frame_is_that_of_the_network_without_its_memory():
         )
         for name in ("single_frame", "single_frame_smoothed"):
             assert (found[name] == wanted[name]).mean() > 0.999
+
+
+def test_the_weight_is_chosen_on_training_clips(command, toytown, tmp_path, capsys):
+    words = ["--eval-mode", "--baseline-mode", "--consistency", "--smooth", "average", "--smooth-weight", "auto"]
+    assert main(command(*words)) == 0
+    smoothing = json.loads((tmp_path / "run" / "report.json").read_text())["consistency"]["smoothing"]
+    by_weight = smoothing["mean_iou_on_training_clips"]
+    assert list(by_weight) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
+    assert by_weight[f"{smoothing['weight']:g}"] == max(by_weight.values())
+    assert f"smoothing with weight {smoothing['weight']:g}, the best one on training clips" in capsys.readouterr().out
+
+
+def test_the_best_weight_is_the_least_of_equal_ones():
+    assert best_weight({0.5: 0.7, 0.1: 0.6, 0.3: 0.7}) == 0.3

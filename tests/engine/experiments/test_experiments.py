@@ -1,5 +1,6 @@
 """Experiments: what a plan becomes, that it goes on where it was stopped, and the figures of its tables."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,16 @@ from engine import pseudo_labels
 from engine.experiments.__main__ import main
 from engine.experiments.figure import _gains_along
 from engine.experiments.plan import names, read_plan
-from engine.experiments.results import Result, csv_text, gains, markdown, mean_and_deviation, positions
+from engine.experiments.results import (
+    Result,
+    best_control,
+    csv_text,
+    gains,
+    markdown,
+    mean_and_deviation,
+    positions,
+    read_results,
+)
 from engine.experiments.runner import PROJECT, Runner, Step, chains, data_steps
 from engine.options.parser import build_parser
 from utils.errors import IncompleteError, OptionError
@@ -70,6 +80,75 @@ def test_arms_seeds_and_weights_become_commands(tiny, tmp_path):
     assert f"--weights {tmp_path}/T___2/seed4/train/checkpoint.pth.tar " in evaluation.text
     (alone,) = found["another clip", 3].steps
     assert f"--weights {tmp_path}/T___2/seed3/train/checkpoint.pth.tar " in alone.text
+
+
+def test_each_reference_gets_both_simple_controls(tiny, tmp_path):
+    tiny.write_text(TINY.replace("[data]", "simple_controls = true\n[data]", 1))
+    plan = read_plan(str(tiny))
+    controls = ["single, averaged", "single, averaged along the flow"]
+    assert [arm.name for arm in plan.arms] == ["single", *controls, "T = 1", "T = 2", "another clip"]
+    assert plan.controls_of("T = 1") == ["single", *controls]
+    assert plan.controls_of("single") == plan.controls_of(controls[0]) == []
+    found = {(chain.arm.name, chain.seed): chain.steps for chain in chains(plan, tmp_path)}
+    for name, kind in zip(controls, ("average", "flow"), strict=True):
+        (evaluation,) = found[name, 4]  # of the trained reference's weights, with a weight that training clips choose
+        assert f"--weights {tmp_path}/single/seed4/train/checkpoint.pth.tar " in evaluation.text
+        assert f"--baseline-mode --win-size 3 --consistency --smooth {kind} --smooth-weight auto" in evaluation.text
+
+
+def test_clips_that_are_changed_are_no_video_to_be_smoothed(tiny):
+    text = TINY.replace("[data]", "simple_controls = true\n[data]", 1)
+    tiny.write_text(text.replace('evaluate = "--consistency"', 'evaluate = "--control other-labels"'))
+    assert [arm.name for arm in read_plan(str(tiny)).arms] == ["single", "T = 1", "T = 2", "another clip"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_plan_that_comes_along_has_simple_controls(name):
+    plan = read_plan(name)
+    for arm in plan.arms:
+        reference = plan.arm(arm.reference or "")
+        if reference is not None and reference != arm and "--control" not in (*reference.network, *reference.evaluate):
+            assert len(plan.controls_of(arm.name)) == 3
+
+
+def test_gains_over_the_best_control_by_hand(tiny):
+    tiny.write_text(TINY.replace("[data]", "simple_controls = true\n[data]", 1))
+    plan = read_plan(str(tiny))
+    values = {"single": (0.5, 0.6), "single, averaged": (0.56, 0.58), "single, averaged along the flow": (0.5, 0.5),
+              "T = 1": (0.6, 0.62), "T = 2": (0.55, 0.59)}  # fmt: skip
+    results = [
+        Result(arm, seed, {"mIoU": value}, {"road": value})
+        for arm, pair in values.items()
+        for seed, value in zip((3, 4), pair, strict=True)
+    ]
+    assert best_control(plan, results, "T = 1", "mIoU") == "single, averaged"  # 0.57 in the mean, the reference 0.55
+    table = markdown(plan, results, "", {})
+    head, rows = table.splitlines()[6], table.splitlines()
+    assert head.endswith("| gain in mIoU | in each seed | over the best control | in each seed |")
+    (row,) = [row for row in rows if row.startswith("| T = 1 |")][:1]
+    assert "| +6.00 ± 5.66 over single | +10.00, +2.00 | +4.00 ± 0.00 over single, averaged | +4.00, +4.00 |" in row
+    only = [result for result in results if result.arm in ("single", "T = 1")]
+    assert best_control(plan, only, "T = 1", "mIoU") is None
+    assert "over the best control" not in markdown(plan, only, "", {})
+
+
+def test_a_smoothed_arm_is_scored_by_its_smoothed_labels(tiny, tmp_path):
+    tiny.write_text(TINY.replace("[data]", "simple_controls = true\n[data]", 1))
+    (chain,) = [each for each in chains(read_plan(str(tiny)), tmp_path) if each.arm.smooths and each.seed == 3][:1]
+    scores = {"mean_iou": 0.7, "pixel_accuracy": 0.9, "iou": {"road": 0.7}}
+    names = ("single_frame", "single_frame_smoothed")
+    consistency = {
+        "smoothing": {"kind": "average", "weight": 0.5},
+        "tc": dict(zip(names, (0.5, 0.8), strict=True)),
+        "mvc": {name: {"mVC8": 0.1 * number} for number, name in enumerate(names)},
+        "scores": {"single_frame": {}, "single_frame_smoothed": scores},
+    }
+    report = {"mean_iou": 0.6, "pixel_accuracy": 0.8, "iou": {"road": 0.6}, "consistency": consistency}
+    chain.report.parent.mkdir(parents=True)
+    chain.report.write_text(json.dumps(report))
+    (result,) = read_results([chain])
+    assert (result.figures["mIoU"], result.figures["TC"], result.figures["mVC8"]) == (0.7, 0.8, 0.1)
+    assert result.iou == {"road": 0.7}
 
 
 @pytest.mark.parametrize("name", names())

@@ -175,6 +175,8 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--eval-mode --smooth flow", "--smooth belongs to --stream and --eval-mode --consistency: add --consistency"),
         ("--training --smooth average", "--smooth belongs to --stream and --eval-mode --consistency: leave it out"),
         ("--stream 0 --smooth flow --smooth-weight 1", "--smooth-weight is 1: expected 0 or more and below 1"),
+        ("--stream 0 --smooth flow --smooth-weight auto", "--smooth-weight auto chooses on labeled clips"),
+        ("--stream 0 --smooth flow --smooth-weight half", "'half' is neither a number nor auto"),
         ("--stream 0 --smooth-weight 0.5", "--smooth-weight 0.5 belongs to --smooth: add --smooth flow"),
         ("--training --consistency", "--consistency belongs to --stream and --eval-mode"),
         ("--eval-mode --dataset Kitti", "invalid choice: 'Kitti'"),
