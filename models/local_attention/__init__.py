@@ -78,12 +78,14 @@ def local_attention(
     point, of one dtype (the sink's may differ; under autocast all may differ) and on one device. Scores are unscaled
     dot products, with one softmax over all ``T n n`` of a query; neighbors outside of the frame have score 0 and value
     0, or take no part with ``mask_border``; the sink is one more score without a value. Differentiable in all four,
-    first order only. NaN propagates to queries whose window holds it, and maybe to queries close by. Source: Paul et
-    al. 2021, section 3.2.
+    first order only. Source: Paul et al. 2021, section 3.2.
+
+    NaN in a key comes out as NaN at exactly the queries whose window holds it, NaN in a value there in its channel;
+    infinity reaches no other queries either, while what these get differs between backends. In compiled and exported
+    graphs ``portable`` spreads both over the tiles of 8 x 16 queries that hold such a query.
 
     Raises TypeError or ValueError for tensors that do not match, an even window or a sink with ``mask_border``,
-    BackendError (a ValueError and an
-    OptionError) for a backend that does not exist or cannot run this call.
+    BackendError (a ValueError and an OptionError) for a backend that does not exist or cannot run this call.
     """
     check_window(window)
     if isinstance(query, Tensor) and isinstance(keys, Tensor) and isinstance(values, Tensor):

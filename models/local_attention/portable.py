@@ -54,12 +54,31 @@ def portable_attention(
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w`` -> ``B D h w``; differentiable, first order."""
     if masked:
         return inside_the_frame(lambda wider: portable_attention(query, keys, wider, window, sink), values)
+    if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _all_finite(keys, values)):
+        marks = _marks(keys, values, window)
+        keys, values = (torch.where(each.isfinite(), each, 0) for each in (keys, values))
+        return portable_attention(query, keys, values, window, sink) + marks
     tiling = _tiling(query, keys, values, window)
     extra = _extra_score(query, keys, tiling, window, sink)
     needs_grad = any(x is not None and x.requires_grad for x in (query, keys, values, extra))
     if needs_grad and torch.is_grad_enabled() and not torch.compiler.is_exporting():
         return _Tiled.apply(query, keys, values, extra, tiling)
     return _forward(query, keys, values, extra, tiling)
+
+
+def _all_finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.stack(torch.aminmax(each.detach())).isfinite().all()) for each in tensors if each.numel())
+
+
+def _marks(keys: Tensor, values: Tensor, window: int) -> Tensor:
+    """NaN at the queries whose window holds a key, and in the channels whose value there, is not finite; else 0.
+
+    ``B D h w``. A tile's queries share their keys: without this, one NaN would be in the results of a whole tile.
+    """
+    bad_keys, bad_values = (~each.detach().isfinite() for each in (keys, values))
+    bad = (bad_keys.any(1).any(1)[:, None] | bad_values.any(2)).float()  # B D h w
+    reached = F.max_pool2d(bad, window, stride=1, padding=window // 2) > 0
+    return torch.zeros_like(bad, dtype=values.dtype).masked_fill(reached, math.nan)
 
 
 def portable_attention_of(

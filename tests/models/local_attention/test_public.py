@@ -127,11 +127,37 @@ def test_named_backend_that_cannot_serve_says_why_and_which_can(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
-def test_nan_comes_out_as_nan(backend):
-    query, keys, values = inputs(dtype=torch.float32)
-    keys[0, 0, 0, 4, 10] = math.nan
-    out = local_attention(query, keys, values, 5, backend=backend)
-    assert out[0, :, 2:7, 8:13].isnan().all()
+@pytest.mark.parametrize(("window", "mask_border"), [(5, False), (9, True), (1, False)])
+@pytest.mark.parametrize("place", [(7, 20), (0, 39)])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_reaches_the_queries_whose_window_holds_it(backend, window, mask_border, place, wrong):
+    make = torch.Generator().manual_seed(1)
+    query, keys, values = (torch.randn(2, *shape, 20, 40, generator=make) for shape in ((8,), (8, 3), (6, 3)))
+    clean = local_attention(query, keys, values, window, backend=backend, mask_border=mask_border)
+    (y, x), r = place, window // 2
+    near = torch.zeros(20, 40, dtype=torch.bool)
+    near[max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1] = True
+    for held, channel in ((keys, slice(None)), (values, 4)):
+        before = held[1, 4, 2, y, x].item()
+        held[1, 4, 2, y, x] = wrong
+        out = local_attention(query, keys, values, window, backend=backend, mask_border=mask_border)
+        held[1, 4, 2, y, x] = before
+        expected = torch.zeros_like(out, dtype=torch.bool)
+        expected[1, channel] = near
+        assert torch.equal(out[~expected], clean[~expected])
+        if math.isnan(wrong):
+            assert torch.equal(out.isnan(), expected)
+        elif held is values:
+            assert not out[expected].isfinite().any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "portable", "cpu"])
+def test_gradients_of_what_is_no_number_are_none(backend):
+    query, keys, values = (x.requires_grad_() for x in inputs(dtype=torch.float32))
+    with torch.no_grad():
+        keys[0, 0, 0, 4, 10] = math.nan
+    local_attention(query, keys, values, 5, backend=backend).square().sum().backward()
+    assert query.grad[0, :, 2:7, 8:13].isnan().all()
 
 
 def test_auto_logs_its_pick_once(monkeypatch, caplog):
