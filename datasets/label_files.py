@@ -9,7 +9,7 @@ from datasets.file_lists import files_below, without_ending
 from datasets.names import NamePattern, name_regex
 from utils.errors import DataError
 
-LABEL_ENDINGS = (".json", ".tif", ".tiff", ".bmp", ".png")  # of one name the last counts
+LABEL_ENDINGS = (".tif", ".tiff", ".bmp", ".png")  # of one name the last counts
 PLAIN = "{name}"
 
 

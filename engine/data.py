@@ -20,6 +20,7 @@ from engine.options.settings import DataSettings
 from models.config import LMANetConfig
 from models.lmanet import LMANet
 from utils import distributed
+from utils.errors import OptionError
 from utils.files import writable_folder
 from utils.signals import leave_interrupts_to_parent, leave_signals_to_parent
 
@@ -31,6 +32,12 @@ def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDatase
     dataset, root = _opened(data)
     clips = dataset.clips(root, split, data.window, config.frame_positions(data.window))
     trains = split == "train"
+    lengths = sorted({len(clip.frames) for clip in clips})
+    if trains and len(lengths) > 1 and data.batch_size > 1:  # still images among videos
+        raise OptionError(
+            f"--batch-size {data.batch_size}: clips of {lengths[0]} and of {lengths[-1]} frames do not go into one "
+            "batch: expected --batch-size 1, with --accumulate for larger steps"
+        )
     ignored = dataset.classes.ignored
     return ClipDataset(
         dataset,

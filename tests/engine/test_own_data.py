@@ -210,3 +210,12 @@ def test_groups_of_classes_that_are_not_there(trained, tmp_path, capsys):
         evaluate(trained, file, tmp_path / "eval", "--classes", str(groups))
     assert end.value.code == 2
     assert "groups.yaml: there is no class 'grass'" in last_line(capsys)
+
+
+def test_still_images_among_videos_need_a_batch_of_one(tmp_path, capsys):
+    file = farm.write_folders(tmp_path)
+    for frame in list((tmp_path / "frames/train/one").glob("00[0-4].png")):
+        frame.unlink()
+    train = (*TRAIN, "--dataset", str(file), "--savedir", str(tmp_path / "run"), "--num-epochs", "1")
+    assert run(*train) == 2
+    assert "--batch-size 2: clips of 1 and of 4 frames do not go into one batch" in last_line(capsys)

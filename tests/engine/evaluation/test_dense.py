@@ -153,3 +153,14 @@ def test_all_labeled_frames_by_an_independent_computation(file):
     assert report["mean_iou"] == pytest.approx(mean_iou(sum(confusions.values())), abs=1e-12)
     assert report["videos"] == pytest.approx({name: mean_iou(each) for name, each in confusions.items()}, abs=1e-12)
     assert report["mvc"] == {"mVC8": None, "mVC16": None}
+
+
+def test_processes_share_whole_videos(file):
+    model, data = network(), settings_for(file, 3)
+    clips = evaluation_loader_of(data, clips_of(data, model.config, "val"), model, "val", CPU).dataset
+    of_video = [[i for i, each in enumerate(clips.stream) if each.video == name] for name in ("five", "four")]
+    assert [len(positions) for positions in of_video] == [farm.FRAMES, farm.FRAMES]
+    assert [clips.share(rank, 2) for rank in range(2)] == of_video
+    shares = [clips.share(rank, 3) for rank in range(3)]
+    assert sorted(position for share in shares for position in share) == list(range(2 * farm.FRAMES))
+    assert clips.share(0, 1) == list(range(2 * farm.FRAMES))
