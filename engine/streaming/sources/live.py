@@ -23,7 +23,7 @@ class ReceivedSource:
     keeps_up = False
 
     def __init__(self, feed: Feed, connect: Callable[[], Feed], retries: int):
-        self.reception = Reception(feed, connect, retries, self.keeps_up)
+        self.reception = Reception(feed, connect, retries, self.keeps_up and not feed.ends)
         self.description, self.fps, self.count = feed.description, feed.fps, feed.count
         self.names: Iterable[str] = feed.names
         self._connection = 1
@@ -43,7 +43,7 @@ class ReceivedSource:
 class LiveSource(ReceivedSource):
     """The newest frame that a feed has sent, whenever one is asked for; older ones are dropped.
 
-    Frames are received from now on, in a thread.
+    Frames are received from now on, in a thread; a recording is played once its frames are asked for.
     """
 
     keeps_up = True
@@ -52,10 +52,14 @@ class LiveSource(ReceivedSource):
         super().__init__(feed, connect, retries)
         self.count = None  # how many are labeled depends on the network
         self._newest: Newest[ReceivedFrame] = Newest()
-        threading.Thread(target=self._receive, name="receiving", daemon=True).start()
+        self._thread = threading.Thread(target=self._receive, name="receiving", daemon=True)
+        if not feed.ends:
+            self._thread.start()
 
     def reader(self, make: Callable[[SourceFrame], Made]) -> OnDemand[ReceivedFrame, Made]:
-        """Iterates over ``make(frame)`` of the newest frames."""
+        """Iterates over ``make(frame)`` of the newest frames; to be called once."""
+        if self._thread.ident is None:
+            self._thread.start()
         return OnDemand(self._newest, lambda received: make(self._frame(received)))
 
     def _receive(self) -> None:

@@ -160,6 +160,7 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--eval-mode --save-video overlay", "--save-video belongs to --stream"),
         ("--eval-mode --overwrite", "--overwrite belongs to --stream"),
         ("--training --every 2", "--every belongs to --stream"),
+        ("--eval-mode --no-live", "--live belongs to --stream"),
         ("--eval-mode --compile", "--compile belongs to --stream and --benchmark"),
         ("--training --int8 a.mp4", "--int8 belongs to --stream, --eval-mode and --benchmark stream"),
         ("--stream 0 --int8", "--int8 without frames to be calibrated on: expected a video or a folder"),

@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,9 +17,11 @@ from datasets.cityscapes import CITYSCAPES_CLASSES
 from engine.streaming.output import Output
 from engine.streaming.sources import open_source
 from engine.streaming.stream import Stream, stream_text
+from main import main
 from models import VideoSegmenter, build_lmanet
 from tests.engine.running import wait_for
-from tests.engine.sender import Sender, free_port, number_in
+from tests.engine.sender import Sender, free_port, number_in, picture
+from tests.engine.videos import write_video
 from tests.networks import LMANetConfig
 from utils.errors import IncompleteError
 
@@ -151,3 +154,33 @@ def test_a_sender_that_is_killed_is_waited_for(monkeypatch, caplog, restarts):
             assert after.seconds - before.seconds == pytest.approx((after.number - before.number) / 30, abs=2e-3)
     assert "hunter2" not in json.dumps(summary) + caplog.text
     assert "is away (its sender ended): waiting for it" in caplog.text
+
+
+def test_a_recording_is_played_as_if_it_came_from_a_camera(tmp_path):
+    path = write_video(tmp_path / "drive.mp4", [picture(number) for number in range(40)])
+    streamed = Streamed(str(path), 0.15, live=True)
+    start = time.monotonic()
+    summary = streamed.run()
+    assert time.monotonic() - start > 39 / 25
+    frames = streamed.kept.frames
+    assert frames[0].number == 0
+    assert_all_counted(summary["live"], 40, len(frames))
+    assert 3 <= len(frames) <= 13
+    assert summary["complete"]
+    for frame in frames:
+        assert frame.name == f"drive_{frame.number:06d}"
+        assert frame.seconds == pytest.approx(frame.number / 25, abs=1e-3)
+
+
+def test_the_video_keeps_the_moments_of_the_frames_that_are_labeled(lmanet_file, tmp_path, monkeypatch):
+    step = VideoSegmenter.step
+    monkeypatch.setattr(VideoSegmenter, "step", lambda self, image: (time.sleep(0.15), step(self, image))[1])
+    source = write_video(tmp_path / "drive.mp4", [picture(number) for number in range(30)])
+    words = f"--stream {source} --live --weights {lmanet_file} --savedir {tmp_path / 'run'} --work-size 32x64"
+    words += " --corr-size 3 --device cpu --save-video overlay --alpha 0"
+    assert main(words.split()) == 0
+    with av.open(str(tmp_path / "run" / "overlay.mp4")) as container:
+        frames = [(number_in(frame.to_ndarray(format="rgb24")[:48]), frame.time) for frame in container.decode(video=0)]
+    summary = json.loads((tmp_path / "run" / "stream.json").read_text())
+    assert len(frames) == summary["live"]["labeled"] < 12
+    assert [moment for _, moment in frames] == pytest.approx([number / 25 for number, _ in frames], abs=2e-3)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.streaming.sources import open_source
+from engine.streaming.sources.camera import camera_number
 from tests.engine.videos import moving_blocks, write_folder, write_timed_video, write_video
 from utils.errors import DataError, IncompleteError
 
@@ -147,3 +148,13 @@ def test_a_camera_that_does_not_know_its_rate_has_a_usual_one(monkeypatch, rate)
 def test_an_empty_folder_is_said_with_a_file_that_would_do(tmp_path):
     with pytest.raises(DataError, match=f"such as {tmp_path}/000000.png"):
         open_source(str(tmp_path))
+
+
+def test_a_camera_is_known_by_its_device_too(monkeypatch, tmp_path):
+    (tmp_path / "front").symlink_to("/dev/video7")
+    monkeypatch.setattr(Path, "is_char_device", lambda path: "null" not in str(path))
+    named = ("0", "12", "/dev/video3", str(tmp_path / "front"), "/dev/null", "video3", "rtsp://h/x")
+    assert [camera_number(name) for name in named] == [0, 12, 3, 7, None, None, None]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12").write_text("a file of this name")
+    assert camera_number("12") is None
