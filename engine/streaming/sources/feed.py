@@ -7,19 +7,22 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from engine.streaming.display import Display
 from engine.streaming.sources.source import FrameSource, SourceFrame
 
 
 class Arrival(NamedTuple):
     """A frame that arrived at a moment by ``time.monotonic``; ``image()`` returns it as RGB uint8 ``H W 3``.
 
-    ``seconds`` is the sender's time stamp, ``None`` where it has none, ``name`` the frame's own name, if it has one.
+    ``seconds`` is the sender's time stamp, ``None`` where it has none, ``name`` the frame's own name, if it has one,
+    ``display`` how its pixels are shown.
     """
 
     image: Callable[[], np.ndarray]
     seconds: float | None
     at: float
     name: str = ""
+    display: Display = Display()
 
 
 class Feed(Protocol):
@@ -69,7 +72,7 @@ class Playback:
 
 
 def _arrival(frame: SourceFrame) -> Arrival:
-    return Arrival(lambda: frame.image, frame.seconds, time.monotonic(), frame.name)
+    return Arrival(lambda: frame.image, frame.seconds, time.monotonic(), frame.name, frame.display)
 
 
 def paced(arrivals: Iterable[Arrival], stopped: threading.Event) -> Iterator[Arrival]:

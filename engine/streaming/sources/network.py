@@ -11,13 +11,14 @@ import av
 from engine.streaming.sources.feed import Arrival, paced
 from engine.streaming.sources.protocols import MAY_USE, OPTIONS, protocol_of
 from engine.streaming.sources.source import DEFAULT_FPS
-from engine.streaming.sources.video import reason_of
+from engine.streaming.sources.video import MOST_FPS, display_of, reason_of
 from utils.addresses import without_secrets
 from utils.errors import DataError
-from utils.video_files import upright
+from utils.limits import MAX_PIXELS
+from utils.video_files import upright, video_stream
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 10.0
-WITH_HIDDEN_FRAMES = ("vp8",)  # whose packets are not all shown: frames that are missing cannot be counted
+ONE_FRAME_A_PACKET = ("h264", "hevc", "mjpeg")  # where frames that are missing can be counted
 
 
 class NetworkFeed:
@@ -28,24 +29,24 @@ class NetworkFeed:
 
     def __init__(self, address: str, option: str = "--stream"):
         protocol, shown = protocol_of(address), without_secrets(address)
-        options = OPTIONS.get(protocol, {}) | {"protocol_whitelist": MAY_USE[protocol]}
-        problem = f"{option} {shown}: cannot be opened"
+        options = {"protocol_whitelist": MAY_USE[protocol], "max_pixels": str(MAX_PIXELS)} | OPTIONS.get(protocol, {})
         try:
             self._container = av.open(
                 address, timeout=(CONNECT_SECONDS, READ_SECONDS), options=options, metadata_errors="replace"
             )
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
-                f"{problem} ({_reason(error, CONNECT_SECONDS)}): expected a stream that is being sent, such as "
-                "rtsp://HOST/PATH; where it needs a password, rtsp://USER:PASSWORD@HOST/PATH"
+                f"{option} {shown}: cannot be opened ({_reason(error, CONNECT_SECONDS)}): expected a stream that is "
+                "being sent, such as rtsp://HOST/PATH; where it needs a password, rtsp://USER:PASSWORD@HOST/PATH"
             ) from None
-        if not self._container.streams.video:
+        try:
+            self._stream = video_stream(self._container, f"{option} {shown}")
+        except DataError:
             self._container.close()
-            raise DataError(f"{problem}: it holds no video, expected one such as H.264 or MJPEG")
-        self._stream = self._container.streams.video[0]
+            raise
         self._stream.thread_type = "SLICE"  # threads that decode a frame each would hold back some frames
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.fps = float(rate) if rate else DEFAULT_FPS
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        self.fps = rate if 0 < rate <= MOST_FPS else DEFAULT_FPS
         seconds = (self._container.duration or 0) / av.time_base
         self._is_playlist = bool({"hls", "dash"} & set(self._container.format.name.split(",")))
         has_length = seconds > 0 or (self._container.size > 0 and not self._is_playlist)
@@ -63,16 +64,19 @@ class NetworkFeed:
     def _arrivals(self, stopped: threading.Event) -> Iterator[Arrival]:
         has_stamps = av.format.Flags.no_timestamps not in av.format.Flags(self._container.format.flags)
         packets, good, time_base = 0, 0, float(self._stream.time_base or 0)
+        can_be_counted = self._stream.codec_context.name in ONE_FRAME_A_PACKET
         try:
             for packet, at in self._packets(stopped):
                 packets += packet is not None
                 for frame in self._decoded(packet):
                     good += 1
+                    can_be_counted = can_be_counted and not frame.interlaced_frame  # whose packets may be fields
                     if not stopped.is_set():
                         stamp = None if frame.pts is None or not has_stamps else frame.pts * time_base
-                        yield Arrival(partial(upright, frame), stamp, at)
+                        display = display_of(frame, self._stream)
+                        yield Arrival(partial(upright, frame), stamp, at, display=display)
         finally:
-            if self._stream.codec_context.name not in WITH_HIDDEN_FRAMES:
+            if can_be_counted:
                 self.damaged = packets - good
             self._container.close()
 
@@ -102,11 +106,15 @@ class NetworkFeed:
             raise ConnectionError(lost)
 
     def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        """Whole frames; what cannot be decoded, as until the first key frame, is left out."""
+        """Whole frames; what cannot be decoded is left out, as all is until the first key frame."""
         try:
-            return [frame for frame in self._stream.codec_context.decode(packet) if not frame.is_corrupt]
+            frames = self._stream.codec_context.decode(packet)
         except av.error.FFmpegError:
+            self.damaged += 1
             return []
+        whole = [frame for frame in frames if not frame.is_corrupt]
+        self.damaged += len(frames) - len(whole)
+        return whole
 
 
 def _reason(error: Exception, seconds: float) -> str:

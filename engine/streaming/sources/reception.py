@@ -29,7 +29,8 @@ class ReceivedFrame(NamedTuple):
 
     def frame(self, after_gap: bool) -> SourceFrame:
         """The same as a source's frame; only now is its image made."""
-        return SourceFrame(self.name, self.arrival.image(), self.seconds, self.arrival.at, after_gap)
+        arrival = self.arrival
+        return SourceFrame(self.name, arrival.image(), self.seconds, arrival.at, after_gap, display=arrival.display)
 
 
 class Reconnection(NamedTuple):

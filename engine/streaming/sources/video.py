@@ -187,10 +187,11 @@ class _Decoding:
         duration = duration or 1 / self.video.fps
         seconds = self._timeline.moment(frame.time, duration)
         name = self.video.frame_name(self.count)
-        return SourceFrame(name, upright(frame), seconds, duration=duration, display=_display(frame, stream))
+        return SourceFrame(name, upright(frame), seconds, duration=duration, display=display_of(frame, stream))
 
 
-def _display(frame: av.VideoFrame, stream: VideoStream) -> Display:
+def display_of(frame: av.VideoFrame, stream: VideoStream) -> Display:
+    """How a player is to show a frame."""
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     if quarter_turns(frame) % 2:
         aspect = 1 / aspect
