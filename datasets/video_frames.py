@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datasets.clips import VideoFrame
 from utils.errors import DataError, UnreachableError
-from utils.video_files import decode_in_threads, opened_video, upright, video_stream
+from utils.video_files import opened_video, prepare_decoding, upright, video_stream
 
 MOST_OPEN = 4  # videos of a process at the same time
 
@@ -63,7 +63,7 @@ class _Reader:
         try:
             self._container = self._opened.enter_context(opened_video(path))
             self._stream = video_stream(self._container, f"video {path}")
-            decode_in_threads(self._stream)
+            prepare_decoding(self._stream)
             self.count = self._stream.frames or len(self._times)
         except (av.error.FFmpegError, OSError) as error:
             raise self._damaged(error) from error

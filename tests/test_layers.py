@@ -156,3 +156,27 @@ def test_help_is_answered_at_once():
     )
     assert heavy == set()
     assert seconds < 1  # 0.2 on an idle machine; torch alone takes 2
+
+
+def calls_without_formats(path: Path) -> list[int]:
+    """Lines in which Pillow opens an image of any format, of which some start an interpreter."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    opening = [call for call in calls if ast.unparse(call.func) in ("Image.open", "PIL.Image.open")]
+    return [call.lineno for call in opening if not any(word.arg == "formats" for word in call.keywords)]
+
+
+def test_formats_are_named_wherever_an_image_is_opened():
+    found = {str(path.relative_to(PROJECT)): calls_without_formats(path) for path in own_files()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_the_rule_of_formats_sees_any_call(tmp_path):
+    (tmp_path / "a.py").write_text("Image.open(a)\nx = [PIL.Image.open(b).size]\nImage.open(c, formats=['PNG'])\n")
+    assert calls_without_formats(tmp_path / "a.py") == [1, 2]
+
+
+def test_videos_are_opened_in_one_place():
+    """Elsewhere a name that looks like an address would be one; what is written is a file object."""
+    reading = re.compile(r"\bav\.open\((?!self\._file,|str\(path\), \"w\")")
+    found = [str(path.relative_to(PROJECT)) for path in own_files() if reading.search(path.read_text())]
+    assert found == ["engine/streaming/sources/network.py", "utils/video_files.py"]

@@ -12,6 +12,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,7 @@ import torch
 
 from utils.errors import UserError
 from utils.files import PART, written_whole
+from utils.limits import unpacks_to_too_much
 
 # Own code, as no library does it: torch.load reads on over 4898 of 5545 single wrong bytes of a small file without an
 # error, and safetensors has no checksum either.
@@ -150,11 +152,16 @@ def read(path: str | Path, error_type: type[UserError]) -> object:
     if not path.is_file():
         raise error_type(f"{path}: there is no such file: expected one written by torch.save")
     try:
+        size = path.stat().st_size
+        _check_unpacked(path, size, _packed_bytes(path), error_type)
         if is_damaged(path):
             raise error_type(_unreadable(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as hints about the pickle protocol of old files
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        # A tensor of stride 0 says any size and holds a single number.
+        _check_unpacked(path, size, _tensor_bytes(content), error_type)
+        return content
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "class" in str(error).partition("WeightsUnpickler error:")[2]:
             raise error_type(
@@ -163,6 +170,29 @@ def read(path: str | Path, error_type: type[UserError]) -> object:
         raise error_type(_unreadable(path)) from error
     except _DAMAGED as error:
         raise error_type(_unreadable(path)) from error
+
+
+def _check_unpacked(path: Path, size: int, unpacked: int, error_type: type[UserError]) -> None:
+    problem = unpacks_to_too_much(size, unpacked)
+    if problem:
+        raise error_type(f"{path}: {problem}")
+
+
+def _packed_bytes(path: Path) -> int:
+    """What the records of a zip file unpack to, as it says itself; 0 for files of other kinds."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as archive:
+        return sum(record.file_size for record in archive.infolist())
+
+
+def _tensor_bytes(content: object) -> int:
+    """Bytes of all tensors in a content, as their sizes say."""
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, Mapping):
+        return sum(map(_tensor_bytes, content.values()))
+    return sum(map(_tensor_bytes, content)) if isinstance(content, (list, tuple)) else 0
 
 
 def _unreadable(path: Path) -> str:

@@ -21,7 +21,7 @@ from utils.errors import DataError
 from utils.limits import MAX_PIXELS, too_many_pixels
 
 OPTIONS = {
-    "max_pixels": str(MAX_PIXELS),  # of a decoder, before it takes memory
+    "max_pixels": str(MAX_PIXELS * 11 // 10),  # of a decoder, before it takes memory; it counts padding, too
     "protocol_whitelist": "file",  # of formats that open further files without asking, such as SDP
     "merge_pmt_versions": "1",  # joined transport streams: the video goes on in the stream that it began in
 }
@@ -61,8 +61,12 @@ def video_stream(container: InputContainer, label: str) -> VideoStream:
     return stream
 
 
-def decode_in_threads(stream: VideoStream) -> None:
-    """Lets a stream be decoded by several threads, by fewer where its frames are large: each holds one."""
+def prepare_decoding(stream: VideoStream) -> None:
+    """Lets a stream be decoded by several threads, by fewer where its frames are large: each holds one.
+
+    Frames that become too large on the way are not decoded.
+    """
+    stream.codec_context.options = {"max_pixels": OPTIONS["max_pixels"]}
     stream.thread_type = "AUTO"
     most = FRAME_BYTES // max(1, 2 * stream.width * stream.height)
     stream.codec_context.thread_count = max(1, min(os.cpu_count() or 1, most))

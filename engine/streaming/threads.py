@@ -12,6 +12,7 @@ from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 from utils.errors import IncompleteError
+from utils.limits import QUEUED_BYTES
 from utils.signals import NotedSignals
 
 Item = TypeVar("Item")
@@ -34,6 +35,33 @@ class _End:
 _END = _End()
 
 
+class _BoundedQueue(Queue[Item]):
+    """A queue of up to ``maxsize`` items, and of fewer where these are large: full from ``QUEUED_BYTES`` on."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._bytes = 0
+
+    def _qsize(self) -> int:
+        return self.maxsize if self._bytes >= QUEUED_BYTES else super()._qsize()
+
+    def _put(self, item: Item) -> None:
+        super()._put(item)
+        self._bytes += _bytes_of(item)
+
+    def _get(self) -> Item:
+        item = super()._get()
+        self._bytes -= _bytes_of(item)
+        return item
+
+
+def _bytes_of(item: object) -> int:
+    """Bytes of the arrays and tensors in an item."""
+    if isinstance(item, (tuple, list)):
+        return sum(map(_bytes_of, item))
+    return getattr(item, "nbytes", 0)
+
+
 class Prefetched(Iterable[Made], Generic[Item, Made]):
     """Iterates over ``make(item)`` for each item, computed ahead by one thread.
 
@@ -45,7 +73,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self.while_waiting: Callable[[], None] = lambda: None
         self._items, self._make = items, make
-        self._queue: Queue[Made | _End] = Queue(depth)
+        self._queue: Queue[Made | _End] = _BoundedQueue(depth)
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -179,7 +207,7 @@ class Background(Generic[Item]):
         self.name = name
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self._work = work
-        self._queue: Queue[Item | _End] = Queue(depth)
+        self._queue: Queue[Item | _End] = _BoundedQueue(depth)
         self._failed = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

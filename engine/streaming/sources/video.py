@@ -14,7 +14,7 @@ from engine.streaming.sources.damage import Damage
 from engine.streaming.sources.source import DEFAULT_FPS, SourceFrame
 from engine.streaming.sources.timeline import Timeline
 from utils.errors import DataError, IncompleteError
-from utils.video_files import decode_in_threads, opened_video, quarter_turns, upright, video_stream
+from utils.video_files import opened_video, prepare_decoding, quarter_turns, upright, video_stream
 
 # An intact file may be a little shorter than its header says: by this share, and by at most these seconds.
 MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
@@ -118,10 +118,9 @@ class _Decoding:
         self._timeline = Timeline()
         # Packets, those of them that failed, and the numbers of those without a frame yet.
         self._sent, self._failed, self._waited_for = 0, 0, set[int]()
-        self._broken = set[int]()  # numbers of the packets that the container tells to be
 
     def frames(self, container: InputContainer, stream: VideoStream) -> Iterator[SourceFrame]:
-        decode_in_threads(stream)
+        prepare_decoding(stream)
         flags = av.codec.context.Flags
         # What is corrupt comes out, for its count; frames tell which packet they are of, so that lost ones are noticed.
         stream.codec_context.flags |= flags.output_corrupt | flags.copy_opaque
@@ -133,8 +132,6 @@ class _Decoding:
             if packet.size and not packet.is_discard:
                 packet.opaque = self._sent
                 self._waited_for.add(self._sent)
-                if packet.is_corrupt:
-                    self._broken.add(self._sent)
                 self._sent += 1
             try:
                 decoded = stream.decode(packet)
@@ -146,7 +143,7 @@ class _Decoding:
                 continue
             for frame in decoded:
                 self._waited_for.discard(frame.opaque)
-                if frame.is_corrupt or frame.opaque in self._broken:
+                if frame.is_corrupt:
                     self.damage.note(self._place(), "damaged data")
                 else:
                     yield self._source_frame(frame, stream)
