@@ -108,18 +108,19 @@ def test_every_is_for_a_memory(fields, single):
         VideoSegmenter(network, work_size=(64, 128), every=2)
 
 
-@pytest.mark.parametrize(
-    ("kept", "fields"),
-    [
-        ("module.encoder.", {"baseline": True, "num_classes": 3}),  # an encoder alone
-        ("module.encoder.", {"num_classes": 3}),
-        ("module.", {"baseline": True, "shallow_decoder": True, "num_classes": 3}),  # the other decoder
-    ],
-)
-def test_an_untrained_decoder_is_refused(single, kept, fields):
-    tensors = {name: tensor for name, tensor in single.items() if name.startswith(kept)}
-    with pytest.raises(WeightsError, match=r"without this decoder, which would be untrained|tensors? missing"):
-        VideoSegmenter(tensors, **fields)
+@pytest.mark.parametrize("fields", [{"baseline": True, "num_classes": 3}, {"num_classes": 3}])
+def test_an_encoders_file_is_refused(fields):
+    """The published one of ERFNet's encoder, which has a classifier of its own for the shallow decoder."""
+    encoder = published_state_dict(build_lmanet(LMANetConfig(baseline=True, shallow_decoder=True, num_classes=3)))
+    with pytest.raises(WeightsError, match="those of ERFNet without this decoder, which would be untrained"):
+        VideoSegmenter(encoder, **fields)
+    shallow = VideoSegmenter(encoder, baseline=True, shallow_decoder=True, work_size=(64, 128))
+    assert shallow.push(np.zeros((64, 128, 3), np.uint8)).shape == (64, 128)
+
+
+def test_a_file_without_the_shallow_decoder_is_refused(single):
+    with pytest.raises(WeightsError, match=r"without this decoder, which would be untrained: .* with shallow_decoder"):
+        VideoSegmenter(single, baseline=True, shallow_decoder=True, num_classes=3)
 
 
 def test_a_whole_single_frame_network_is_taken(single):

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.engine.videos import moving_blocks, read_video, write_folder
 from utils.signals import FirstInterrupt
 
 FRAMES = 12
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +58,11 @@ def pressing(function, number: int = 1):
     ("owner", "name", "call", "frames"),
     [
         (VideoOutput, "write", 3, range(3, FRAMES + 1)),
-        (VideoOutput, "write", FRAMES, [FRAMES]),
+        slow(VideoOutput, "write", FRAMES, [FRAMES]),
         (VideoOutput, "close", 1, [FRAMES]),
-        (StreamFiles, "note_frame", 2, range(2, FRAMES + 1)),
-        (engine.streaming.stream, "stream_png", 1, [FRAMES]),
-        (engine.modes.streaming, "stream_text", 1, [FRAMES]),
+        slow(StreamFiles, "note_frame", 2, range(2, FRAMES + 1)),
+        slow(engine.streaming.stream, "stream_png", 1, [FRAMES]),
+        slow(engine.modes.streaming, "stream_text", 1, [FRAMES]),
     ],
 )
 def test_every_press_leaves_whole_files_and_says_so(stream, monkeypatch, owner, name, call, frames):
@@ -73,7 +75,7 @@ def test_every_press_leaves_whole_files_and_says_so(stream, monkeypatch, owner, 
     assert (folder / "stream.png").exists() and not list(folder.glob("*.partial.mp4"))
 
 
-@pytest.mark.parametrize("name", ["open_source", "stream_of"])
+@pytest.mark.parametrize("name", [slow("open_source"), "stream_of"])
 def test_before_the_first_frame_nothing_is_claimed(stream, monkeypatch, name):
     monkeypatch.setattr(engine.modes.streaming, name, pressing(getattr(engine.modes.streaming, name)))
     status, line, folder = stream()
@@ -81,7 +83,7 @@ def test_before_the_first_frame_nothing_is_claimed(stream, monkeypatch, name):
     assert not list(folder.glob("*.mp4"))
 
 
-@pytest.mark.parametrize("hangs_at", [1, 4, FRAMES])
+@pytest.mark.parametrize("hangs_at", [slow(1), 4, slow(FRAMES)])
 def test_an_output_that_hangs_is_given_up_and_its_part_is_named(stream, monkeypatch, hangs_at):
     monkeypatch.setattr("utils.signals.PATIENCE_SECONDS", 0.2)
     goes_on, calls, write = threading.Event(), [], VideoOutput.write
@@ -101,9 +103,10 @@ def test_an_output_that_hangs_is_given_up_and_its_part_is_named(stream, monkeypa
     monkeypatch.setattr(VideoOutput, "write", hang)
     try:
         status, line, folder = stream()
+        is_begun = (folder / "overlay.partial.mp4").exists()  # a program would have ended here
     finally:
         goes_on.set()
     assert status == 130 and line.startswith("main.py: stopped by Ctrl-C; video was not completed")
-    assert ("overlay.partial.mp4" in line) == (hangs_at > 1) == (folder / "overlay.partial.mp4").exists()
+    assert ("overlay.partial.mp4" in line) == (hangs_at > 1) == is_begun
     assert not (folder / "overlay.mp4").exists()
     assert not json.loads((folder / "stream.json").read_text())["complete"]

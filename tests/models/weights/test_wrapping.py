@@ -122,6 +122,7 @@ def test_norms_of_old_files_have_no_counters(bare, caplog, part):
     assert set(counters) == {0}
 
 
+@pytest.mark.slow  # networks of all backbones are made, to say whose file it may be
 def test_counters_alone_are_never_invented(bare):
     (name,) = [n for n in bare if n.endswith("running_mean")][:1]
     left = {n: t for n, t in bare.items() if n not in (name, name.replace("running_mean", "num_batches_tracked"))}
