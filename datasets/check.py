@@ -130,7 +130,7 @@ def _check(options: argparse.Namespace) -> None:
     _print_some("label without a frame:", lost)
     problems = [problem for findings in found.values() for problem in findings.problems]
     _print_some("", problems[1:])
-    good = [each for findings in found.values() for each in findings.good]
+    good = [(f"{split}, {each[0]}", *each[1:]) for split, findings in found.items() for each in findings.good]
     if good:
         sheet = Path(options.sheet or f"check_{Path(options.dataset).stem}.png")
         if not sheet.parent.is_dir():

@@ -23,6 +23,8 @@ ID_MODES, WIDE_MODES = ("1", "L", "P"), ("I", "I;16", "I;16B")
 COLOR_MODES = ("RGB", "RGBA", "P")
 Value = int | Color
 MOST_NAMED = 3  # ids without a class in one message
+# Pillow stretches gray levels of 1, 2 and 4 bits to 8, by these factors; ids are to stay as they are.
+_STRETCHED = {"1": 255, "L;2": 85, "L;4": 17}
 _UNKNOWN = 255  # no class index: there are fewer
 
 
@@ -68,22 +70,27 @@ def _indices(path: str | Path, coding: LabelCoding, unknown: dict[Value, int] | 
             expected += ["a color for each class"] if coding.colors is not None else []
             raise DataError(f"label {path}: pixels of kind {image.mode}, expected {' or '.join(expected)}")
         content(path, image)
+        tiles = getattr(image, "tile", None)  # of files alone, and until they are loaded
+        stretched = _STRETCHED.get(str(tiles[0][3]), 1) if tiles else 1
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, struct.error) as error:
             raise unreadable(path, error) from error
         if has_ids:
-            return _id_indices(path, image, coding, unknown)
+            return _id_indices(path, _as_stored(image, stretched), coding, unknown)
         assert coding.colors is not None
         return _color_indices(path, image.convert("RGB"), coding.colors, unknown)
+
+
+def _as_stored(image: Image.Image, stretched: int) -> Image.Image:
+    """The image with the values that its file holds."""
+    return image if stretched == 1 else image.convert("L").point([value // stretched for value in range(256)])
 
 
 def _id_indices(
     path: str | Path, image: Image.Image, coding: LabelCoding, unknown: dict[Value, int] | None
 ) -> np.ndarray:
     pixels, table = np.asarray(image), coding.to_index
-    if pixels.dtype == np.bool_:
-        pixels = pixels.view(np.uint8)
     # Pillow counts the values of 8 bits fastest.
     counts = image.histogram() if image.mode in ("L", "P") else np.bincount(pixels.ravel()).tolist()
     wrong: dict[Value, int] = {

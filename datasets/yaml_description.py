@@ -11,7 +11,7 @@ from datasets.layout import IMAGE_ENDINGS, Layout
 from datasets.names import NamePattern
 from utils.class_set import IGNORED_COLOR, MOST_CLASSES, MOST_IDS, NO_CLASS, ClassSet, Color, default_colors
 from utils.errors import ClassSetError, DataError
-from utils.yaml_files import check_keys, nearest, read_mapping
+from utils.yaml_files import check_keys, nearest, read_mapping, shown
 
 SPLITS = ("train", "val", "test")
 KEYS = (
@@ -53,7 +53,7 @@ def read_description(path: str | Path) -> Description:
 def _described(file: Path, content: Mapping[str, Any]) -> Description:
     names = _names(file, content["names"])
     if content.get("nc") not in (None, len(names)):
-        raise DataError(f"{file}: nc is {content['nc']}, but names has {len(names)}: expected the same, or no nc")
+        raise DataError(f"{file}: nc is {shown(content['nc'])}, but there are {len(names)} names: expected as many")
     texts = list(names.values())
     indices = _indices(file, content.get("file_ids"), names)
     ignored, ignored_colors = _ignored(file, content.get("ignore"))
@@ -86,7 +86,7 @@ def _described(file: Path, content: Mapping[str, Any]) -> Description:
 def _layout(file: Path, content: Mapping[str, Any]) -> Layout:
     masks, gaps = content.get("masks"), content.get("gaps")
     if gaps not in (None, "split"):
-        raise DataError(f"{file}: gaps is {gaps!r}: expected 'split', by which a gap ends a video, or no gaps")
+        raise DataError(f"{file}: gaps is {shown(gaps)}: expected 'split', by which a gap ends a video, or no gaps")
     if isinstance(masks, Mapping):
         check_keys(f"{file}, masks", masks, SPLITS, ())
     return Layout(
@@ -110,15 +110,15 @@ def _names(file: Path, value: Any) -> dict[int, str]:
         value = dict(enumerate(value))
     if not isinstance(value, Mapping) or not value:
         raise DataError(
-            f"{file}: names is {value!r}: expected a list such as [grass, sheep], or {{0: grass, 1: sheep}}"
+            f"{file}: names is {shown(value)}: expected a list such as [grass, sheep], or {{0: grass, 1: sheep}}"
         )
     if len(value) > MOST_CLASSES:
         raise DataError(f"{file}: names has {len(value)} classes: expected at most {MOST_CLASSES}")
     for key, name in value.items():
         if type(key) is not int or not 0 <= key < MOST_IDS:
-            raise DataError(f"{file}: names has the key {key!r}: expected a whole number, as in {{0: grass, 1: sheep}}")
+            raise DataError(f"{file}: names has the key {shown(key)}: expected a number, as in {{0: grass}}")
         if not isinstance(name, str):
-            raise DataError(f"{file}: names has {name!r}, which is no text: write it in quotes, as in 'no'")
+            raise DataError(f"{file}: names has {shown(name)}, which is no text: write it in quotes, as in 'no'")
     twice = next((name for name in value.values() if list(value.values()).count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{file}: the class {twice!r} is listed twice in names: expected each once")
@@ -132,18 +132,18 @@ def _indices(file: Path, value: Any, names: Mapping[int, str]) -> dict[int, int]
         return position
     if not isinstance(value, Mapping):
         raise DataError(
-            f"{file}: file_ids is {value!r}: expected values of label files and classes, as in {{7: grass}}"
+            f"{file}: file_ids is {shown(value)}: expected values of label files and classes, as in {{7: grass}}"
         )
     found = {}
     for file_id, wanted in value.items():
         if type(file_id) is not int or not 0 <= file_id < MOST_IDS:
             raise DataError(
-                f"{file}: file_ids has the value {file_id!r}: expected whole numbers from 0 to {MOST_IDS - 1}"
+                f"{file}: file_ids has the value {shown(file_id)}: expected whole numbers from 0 to {MOST_IDS - 1}"
             )
         found[file_id] = _class_index(file, "file_ids", wanted, names)
     for index, name in enumerate(names.values()):
         if index not in found.values():
-            raise DataError(f"{file}: file_ids has no value for the class {name!r}: expected one for each")
+            raise DataError(f"{file}: file_ids has no value for the class {shown(name)}: expected one for each")
     return found
 
 
@@ -153,7 +153,7 @@ def _class_index(file: Path, key: str, wanted: Any, names: Mapping[int, str]) ->
         return texts.index(wanted)
     if type(wanted) is int and wanted in names:
         return list(names).index(wanted)
-    raise DataError(f"{file}: {key} has the class {wanted!r}, which is not known{nearest(str(wanted), texts)}")
+    raise DataError(f"{file}: {key} has the class {shown(wanted)}, which is not known{nearest(str(wanted), texts)}")
 
 
 def _ignored(file: Path, value: Any) -> tuple[frozenset[int], set[Color]]:
@@ -166,9 +166,9 @@ def _ignored(file: Path, value: Any) -> tuple[frozenset[int], set[Color]]:
         elif isinstance(each, list | str):
             colors.add(_color(file, "ignore", each))
         else:
-            raise DataError(f"{file}: ignore has {each!r}: expected ids such as 255, or colors such as [0, 0, 0]")
+            raise DataError(f"{file}: ignore has {shown(each)}: expected ids such as 255, or colors such as [0, 0, 0]")
     if len(ids) > len(set(ids)):
-        raise DataError(f"{file}: ignore is {value}: expected each id once; a color is a list in it, [[0, 0, 0]]")
+        raise DataError(f"{file}: ignore has an id twice: expected each id once; a color is a list in it, [[0, 0, 0]]")
     return frozenset(ids), colors
 
 
@@ -196,7 +196,7 @@ def _color(file: Path, key: str, value: Any) -> Color:
     if isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each <= 255 for each in value):
         red, green, blue = value
         return red, green, blue
-    raise DataError(f"{file}: {key} has {value!r}: expected a color such as [128, 64, 128] or '#804080'")
+    raise DataError(f"{file}: {key} has {shown(value)}: expected a color such as [128, 64, 128] or '#804080'")
 
 
 def _weights(file: Path, value: Any, names: Mapping[int, str]) -> tuple[float, ...]:
@@ -206,7 +206,7 @@ def _weights(file: Path, value: Any, names: Mapping[int, str]) -> tuple[float, .
         by_index = {_class_index(file, "weights", key, names): each for key, each in value.items()}
         value = [by_index.get(index) for index in range(len(names))]
     if not isinstance(value, list) or len(value) != len(names) or not all(type(each) in (int, float) for each in value):
-        raise DataError(f"{file}: weights is {value!r}: expected a number for each of the {len(names)} classes")
+        raise DataError(f"{file}: weights is {shown(value)}: expected a number for each of the {len(names)} classes")
     return tuple(float(each) for each in value)
 
 
@@ -244,5 +244,5 @@ def _texts(file: Path, key: str, value: Any) -> tuple[str, ...]:
 
 def _text(file: Path, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise DataError(f"{file}: {key} is {value!r}: expected a text such as a folder's name")
+        raise DataError(f"{file}: {key} is {shown(value)}: expected a text such as a folder's name")
     return value.replace("\\", "/") if os.sep == "/" else value

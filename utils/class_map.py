@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.class_set import IGNORED_NAME, ClassSet, LabelCoding
 from utils.errors import DataError
-from utils.yaml_files import nearest, read_mapping
+from utils.yaml_files import nearest, read_mapping, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,13 +83,15 @@ class ClassMap:
         named = [name for members in (*self.groups.values(), self.ignored) for name in members]
         for name in named:
             if name not in classes.names:
-                raise DataError(f"{self.file}: there is no class {name!r}{nearest(name, classes.names)}")
+                raise DataError(f"{self.file}: there is no class {shown(name)}{nearest(name, classes.names)}")
         found = {name: tuple(map(classes.names.index, members)) for name, members in self.groups.items()}
         if not self.ignores_rest:
             for index, name in enumerate(classes.names):
                 if name not in named:
                     if name in found:
-                        raise DataError(f"{self.file}: {name!r} is a group, and a class that stays: name it in a group")
+                        raise DataError(
+                            f"{self.file}: {shown(name)} is a group, and a class that stays: put it into one"
+                        )
                     found[name] = (index,)
         if not found:
             raise DataError(f"{self.file}: no class is left: expected one group or more, such as {EXAMPLE}")
@@ -105,7 +107,7 @@ def read_class_map(path: str) -> ClassMap:
     groups: dict[str, tuple[str, ...]] = {}
     for name, value in content.items():
         if not isinstance(name, str):
-            raise DataError(f"{path}: the key {name!r} is no text: write it in quotes, as in 'no'")
+            raise DataError(f"{path}: the key {shown(name)} is no text: write it in quotes, as in 'no'")
         if name == IGNORED_NAME and value in (None, REST):
             groups[name] = ()
         else:
@@ -131,5 +133,5 @@ def class_map_text(content: Mapping[str, Any]) -> str:
 def _texts(path: str, name: str, value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(each, str) for each in values):
-        raise DataError(f"{path}: {name} is {value!r}: expected a class or a list of classes, such as [road, sidewalk]")
+        raise DataError(f"{path}: {name} is {shown(value)}: expected a class or a list of classes, as in [road]")
     return tuple(values)

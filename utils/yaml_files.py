@@ -1,6 +1,7 @@
 """YAML files of a user's, read as data only, and what is wrong with them in one line."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from utils.errors import DataError
 ENDINGS = (".yaml", ".yml")
 MOST_BYTES = 10_000_000
 MOST_NAMED = 10  # choices in a message
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 4, 60, 60
 
 
 def is_yaml(name: str) -> bool:
@@ -32,7 +35,9 @@ def read_mapping(path: str | Path, example: str) -> dict[Any, Any]:
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
                 if isinstance(key, list | dict):
-                    raise DataError(f"{path}, line {key_node.start_mark.line + 1}: a key is {key}: expected a text")
+                    raise DataError(
+                        f"{path}, line {key_node.start_mark.line + 1}: a key is {shown(key)}: expected a text"
+                    )
                 if key in seen:
                     raise DataError(
                         f"{path}: {key!r} stands there twice, in lines {seen[key]} and "
@@ -67,6 +72,11 @@ def check_keys(path: str | Path, content: Mapping[Any, Any], known: Iterable[str
     for key in required:
         if content.get(key) is None:
             raise DataError(f"{path}: the key {key!r} is missing: expected it beside {', '.join(map(str, content))}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: the beginning of a long one, as aliases make a short file a huge one."""
+    return _SHORT.repr(value)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

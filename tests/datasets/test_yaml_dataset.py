@@ -2,8 +2,10 @@
 
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 from datasets.clip_dataset import ClipDataset
 from datasets.clips import VideoFrame
+from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase, dataset_named
 from tests import farm
 from utils.errors import DataError, OptionError, UserError
@@ -91,8 +94,6 @@ def test_colors_and_ids_of_the_file(tmp_path):
     label = tmp_path / "one.png"
     Image.fromarray(np.array([[1, 7, 9, 8, 2, 3, 0, 254]], np.uint8)).save(label)
     coding = opened(tmp_path / "farm.yaml").label_coding(label)
-    from datasets.labels import read_label
-
     assert read_label(label, None, coding).tolist() == [[0, 1, 1, 2, 3, 4, 5, 5]]
 
 
@@ -158,7 +159,7 @@ GOOD = farm.HEAD + "masks: masks\n"
         (GOOD.replace("barn", "sky"), "the class 'sky' is listed twice in names"),
         (GOOD + "names: {0: a}\n", "'names' stands there twice, in lines 3 and 5"),
         (GOOD.replace("barn", "no"), "names has False, which is no text: write it in quotes"),
-        (GOOD + "nc: 4\n", "nc is 4, but names has 5"),
+        (GOOD + "nc: 4\n", "nc is 4, but there are 5 names"),
         (GOOD + "colors: [[1, 2, 3]]\n", "colors has 1 for 5 classes"),
         (GOOD + "colors: {bran: [1, 2, 3]}\n", "colors has the class 'bran', which is not known: did you mean 'barn'?"),
         (GOOD + "file_ids: {1: ground, 2: bran}\n", "file_ids has the class 'bran', which is not known: did you mean"),
@@ -271,6 +272,49 @@ def test_two_files_of_one_number(tmp_path):
     file = farm.write_folders(tmp_path)
     shutil.copy(tmp_path / "frames/val/five/004.png", tmp_path / "frames/val/five/4.png")
     assert "are both frame 4 of one video" in said(file)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_labels_of_few_bits(bits, tmp_path):
+    """As tools that make PNGs smaller write them; Pillow would stretch their gray levels."""
+    ids = np.arange(32 * 64).reshape(32, 64) % min(1 << bits, 5)
+    packed = np.packbits(((ids[..., None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).reshape(32, -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 64, 32, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    path = tmp_path / "few.png"
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, content in chunks:
+            file.write(struct.pack(">I", len(content)) + kind + content)
+            file.write(struct.pack(">I", zlib.crc32(kind + content)))
+    dataset = opened(farm.write_folders(tmp_path / "farm"))
+    assert np.array_equal(read_label(path, None, dataset.label_coding(path)).numpy(), ids)
+
+
+def test_labeled_images_of_a_video_file(tmp_path):
+    file = farm.write_videos(tmp_path)
+    (tmp_path / "frames").rename(tmp_path / "videos")
+    for split, videos in farm.VIDEOS.items():
+        for video in videos:
+            farm.save(tmp_path / "frames" / split / f"{video}_0005.png", farm.pictures(video)[-1][0])
+            (tmp_path / "masks" / split / video / "5.png").rename(tmp_path / "masks" / split / f"{video}_0005.png")
+    file.write_text(GOOD + "frames: videos\n")
+    clips = clips_of(opened(file), "val")
+    assert [(clip.group, len(clip.frames)) for clip in clips] == [("five", 4), ("four", 4)]
+    assert clips[0].frames[:-1] == tuple(VideoFrame(tmp_path / "videos/val/five.mp4", number) for number in (2, 3, 4))
+
+
+def test_a_short_file_that_aliases_make_huge(tmp_path):
+    levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    file = farm.write_folders(tmp_path)
+    file.write_text(f"a0: &a0 [x]\n{levels}")
+    assert "the key 'a0' is not known" in said(file)
+    file.write_text("names: " + "[" * 3 + "x]]]\ntrain: [a]\nval: [b]\n")
+    assert "names has [['x']], which is no text" in said(file)
 
 
 @pytest.mark.slow

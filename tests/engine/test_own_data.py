@@ -136,6 +136,13 @@ def test_other_names_than_the_network_has(trained, tmp_path, capsys):
     assert "predicts 5 classes (ground, barn, sheep, ...), --dataset " in last_line(capsys)
 
 
+def test_another_number_of_names_than_a_file_without_names_has(tmp_path, erfnet_file, capsys):
+    file = farm.write_folders(tmp_path)
+    words = ("--eval-mode", "--baseline-mode", "--dataset", str(file), "--weights", str(erfnet_file))
+    assert run(*words, "--savedir", str(tmp_path / "eval")) == 2
+    assert "20" in last_line(capsys)
+
+
 def test_what_is_wrong_ends_in_one_line_and_status_2(trained, tmp_path, capsys):
     file = farm.write_folders(tmp_path)
     pixels = farm.pictures("five")[-1][1].copy()
