@@ -13,9 +13,8 @@ from datasets.images import image_size, read_frame
 from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.metric import shown_metrics
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
-from engine.reports.scores import percent, scores
+from engine.reports.scores import consistency_shares, percent, scores
 from models.inference.segmenter import Prediction, VideoSegmenter
 from models.inference.smoothing import RunningAverage
 from utils.errors import ScoresError
@@ -120,9 +119,7 @@ def consistency_text(report: dict) -> str:
     """The report of an evaluation or a stream as text: a line for each prediction, and why a figure is missing."""
     lines: list[str] = []
     missing: dict[str, str] = {}
-    for name, tc in report["tc"].items():
-        shares = {"TC": tc, **report.get("mvc", {}).get(name, {})}
-        shares |= {metric.title: value for metric, value in shown_metrics(report.get("scores", {}).get(name, {}))}
+    for name, shares in consistency_shares(report).items():
         lines.append(f"{name}: " + ", ".join(f"{title} {percent(share)} %" for title, share in shares.items()))
         missing |= {title: why for title, why in WHY_MISSING.items() if title in shares and shares[title] is None}
     return "\n".join([*lines, *(f"{title} is not defined here: {why}" for title, why in missing.items())])

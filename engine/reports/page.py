@@ -13,7 +13,7 @@ import numpy as np
 from engine.evaluation.metric import shown_metrics
 from engine.reports.memory_view import MemoryView, telling_cells
 from engine.reports.picks import PickedClip
-from engine.reports.scores import gain_of, percent
+from engine.reports.scores import consistency_shares, gain_of, percent
 from utils.class_set import ClassSet, Color
 from utils.printable import printable
 from utils.sizes import format_size, height_width
@@ -53,6 +53,7 @@ class ReportPage:
             figures=_figures(self.report, self.baseline),
             rows=_table_rows(self.report, self.baseline, self.classes),
             with_baseline=self.baseline is not None,
+            video=_video_rows(self.report),
             galleries=[_gallery(title, clips, self.classes) for title, clips in galleries if clips],
             errors=[_LegendEntry(name, _css(color)) for name, color in ERROR_LEGEND],
             attention=None if self.inspected is None else _attention(self.inspected, self.classes),
@@ -158,6 +159,14 @@ def _figures(report: dict, baseline: dict | None) -> list[_Figure]:
     size = format_size(report["work_size"], " x ")
     shown.append(_Figure("clips", f"{report['clips']}", f"of {report['frames_per_clip']} frames, {size}"))
     return shown
+
+
+def _video_rows(report: dict) -> list[list[str]]:
+    """A head and a row for each prediction that was followed over whole videos; none where that was not asked for."""
+    shares = consistency_shares(report["consistency"]) if "consistency" in report else {}
+    rows = [[name.replace("_", " "), *map(percent, each.values())] for name, each in shares.items()]
+    titles = next(iter(shares.values()), {})
+    return [["prediction", *(f"{title} %" for title in titles)], *rows] if rows else []
 
 
 def _table_rows(report: dict, baseline: dict | None, classes: ClassSet) -> list[_TableRow]:

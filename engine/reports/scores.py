@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.metric import Metric, registered_metrics
+from engine.evaluation.metric import Metric, registered_metrics, shown_metrics
 from utils.terminal import shaded
 
 MEAN_IOU = "mean_iou"
@@ -71,6 +71,16 @@ def _values(confusion: ConfusionMatrix, metric_counts: Mapping[str, Tensor] | No
         if not needs_counts or metric.name in counts:
             found.append((metric, metric.value(confusion, counts.get(metric.name))))
     return found
+
+
+def consistency_shares(consistency: Mapping) -> dict[str, dict[str, float | None]]:
+    """TC, mVC and metrics by title for each prediction of a consistency report, by name; ``None`` where undefined."""
+    mvc, scored = consistency.get("mvc", {}), consistency.get("scores", {})
+    return {
+        name: {"TC": tc, **mvc.get(name, {})}
+        | {metric.title: value for metric, value in shown_metrics(scored.get(name, {}))}
+        for name, tc in consistency["tc"].items()
+    }
 
 
 def confusion_shares(counts: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from engine.evaluation.consistency import Comparison
 from engine.evaluation.smoothing_weight import best_weight
+from engine.reports.scores import percent
 from main import main
 from models import VideoSegmenter, build_lmanet
 from models.weights.export import published_state_dict
@@ -87,6 +88,11 @@ def test_smoothed_and_plain_predictions_stand_side_by_side(command, toytown, tmp
     assert found["smoothing"] == {"kind": kind, "weight": weight}
     for name in ("single_frame", "lmanet"):  # without a weight the past does not count
         assert (found["tc"][name] == found["tc"][f"{name}_smoothed"]) == (weight == 0)
+    page = (tmp_path / "run" / "report.html").read_text()
+    for name in names:
+        cells = [found["tc"][name], None, None, *(found["scores"][name][key] for key in ("mean_iou", "accuracy"))]
+        shown = "".join(f'<td class="n">{percent(cell)}</td>' for cell in cells)
+        assert f"<tr><td>{name.replace('_', ' ')}</td>{shown}" in page
     out = capsys.readouterr().out
     assert [out.index(f"{name}: TC") for name in names] == sorted(out.index(f"{name}: TC") for name in names)
 
