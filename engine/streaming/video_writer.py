@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange
 
 from engine.streaming.display import Display
 from engine.streaming.output import LabeledFrame
@@ -134,7 +134,7 @@ class _Mp4:
         context.flags |= av.codec.context.Flags.frame_duration  # without it nothing tells how long the last one is
         context.sample_aspect_ratio = self._display.pixel_aspect
         # Where they are missing players assume others for large pictures.
-        context.colorspace = Colorspace(self._display.matrix)
+        context.colorspace = self._display.matrix
         context.color_range = ColorRange.JPEG if self._display.full_range else ColorRange.MPEG
         context.color_primaries, context.color_trc = self._display.primaries, self._display.transfer
 

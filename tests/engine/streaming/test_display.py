@@ -17,7 +17,7 @@ from engine.streaming.video_pictures import yuv420p
 from engine.streaming.video_writer import VideoWriter
 from tests.engine.videos import moving_blocks
 
-RED_AND_BLUE = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}  # BT.709, BT.601, BT.2020
+RED_AND_BLUE = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}  # 5, 6: BT.601
 
 
 def coded(color: tuple[int, int, int], matrix: int, full_range: bool) -> list[float]:
@@ -71,7 +71,7 @@ def streamed(source: Path, folder: Path, kind: str = "overlay", alpha: float = 0
     return writer.path
 
 
-@pytest.mark.parametrize(("matrix", "full_range"), [(1, False), (1, True), (5, True), (9, False)])
+@pytest.mark.parametrize(("matrix", "full_range"), [(1, False), (1, True), (5, True), (6, False), (9, False)])
 def test_matrix_range_and_colors_survive(tmp_path, matrix, full_range):
     color = (200, 30, 60)
     with av.open(str(streamed(write(tmp_path / "a.mp4", color, matrix, full_range), tmp_path / "run"))) as container:
