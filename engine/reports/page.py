@@ -14,6 +14,7 @@ from engine.evaluation.metric import shown_metrics
 from engine.reports.memory_view import MemoryView, telling_cells
 from engine.reports.picks import PickedClip
 from engine.reports.scores import consistency_shares, gain_of, percent
+from utils.class_map import class_map_text
 from utils.class_set import ClassSet, Color
 from utils.printable import printable
 from utils.sizes import format_size, height_width
@@ -158,6 +159,14 @@ def _figures(report: dict, baseline: dict | None) -> list[_Figure]:
     shown.append(_Figure("a frame", milliseconds, f"in the network, on {report['device']}"))
     size = format_size(report["work_size"], " x ")
     shown.append(_Figure("clips", f"{report['clips']}", f"of {report['frames_per_clip']} frames, {size}"))
+    if "dense" in report:
+        dense = report["dense"]
+        mean_iou = f"{percent(dense['mean_iou'])} %"
+        note = f"all {dense['frames']} labeled frames of {len(dense['videos'])} videos"
+        shown.append(_Figure("mean IoU of videos", mean_iou, note))
+        shown += [_Figure(name, f"{percent(value)} %") for name, value in dense["mvc"].items() if value is not None]
+    if "class_map" in report:
+        shown.append(_Figure("classes", f"{len(report['iou'])}", class_map_text(report["class_map"])))
     return shown
 
 

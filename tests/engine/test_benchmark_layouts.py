@@ -105,6 +105,7 @@ def test_vspw_with_ids_from_1(tmp_path):
     assert report["dense"]["videos"] == pytest.approx(
         {n: mean_iou(*maps, 124) for n, maps in videos.items()}, abs=1e-12
     )
+    assert "all 18 labeled frames of 2 videos" in (tmp_path / "eval" / "report.html").read_text()
     means = []
     for labels, predicted in videos.values():
         shares = []

@@ -178,6 +178,7 @@ def test_a_network_is_scored_on_groups_of_its_classes(trained, tmp_path, capsys)
     assert found["class_map"]["classes"] == {"land": ["ground", "tree"], "animal": ["sheep"], "sky": ["sky"]}
     assert found["class_map"]["ignored"] == ["barn"]
     assert "land = ground + tree; animal = sheep; ignored: barn" in capsys.readouterr().out
+    assert "land = ground + tree" in (tmp_path / "eval" / "report.html").read_text()
 
     model, confusion = loaded_network(str(trained / "train" / "model_best.pth")).eval(), np.zeros((4, 4), int)
     for video in farm.VIDEOS["val"]:
