@@ -4,7 +4,6 @@ import errno
 import hashlib
 import logging
 import os
-import secrets
 import struct
 import tempfile
 import zlib
@@ -20,6 +19,7 @@ from datasets.images import read_frame
 from datasets.labels import read_label
 from utils.class_set import LabelCoding
 from utils.errors import DataError
+from utils.files import part_name, remove_parts
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class FrameCache:
                 f"cache folder {folder} cannot be written ({error.strerror}): name one that can, such as "
                 f"--cache data/cache, or leave --cache out"
             ) from error
+        for each in self.folder.glob("[0-9a-f][0-9a-f]"):
+            remove_parts(each)
         # Shared with the workers of a loader, forked or spawned, so that one warning is enough for all of them.
         self._stopped = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
@@ -86,7 +88,7 @@ class FrameCache:
         try:
             entry.parent.mkdir(exist_ok=True)
             # Beside and renamed: another process sees the whole entry or none.
-            part = entry.with_name(f"{entry.name}.{secrets.token_hex(6)}.part")
+            part = entry.with_name(part_name(entry.name))
             try:
                 with open(part, "xb") as file:
                     file.write(_HEADER.pack(*header, zlib.crc32(content)))

@@ -23,7 +23,7 @@ from models.inference.segmenter import VideoSegmenter
 from utils.class_set import NO_CLASS
 from utils.command import log_to_stderr, module_parser, run_command, run_program, whole_number
 from utils.errors import OptionError, ScoresError
-from utils.files import writable_folder, write_text
+from utils.files import remove_parts, writable_folder, write_text
 from utils.json_text import to_json
 from utils.png import write_png
 from utils.resize import resize_labels
@@ -95,6 +95,7 @@ def _write(options: _Options) -> None:
         folder = out / "gtFine" / "train" / city.name
         for path in city.labels.values():
             _link(folder / path.name, path)
+        remove_parts(folder)
         for name, path in city.frames.items():
             label = folder / f"{name}_gtFine{TRAIN_IDS_ENDING}"
             if name not in city.labels and int(name[-6:]) % options.every == 0 and not label.exists():

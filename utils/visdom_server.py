@@ -108,6 +108,7 @@ def serve(port: int, env_path: str, scripts: Path) -> None:
     app.tornado_settings["static_handler_class"] = _handler_for(scripts)
     application = _Application(port=port, env_path=str(env_path))
     application.settings["autoreload"] = False
+    application.settings["serve_traceback"] = False  # whoever asks learns nothing of this machine
     # visdom 0.3 makes a pane as wide as its title, over the panes beside it; the page reads these styles last.
     application.user_settings["user_css"] += "\n.react-grid-item { min-width: 0; }\n"
     application.listen(port, max_buffer_size=1024**3, address=HOST)

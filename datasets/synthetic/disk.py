@@ -14,7 +14,7 @@ import cv2
 from tqdm import tqdm
 
 from utils.errors import DataError
-from utils.files import renamed, write_text
+from utils.files import remove_parts, renamed, write_text
 from utils.json_text import from_json, to_json
 from utils.png import write_png
 from utils.signals import leave_interrupts_to_parent
@@ -135,6 +135,7 @@ def _claim(out: Path, description: dict) -> None:
     for split in SPLITS:
         for path in frame_files(out, split, 0, 0):
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(path.parent)
 
 
 def _finish(out: Path) -> None:

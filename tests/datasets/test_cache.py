@@ -16,6 +16,7 @@ from datasets.images import read_frame
 from tests.cityscapes import CityscapesCache as FrameCache
 from tests.cityscapes import read_label
 from utils.errors import DataError
+from utils.files import part_name
 
 SIZE = (8, 16)
 
@@ -195,3 +196,17 @@ def test_several_processes_at_once(tmp_path):
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert failures.empty()
     assert len(entries(FrameCache(tmp_path / "cache"))) == 8
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(cache, source):
+    first = cache.frame(source, SIZE)
+    (entry,) = entries(cache)
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    live = part_name(entry.name)
+    dead = live.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    for name in (live, dead):
+        (entry.parent / name).write_bytes(b"half")
+    assert FrameCache(cache.folder).frame(source, SIZE).equal(first)
+    assert {path.name for path in entries(cache)} == {entry.name, live}

@@ -1,7 +1,9 @@
+import ast
 import errno
 import io
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -281,3 +283,34 @@ def test_ctrl_c_while_a_checkpoint_is_written_stays_ctrl_c(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         tensor_files.save(tmp_path / "c.tar", {"x": torch.ones(1000)})
     assert list(tmp_path.iterdir()) == []
+
+
+def raw_writes(tree: ast.AST):
+    """Calls that write a file by themselves: of ``open`` with a mode to write, of ``Path.write_text`` and the like."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        words = [
+            each.value for each in (*call.args, *(k.value for k in call.keywords)) if isinstance(each, ast.Constant)
+        ]
+        modes = [each for each in words if isinstance(each, str) and each.strip("bt+") in ("w", "a", "x")]
+        is_method = isinstance(call.func, ast.Attribute)
+        if (name == "open" and modes) or (is_method and name in ("write_text", "write_bytes", "imwrite")):
+            yield call
+
+
+ALLOWED = {
+    "utils/files.py",  # the one place
+    "engine/streaming/video_writer.py",  # a muxer that writes to such a file
+    "datasets/cache.py",  # entries that are checked when they are read
+    "engine/benchmarks/attention.py",  # what the kernel reads
+    "engine/benchmarks/pipeline.py",  # a video that is thrown away
+}
+
+
+def test_files_are_written_in_one_place():
+    project = Path(__file__).parents[2]
+    paths = [path for part in ("datasets", "engine", "models", "utils") for path in (project / part).rglob("*.py")]
+    found = {path for path in paths if any(raw_writes(ast.parse(path.read_text(encoding="utf-8"))))}
+    assert {str(path.relative_to(project)) for path in found} == ALLOWED
