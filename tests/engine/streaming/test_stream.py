@@ -438,6 +438,29 @@ def test_scores_that_are_no_numbers_end_a_stream_at_its_first_frame(stream, lman
     assert not list((tmp_path / "run" / "labels").iterdir())
 
 
+def test_a_smoothed_stream_writes_the_average_and_begins_anew_at_a_cut(stream, tmp_path):
+    frames = [*moving_blocks(3, *SIZE), *(255 - frame for frame in moving_blocks(2, *SIZE))]
+    folder, written = write_folder(tmp_path / "in", frames), ("--save-probabilities", "--save-labels", "trainIds")
+
+    def probabilities_of(*options: str) -> tuple[list[np.ndarray], dict]:
+        status, summary = stream(folder, *written, "--overwrite", *options)
+        assert status == 0
+        files = (tmp_path / "run" / "probabilities" / f"frame_{n}_probabilities.npy" for n in range(len(frames)))
+        return [np.load(file).astype(np.float32) for file in files], summary
+
+    alone, _ = probabilities_of()
+    found, summary = probabilities_of("--smooth", "average", "--smooth-weight", "0.75", "--consistency")
+    assert summary["scene_cuts"] == [3]
+    assert list(summary["consistency"]["tc"]) == [
+        *("single_frame", "single_frame_smoothed", "lmanet", "lmanet_smoothed")
+    ]
+    expected = alone[0]
+    for number, now in enumerate(alone):
+        expected = now if number in (0, 3) else 0.75 * expected + 0.25 * now
+        assert np.allclose(found[number], expected, atol=2e-3)  # of 16 bits
+        assert np.mean(found[number].argmax(0) == label_maps(tmp_path / "run")[number]) > 0.98
+
+
 @pytest.mark.parametrize("more", [(), ("--consistency",)])
 def test_scores_that_are_no_numbers_keep_the_frames_before(stream, lmanet_file, tmp_path, capsys, more):
     weights = overflowing(lmanet_file, tmp_path, "memory_fusion.conv")  # read from the second frame on
