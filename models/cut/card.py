@@ -19,6 +19,7 @@ from models.backbone import (
     keep_card,
     register_later,
 )
+from models.choices import RESIDUAL
 from models.config import LMANetConfig
 from models.cut.halves import NAME, Decoder, Encoder, Plan
 from models.cut.plan import Measured, plan_cut
@@ -72,9 +73,9 @@ def make_video(
 
     ``cut`` to ``std`` are those of ``register_network``. With ``classes``, of which the network has one logit each, a
     logit for what is ignored is added; without, the logits are the network's own. ``options`` are fields of
-    ``LMANetConfig``, such as ``memory_size=4``. The memory is untrained: until a training, or ``warm_start``, it
-    disturbs the single frames. ``name`` is that of the backbone in weight files (default: made of the network's class
-    and shapes, so that the same call knows its files).
+    ``LMANetConfig``, such as ``memory_size=4``. Until it is trained it returns the logits of single frames: that is how
+    the residual fusion starts, which is the default here. ``name`` is that of the backbone in weight files (default:
+    made of the network's class and shapes, so that the same call knows its files).
 
     Raises ``OptionError`` where the network cannot be cut there, or has another number of logits.
     """
@@ -118,7 +119,7 @@ class _Halves:
         if channels != backbone.features:
             raise OptionError(
                 f"--model-struct {self.config.structure} decodes {channels} channels, the decoder of "
-                f"--backbone {self.config.backbone} takes {backbone.features}: add --fusion-strategy sigmoid-down1"
+                f"--backbone {self.config.backbone} takes {backbone.features}: add --fusion-strategy residual"
             )
         added = num_classes - backbone.num_logits if backbone.given else 1
         if added not in (0, 1):
@@ -180,6 +181,7 @@ def _traits(found: Measured, work_size: tuple[int, int], mean: RGB | None, std: 
             found.features,
             found.stride,
             work_size=size,
+            default_fusion=RESIDUAL,  # with fresh weights too it returns the network's own logits
             side_multiple=found.side_multiple,
             side_offset=found.side_offset,
             mean=mean,

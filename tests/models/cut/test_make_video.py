@@ -48,7 +48,7 @@ def video_of(name, **options):
     torch.manual_seed(0)
     make, cut = NETWORKS[name]
     network = randomized(make())
-    options = {"memory_size": 2, "corr_size": 3} | options
+    options = {"memory_size": 2, "corr_size": 3, "fusion": "sigmoid-do1"} | options
     return network, make_video(network, cut, work_size=(64, 96), **options).eval()
 
 
@@ -77,6 +77,14 @@ def test_single_frame_is_the_network_and_steps_are_the_clip(name):
         isinstance(module, torch.nn.BatchNorm2d) for half in (fast.encoder, fast.decoder) for module in half.modules()
     )
     assert folded == 0  # every batch norm of these networks comes behind a convolution
+
+
+@torch.inference_mode()
+def test_an_untrained_memory_returns_single_frames():
+    network, model = video_of("UNet", fusion="")
+    clip = torch.rand(1, 3, 3, 64, 96)
+    assert model.config.fusion == "residual"
+    assert torch.equal(model(clip)[:, 0], network(clip[:, -1]))
 
 
 def test_a_logit_is_added_for_what_is_ignored():
@@ -122,7 +130,7 @@ def test_one_step_lowers_the_loss(name):
 @pytest.mark.parametrize("name", ["UNet", "Normalizing"])
 def test_files_are_those_of_the_network_and_of_the_video_network(name, tmp_path):
     network, model = video_of(name)
-    other = make_video(copy.deepcopy(network).requires_grad_(True), NETWORKS[name][1], work_size=(64, 96), corr_size=3)
+    other = make_video(copy.deepcopy(network), NETWORKS[name][1], work_size=(64, 96), corr_size=3, fusion="sigmoid-do1")
     with torch.no_grad():
         for tensor in other.state_dict().values():
             tensor.zero_()
@@ -184,7 +192,7 @@ def test_seeds_decide_the_fresh_weights():
 def test_structures_go_with_a_decoder_of_fixed_channels():
     with pytest.raises(OptionError, match=r"--model-struct mem_only decodes 12 channels, .* takes 24"):
         video_of("UNet", structure="mem_only")
-    for structure, fusion in (("mem_only", "sigmoid-down1"), ("original_kv_fusion", ""), ("original", "concat")):
+    for structure, fusion in (("mem_only", "residual"), ("original_kv_fusion", ""), ("original", "concat")):
         _, model = video_of("UNet", structure=structure, fusion=fusion)
         with torch.inference_mode():
             assert model(torch.rand(1, 3, 3, 64, 96)).shape == (1, 1, 5, 64, 96)
