@@ -132,6 +132,10 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
         attention.run(folder.path, device)
     if settings.benchmark == "stream":
         benchmark_stream.run(settings.network, settings.stream, device, folder.path)
+    if settings.benchmark == "backbones":
+        from engine.benchmarks import backbones  # here, as no other mode needs it
+
+        backbones.run(settings.network, settings.backbones, settings.plugins, folder.path)
     if settings.stream.source:
         run_stream(settings, settings.stream.source, device, folder)
     if settings.eval_mode:

@@ -44,7 +44,10 @@ def version_text() -> str:
         *((name, _package(name)) for name in PACKAGES),
         ("CUDA", _cuda()),
         ("CuPy", next((f"{name} {_package(name)}" for name in CUPY_PACKAGES if _package(name) != ABSENT), ABSENT)),
-        ("processor", f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"),
+        (
+            "processor",
+            f"{processor_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        ),
         *((f"attention {name}", reason) for name, reason in _backends().items()),
     ]
     return "\n".join(f"{name}: {value}" for name, value in rows)
@@ -65,7 +68,8 @@ def _cuda() -> str:
     return f"PyTorch is built for {built}; {names}"
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The model of the processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -241,7 +241,7 @@ def backbone_names() -> tuple[str, ...]:
 def backbone_forms() -> tuple[str, ...]:
     """How the names of families read, such as ``smp/ARCH:ENCODER``."""
     _load_shipped()
-    return tuple(form for form, _ in _FAMILIES.values())
+    return tuple(sorted(form for form, _ in _FAMILIES.values()))
 
 
 def shipped_backbones() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ def registries_restored() -> Iterator[None]:
         for module, name in (
             (registry, "_ENTRIES"),
             (backbone, "_CARDS"),
+            (backbone, "_LATER"),
             (metric, "_METRICS"),
             (output, "_OUTPUTS"),
             (schedule, "_SCHEDULES"),

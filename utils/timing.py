@@ -1,6 +1,7 @@
 """Clocks for devices that run asynchronously, and the resident memory of the process."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -42,3 +43,13 @@ def resident_mebibytes() -> float | None:
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mebibytes() -> float | None:
+    """The most resident memory that this process had so far, in MiB; ``None`` where the system does not report it."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -12,7 +12,7 @@ from engine.options.checks import checked
 from engine.options.option import taken
 from engine.options.plugins import load_plugins
 from engine.options.settings import Settings
-from engine.options.stream import BENCHMARKS, add_stream_group
+from engine.options.stream import BENCHMARKED, BENCHMARKS, add_stream_group
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_forms, backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
@@ -156,7 +156,16 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
     )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
     mode.add_argument(
-        "--benchmark", choices=BENCHMARKS, help="measure the time of the attention, or of a frame, with random weights"
+        "--benchmark",
+        choices=BENCHMARKS,
+        help="measure the time of the attention, of a frame, or of a frame of several --backbones, with random weights",
+    )
+    group.add_argument(
+        "--backbones",
+        nargs="+",
+        default=list(BENCHMARKED),
+        metavar="NAME",
+        help="with --benchmark backbones: the networks, as for --backbone",
     )
     group.add_argument(
         "--export-onnx",

@@ -137,7 +137,8 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes.
+    """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes;
+    ``backbones`` are those of ``--benchmark backbones``.
 
     ``command`` is the command line as it was typed. ``arguments`` are the values of all options by name, as files of a
     run hold them; ``untouched`` are those before any was derived from another, and ``typed`` the names of the options
@@ -147,6 +148,7 @@ class Settings:
     training: bool
     eval_mode: bool
     benchmark: str | None
+    backbones: tuple[str, ...]
     export_onnx: str | None
     export_weights: str | None
     savedir: str
@@ -182,6 +184,7 @@ def settings_of(
         training=options.training,
         eval_mode=options.eval_mode,
         benchmark=options.benchmark,
+        backbones=tuple(options.backbones),
         export_onnx=options.export_onnx,
         export_weights=options.export_weights,
         savedir=options.savedir,

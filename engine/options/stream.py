@@ -8,7 +8,16 @@ from engine.streaming.output import output_options, registered_outputs
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
 
-BENCHMARKS = ("attention", "stream")
+BENCHMARKS = ("attention", "stream", "backbones")
+# Networks of --benchmark backbones that take few milliseconds a frame, of all libraries.
+BENCHMARKED = (
+    "erf",
+    "torchvision/lraspp_mobilenet_v3_large",
+    "smp/Unet:tu-mobilenetv3_small_100",
+    "smp/DeepLabV3Plus:tu-mobilenetv3_large_100",
+    "smp/FPN:resnet18",
+    "smp/Segformer:mit_b0",
+)
 STREAM_DEFAULTS = {
     "live": None,
     "every": 1,
@@ -95,6 +104,8 @@ def check_stream(options: argparse.Namespace) -> None:
         raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
     if options.compile and not options.benchmark:
         raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
+    if options.backbones != list(BENCHMARKED) and options.benchmark != "backbones":
+        raise OptionError("--backbones belongs to --benchmark backbones: leave it out, or name one by --backbone")
     if options.benchmark and options.baseline_mode:
         raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
     for name, default in {**STREAM_DEFAULTS, **{option.dest: option.default for option in output_options()}}.items():

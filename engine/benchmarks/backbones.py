@@ -1,0 +1,219 @@
+"""``--benchmark backbones``: several networks at one size of frames, with and without a memory, in a table and a plot.
+
+Each network is measured in a process of its own, so that its peak memory is its own. Weights are random, as the time
+does not depend on them; the variants of a network take turns, frame by frame.
+"""
+
+import csv
+import io
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from tqdm import tqdm
+
+from engine.benchmarks.stream import onnx_runtime, pipeline, streaming
+from engine.options.plugins import load_plugins
+from engine.options.settings import NetworkSettings
+from engine.version import processor_name
+from models.config import LMANetConfig
+from models.description import numel
+from models.inference.fast_copy import fast_copy
+from models.inference.int8 import quantize
+from models.inference.segmenter import VideoSegmenter
+from models.lmanet import LMANet, build_lmanet
+from utils.class_set import ClassSet
+from utils.errors import OptionError
+from utils.files import write_bytes, write_text
+from utils.sizes import format_size
+from utils.timing import peak_mebibytes
+
+log = logging.getLogger(__name__)
+
+WARM_UP, ROUNDS = 2, 5
+CALIBRATION_FRAMES = 4
+REPORT = "benchmark_backbones"
+TIMES = ("single", "LMANet", "LMANet int8", "ONNX Runtime single")
+COLUMNS = {
+    "network": "network",
+    "size": "frames",
+    "parameters": "parameters, M",
+    "gflop": "GFLOP",
+    **{name: f"ms {name}" for name in TIMES},
+    "pipeline": "frames/s, whole int8 stream",
+    "memory": "peak MiB, LMANet",
+}
+Row = dict[str, object]
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process is told: all of it can be sent there."""
+
+    config: LMANetConfig
+    classes: ClassSet
+    work_size: tuple[int, int]
+    plugins: tuple[str, ...]
+    threads: int
+    rounds: int
+
+
+def run(
+    network: NetworkSettings,
+    backbones: Sequence[str],
+    plugins: Sequence[str],
+    folder: Path,
+    rounds: int = ROUNDS,
+) -> list[Row]:
+    """Measures each of ``backbones`` on the CPU; writes a table (Markdown, CSV) and a plot, prints the first.
+
+    A network that cannot be measured is left out, with the reason in the log. Raises ``OptionError`` where none can.
+    """
+    rows: list[Row] = []
+    for name in tqdm(backbones, "networks", disable=None, leave=False):
+        task = _Task(
+            replace(network.config, backbone=name, fusion=""),
+            network.classes,
+            network.work_size,
+            tuple(plugins),
+            torch.get_num_threads(),
+            rounds,
+        )
+        try:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                rows.append(pool.submit(measured, task).result())
+        except OptionError as error:
+            log.warning("%s is left out: %s", name, error)
+    if not rows:
+        raise OptionError("none of the networks can be measured: expected one that can, such as --backbones erf")
+    text = markdown(rows, torch.get_num_threads())
+    write_text(folder / f"{REPORT}.md", text)
+    write_text(folder / f"{REPORT}.csv", comma_separated(rows))
+    write_bytes(folder / f"{REPORT}.png", plot(rows))
+    print(text)
+    return rows
+
+
+def measured(task: _Task) -> Row:
+    """The row of one network."""
+    torch.set_num_threads(task.threads)
+    load_plugins(task.plugins)
+    torch.manual_seed(0)
+    traits = task.config.traits
+    height, width = (traits.nearest_sides(side)[-1] for side in task.work_size)
+    model = build_lmanet(task.config, task.classes, (height, width)).eval()
+    single = build_lmanet(replace(task.config, baseline=True), task.classes, (height, width)).eval()
+    frame = torch.rand(1, 3, height, width)
+    row: Row = {
+        "network": task.config.backbone,
+        "size": format_size((height, width)),
+        "parameters": round(numel(single.parameters()) / 1e6, 2),
+        "gflop": round(floating_point_operations(single, frame) / 1e9, 2),
+    }
+    with torch.inference_mode():
+        calls = {TIMES[1]: streaming(fast_copy(model), frame, task.config.memory_size)}
+        for _ in range(WARM_UP):
+            calls[TIMES[1]]()
+        row["memory"] = peak_mebibytes()  # before anything else has been computed
+        calls[TIMES[0]] = streaming(fast_copy(single), frame)
+        quantized = _tried(task, TIMES[2], lambda: _quantized(model, frame))
+        if quantized is not None:
+            calls[TIMES[2]] = streaming(quantized, frame, task.config.memory_size)
+        runtime = _tried(task, TIMES[3], lambda: onnx_runtime(single, frame))
+        if runtime is not None:
+            calls[TIMES[3]] = runtime
+        row |= {name: round(1000 * seconds, 1) for name, seconds in _medians(calls, task.rounds).items()}
+    if quantized is not None:
+        segmenter = VideoSegmenter(model, work_size=(height, width))
+        segmenter.model = quantized
+        found = pipeline(segmenter, task.classes)
+        row["pipeline"] = None if found is None else round(found["frames_per_second"], 2)
+    return row
+
+
+def _tried(task: _Task, what: str, make: Callable[[], Made | None]) -> Made | None:
+    """What is made; ``None``, with a line in the log, where it cannot be."""
+    try:
+        return make()
+    except Exception as error:  # whatever an exporter raises for a network of others
+        log.warning("%s, %s: not measured (%s)", task.config.backbone, what, " ".join(str(error).split())[:200])
+        return None
+
+
+def _quantized(model: LMANet, frame: torch.Tensor) -> LMANet:
+    fast = fast_copy(model)
+    quantize(fast, [torch.rand_like(frame) for _ in range(CALIBRATION_FRAMES)])
+    return fast
+
+
+def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, after a warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(WARM_UP + rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def floating_point_operations(single: LMANet, frame: torch.Tensor) -> int:
+    """Of one frame of a single-frame network: two for each multiplication that is added."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        single.single_frame(frame)
+    return int(counter.get_total_flops())
+
+
+def markdown(rows: Sequence[Row], threads: int) -> str:
+    """The rows as a table, the processor and its threads below it."""
+    lines = [f"| {' | '.join(COLUMNS.values())} |", f"|---|---|{'---:|' * (len(COLUMNS) - 2)}"]
+    lines += [f"| {' | '.join(_cell(row, name) for name in COLUMNS)} |" for row in rows]
+    return "\n".join([*lines, "", f"{threads} threads of {processor_name()}, PyTorch {torch.__version__}.", ""])
+
+
+def _cell(row: Row, name: str) -> str:
+    value = row.get(name)
+    return "–" if value is None else f"`{value}`" if name == "network" else str(value)
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """The rows as CSV, with the columns of the table."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def plot(rows: Sequence[Row]) -> bytes:
+    """A PNG: bars of milliseconds a frame, one group a network."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from engine.reports.plots import BLUE, GRAY, GREEN, LOOKS, VERMILION
+
+    with matplotlib.rc_context(LOOKS):
+        figure = Figure(figsize=(9, 0.8 + 0.75 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, color) in enumerate(zip(TIMES, (BLUE, VERMILION, GREEN, GRAY), strict=True)):
+            values = [value if isinstance(value := row.get(name), float) else 0.0 for row in rows]
+            axes.barh([place + 0.2 * number for place in range(len(rows))], values, 0.18, label=name, color=color)
+        axes.set_yticks([place + 0.3 for place in range(len(rows))], [str(row["network"]) for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds a frame")
+        axes.legend()
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
