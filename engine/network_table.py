@@ -31,28 +31,19 @@ from utils.files import write_text
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
 SIDES = (64, 96)
 CLASSES, FRAMES = 5, 3
-COMMERCIAL_BSD, APACHE = "BSD-3-Clause", "Apache-2.0"
+BSD, APACHE = "BSD-3-Clause", "Apache-2.0"
 # Networks, and the license of the weights that their library offers for the encoder.
 NETWORKS = {
     "erf": "of the published file",
-    "psp101": "of the published file",
-    "torchvision/fcn_resnet50": COMMERCIAL_BSD,
-    "torchvision/deeplabv3_mobilenet_v3_large": COMMERCIAL_BSD,
-    "torchvision/lraspp_mobilenet_v3_large": COMMERCIAL_BSD,
-    "smp/Unet:resnet18": COMMERCIAL_BSD,
-    "smp/UnetPlusPlus:resnet18": COMMERCIAL_BSD,
-    "smp/FPN:tu-mobilenetv3_large_100": APACHE,
-    "smp/PSPNet:resnet18": COMMERCIAL_BSD,
-    "smp/DeepLabV3:resnet18": COMMERCIAL_BSD,
+    "torchvision/lraspp_mobilenet_v3_large": BSD,
+    "smp/Unet:resnet18": BSD,
+    "smp/FPN:tu-mobilenetv3_small_100": APACHE,
+    "smp/PSPNet:resnet18": BSD,
     "smp/DeepLabV3Plus:tu-mobilenetv3_large_100": APACHE,
-    "smp/PAN:resnet18": COMMERCIAL_BSD,
-    "smp/Linknet:efficientnet-b0": APACHE,
-    "smp/MAnet:resnet18": COMMERCIAL_BSD,
     "smp/UPerNet:mobileone_s0": "Apple's, non-commercial",
     "smp/Segformer:mit_b0": "NVIDIA's, non-commercial",
-    "smp/DPT:tu-vit_tiny_patch16_224": APACHE,
     "hf/ SegFormer-B0": "NVIDIA's, non-commercial",
-    "hf/ MobileNetV2": APACHE,
+    "hf/ MobileNetV2": "as its folder says",
 }
 # ``config.json`` of folders of transformers, beyond the defaults of their kind.
 FOLDERS = {

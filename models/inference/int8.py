@@ -133,7 +133,9 @@ def _quantized(part: nn.Module, inputs: Sequence[Inputs], kept_from: int | None 
     feeds = [dict(zip(names, each, strict=True)) for each in inputs]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.onnx"
-        quant_pre_process(onnx.load_from_string(content), file, skip_symbolic_shape=True)
+        whole = Path(folder) / "whole.onnx"
+        whole.write_bytes(content)  # of a graph in memory its constants would be kept apart, where shapes are unseen
+        quant_pre_process(whole, file, skip_symbolic_shape=True)
         graph = onnx.load(file)
         equalize(graph, feeds[:: max(1, len(feeds) // EQUALIZED_BY)])
         quantize_static(

@@ -18,6 +18,7 @@ from models import (
 )
 from models.backbone import backbone_card
 from models.inference.fast_copy import fast_copy
+from models.inference.onnx import empty_memory, export_step, runtime_session
 from models.weights.load import read_weights
 from tests.models.cut import zoo
 from tests.models.cut.test_cut import randomized
@@ -205,3 +206,26 @@ def test_a_maker_of_another_number_of_logits_is_refused():
     register_network("wrong", lambda classes: zoo.UNet(classes + 1))
     with pytest.raises(OptionError, match="--backbone wrong: made for 7 classes it returns 8 logits"):
         backbone_card("wrong")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["UNet", "HandMadeUNet", "Normalizing"])
+def test_exported_quantized_and_compiled_steps_agree(name):
+    pytest.importorskip("onnxscript")
+    _, model = video_of(name)
+    clip = torch.rand(4, 1, 3, 64, 96)
+    session = runtime_session(export_step(model, (64, 96)))
+    arrays, memory, other = [tensor.numpy() for tensor in empty_memory(model, (64, 96))], None, None
+    compiled = fast_copy(model, compiled=True)
+    with torch.inference_mode():
+        for frame in clip:
+            logits, memory = model.step(frame, memory)
+            feed = dict(zip(("frame", "keys", "values", "filled"), [frame.numpy(), *arrays], strict=True))
+            found, *arrays = session.run(None, feed)
+            assert np.abs(found - logits.numpy()).max() < 1e-3
+            found, other = compiled.step(frame, other)
+            assert (found - logits).abs().max() < 1e-3
+    frames = [np.random.RandomState(number).randint(0, 256, (64, 96, 3), np.uint8) for number in range(4)]
+    plain, int8 = VideoSegmenter(model), VideoSegmenter(model, int8_frames=frames)
+    agreeing = [(plain.push(frame) == int8.push(frame)).mean() for frame in frames]
+    assert min(agreeing) > 0.8
