@@ -42,7 +42,10 @@ def opened(path: str | Path) -> Image.Image:
             f"no file {path}: it was there when the folder was listed, or its name is wrong"
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise damaged(path, _kind_of_tiff(path) or f"none of {', '.join(FORMATS)}, or cut off in its header") from error
+        pixels = _pixels_of_tiff(path)
+        if pixels:
+            raise _of_other_numbers(path, pixels) from error
+        raise damaged(path, f"none of {', '.join(FORMATS)}, or cut off in its header") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"image {path} has far too many {AT_MOST}") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
@@ -63,10 +66,7 @@ def check_pixels(path: str | Path, image: Image.Image) -> None:
     """Raises DataError where the pixels of an image are neither brightness nor colors of 8 or 16 bits."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         kind = "floating-point" if image.mode == "F" else "whole"
-        raise DataError(
-            f"image {path}: its pixels are {kind} numbers of 32 bits: expected whole numbers of 8 or 16 bits; convert "
-            "it, for example to PNG"
-        )
+        raise _of_other_numbers(path, f"{kind} numbers of 32 bits")
 
 
 def content(path: str | Path, image: Image.Image) -> np.ndarray:
@@ -105,7 +105,13 @@ def damaged(path: str | Path, reason: str) -> DataError:
     return DataError(f"image {path} cannot be read: {first_line}; copy or download this file again")
 
 
-def _kind_of_tiff(path: str | Path) -> str:
+def _of_other_numbers(path: str | Path, pixels: str) -> DataError:
+    return DataError(
+        f"image {path}: its pixels are {pixels}: expected whole numbers of 8 or 16 bits; convert it, for example to PNG"
+    )
+
+
+def _pixels_of_tiff(path: str | Path) -> str:
     """What the pixels of a TIFF are that Pillow does not know; empty for other files."""
     try:
         with open(path, "rb") as file:
@@ -116,10 +122,7 @@ def _kind_of_tiff(path: str | Path) -> str:
         floating = _FLOATING in directory.get(_SAMPLE_FORMAT, (1,))
     except Exception:  # whatever a damaged file makes of it
         return ""
-    kind = "floating-point numbers" if floating else "numbers"
-    return (
-        f"a TIFF whose pixels are {len(bits)} {kind} of {bits[0]} bits, expected whole numbers of 8 or 16 bits: convert"
-    )
+    return f"{len(bits)} {'floating-point' if floating else 'whole'} numbers of {bits[0]} bits"
 
 
 def _png_damage(content: memoryview) -> str:
