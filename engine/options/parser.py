@@ -151,8 +151,8 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--stream",
         metavar="SOURCE",
-        help="label a video frame by frame: a video file, a folder of frames, a pattern (frames/%%06d.png, 'a/*.mp4'), "
-        "- for a pipe, the number of a camera, or an address (rtsp://, http://, https://, udp://, tcp://)",
+        help="label a video frame by frame: a video file, a folder of frames, a pattern (frames/%%06d.png, 'a/*.jpg') "
+        "of images or videos, - for a pipe, the number of a camera, or an address (rtsp://, http://, https://, udp://, tcp://)",
     )
     mode.add_argument("--eval-mode", action="store_true", help="evaluate on the validation split: one pass, batch 1")
     mode.add_argument(
