@@ -47,7 +47,7 @@ def compared(tmp_path, erfnet_file):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"clips": 1, "clip_mean_iou": {"a_1": 0.5}}, r"is of 1 clips, this evaluation of 3: .* with --win-size 4"),
+        ({"clips": 1, "clip_mean_iou": {"a_1": 0.5}}, r"is of 1 clip, this evaluation of 3: .* with --win-size 4"),
         ({"clips": 4}, "is of 4 clips, this evaluation of 3"),
         ({"clip_mean_iou": {"a_1": 0.5, "c_1": 0.1}}, r"is of 3 clips, among them c_1, .* this evaluation of 3"),
         ({"work_size": [128, 64]}, r"is of frames of 128x64, .* of 64x128: .* with --work-size 64x128"),
