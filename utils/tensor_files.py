@@ -58,16 +58,25 @@ def save(path: str | Path, content: dict, keep_previous: bool = False) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # Ctrl-C while torch writes surfaces as an error of its zip writer.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            raise
+            raise _of_writing(error) from error
         _add_checksum(file)
         _forget_cached(file)
         if not _checksum_holds(file):
             raise OSError(f"{path}: does not read back as it was written")
         if keep_previous and path.exists():
             _keep(path, previous(path))
+
+
+def _of_writing(error: RuntimeError) -> BaseException:
+    """What torch's zip writer hides behind an error of its own: Ctrl-C, or an error of the file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return KeyboardInterrupt()
+        if isinstance(cause, OSError):
+            return OSError(cause.errno, cause.strerror)
+        cause = cause.__context__
+    return error
 
 
 def previous(path: Path) -> Path:

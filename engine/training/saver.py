@@ -10,7 +10,7 @@ import torch
 
 from engine.run_folder import EpochRow, RunFolder
 from utils import distributed
-from utils.errors import TrainingError
+from utils.errors import IncompleteError, TrainingError
 from utils.signals import NotedSigterm
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
         self._best: tuple[EpochRow, dict] | None = None  # the best epoch, until it is written
+        self._lost: list[int] = []  # epochs whose weights were to be kept and could not be written
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -50,13 +51,22 @@ class Saver:
         self._submit(lambda: self._write(content, written_rows, kept))
 
     def finish(self) -> None:
-        """Waits for the last set; raises ``TrainingError`` where it could not be written."""
+        """Waits for the last set.
+
+        Raises ``TrainingError`` where it could not be written, ``IncompleteError`` where weights of an epoch that were
+        to be kept could not.
+        """
         self.wait()
         if self._error is not None:
             raise TrainingError(
                 f"{self.folder.path}: the last checkpoint could not be written ({self._error.strerror or self._error}):"
                 " expected free space on the disk; free some, then go on from the one before it with --resume"
             ) from self._error
+        if self._lost:
+            epochs = ", ".join(map(str, self._lost))
+            raise IncompleteError(
+                f"{self.folder.path}: the training is complete, but the weights of epoch {epochs} could not be written"
+            )
 
     def wait(self) -> None:
         """Waits until the set that is being written is complete, or has failed."""
@@ -83,6 +93,8 @@ class Saver:
             )
 
     def _write(self, content: dict, rows: list[EpochRow], keep_weights_of: int | None) -> None:
+        if keep_weights_of is not None:
+            self._lost.append(keep_weights_of)  # until they are there
         # The checkpoint is last: a training killed in between resumes before this set and writes all of it again.
         if self._best is not None:
             row, best_content = self._best
@@ -90,6 +102,7 @@ class Saver:
             self._best = None
         if keep_weights_of is not None:
             self.folder.save_epoch_weights(keep_weights_of, content)
+            self._lost.remove(keep_weights_of)
         if rows:
             self.folder.write_log(rows)
         self.folder.save_checkpoint(content)

@@ -262,6 +262,27 @@ def test_what_is_saved_comes_back(tmp_path):
     assert content["x"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("piece", [1, 2, 5])
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_is_no_error_of_torch(tmp_path, monkeypatch, piece):
+    class Full(io.FileIO):
+        """A file whose disk is full at one of its pieces."""
+
+        pieces = 0
+
+        def write(self, data):
+            self.pieces += 1
+            if self.pieces >= piece:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    right = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, file: right(content, Full(file.fileno(), "w", closefd=False)))
+    with pytest.raises(OSError, match="No space left on device") as error:
+        tensor_files.save(tmp_path / "c.tar", {"x": torch.ones(1000)})
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "c.tar"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_while_a_checkpoint_is_written_stays_ctrl_c(tmp_path, monkeypatch):
     class Interrupted:
         """A file at whose second piece the user presses Ctrl-C."""
