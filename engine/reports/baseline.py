@@ -68,8 +68,9 @@ def check_comparable(baseline: Mapping, clips: Sequence[Clip], classes: ClassSet
     count = baseline.get("clips", len(clips))
     if others or count != len(clips):
         among = f", among them {others[0]}, which is not one of them" if others else ""
+        found = "1 clip" if count == 1 else f"{count} clips"
         raise OptionError(
-            f"{label}: its report is of {'1 clip' if count == 1 else f'{count} clips'}{among}, this evaluation of {len(clips)}: evaluate the baseline "
+            f"{label}: its report is of {found}{among}, this evaluation of {len(clips)}: evaluate the baseline "
             f"on the same --data-root with --win-size {data.window}"
         )
     window = baseline.get("frames_per_clip", data.window)
