@@ -9,6 +9,7 @@ from datasets.file_lists import files_below, without_ending
 from datasets.names import NamePattern, name_regex
 from utils.errors import DataError
 
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg")
 LABEL_ENDINGS = (".tif", ".tiff", ".bmp", ".png")  # of one name the last counts
 PLAIN = "{name}"
 
@@ -36,7 +37,8 @@ class LabelFiles:
         for name, path in sorted(self._listed(frames, amid), key=lambda each: _rank(each[1])):
             if pattern != PLAIN or path not in taken:
                 found[name if self._has_ending else without_ending(name)] = path
-        self._by_video = self._numbered(found)
+        # By numbers, where they are those of videos' frames.
+        self._by_video = self._numbered(found) if any(map(is_video, frames.values())) else {}
         self._mirror = next((each for each in mirrors if self._finds_any(found, frames, each)), mirrors[0])
         if pattern == PLAIN:
             self._paths = found
@@ -133,6 +135,11 @@ class ListedLabels:
 
     def looked_for(self, name: str) -> str:
         return "expected `frame label` in the lines of the list"
+
+
+def is_video(path: str) -> bool:
+    """Whether a file is a video, by its ending."""
+    return path.lower().endswith(VIDEO_ENDINGS)
 
 
 def pattern_of(masks: str) -> tuple[str, str]:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from datasets.clips import Frame, Video, VideoFrame
 from datasets.file_lists import files_below, read_pairs, resolver, without_ending
-from datasets.label_files import LabelFiles, ListedLabels, pattern_of
+from datasets.label_files import VIDEO_ENDINGS, LabelFiles, ListedLabels, is_video, pattern_of
 from datasets.names import NamePattern, missing_number
 from utils.errors import DataError
 
 # Where two images share a name, the frame is that of the earlier ending, and the other one its label.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".png")
-VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg")
 LIST_ENDINGS = (".txt", ".lst")
 
 
@@ -93,7 +92,7 @@ class _Listing:
         frames: dict[str, dict[int, Frame]] = defaultdict(dict)
         labels: dict[str, dict[int, Path]] = defaultdict(dict)
         for name, path in self.files.items():
-            if _is_video(path):
+            if is_video(path):
                 frames[name].update(_video_frames(path))
                 labels[name].update({number: Path(label) for number, label in self.labels.of_video(name).items()})
                 self._refuse_late_labels(path, labels[name], frames[name])
@@ -199,7 +198,7 @@ class _Listing:
         others = self._beside() if self.layout.frames is None else self._below_frames(self.layout.frames)
         by_video: dict[str, dict[int, Frame]] = defaultdict(dict)
         for name, path in others:
-            if _is_video(path):
+            if is_video(path):
                 by_video[name].update(_video_frames(path))
             elif place := self.names.place(name):
                 by_video[place.video].setdefault(place.number, Path(path))
@@ -269,10 +268,6 @@ def _video_frames(path: str) -> dict[int, Frame]:
     from datasets.video_frames import frame_count  # only here: images need no decoder of videos
 
     return {number: VideoFrame(Path(path), number) for number in range(frame_count(Path(path)))}
-
-
-def _is_video(path: str) -> bool:
-    return path.lower().endswith(VIDEO_ENDINGS)
 
 
 def _rank(path: str) -> int:
