@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow soak lint docs images clean
+.PHONY: help setup demo test test-slow test-gpu soak lint docs images clean
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 
@@ -30,6 +30,10 @@ test: $(INSTALLED)
 # make test-slow  the tests that take longer
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -q -m slow
+
+# make test-gpu  tries everything on the GPU of this machine and prints a table of times: 6 minutes
+test-gpu: $(INSTALLED)
+	$(RUN) -m pytest -q -m gpu
 
 # make soak   kills a small training and fills its disk again and again, for half an hour
 soak: $(INSTALLED)

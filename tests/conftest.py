@@ -5,6 +5,14 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+GPU = PROJECT / "tests" / "gpu"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m gpu`` only those tests are read: machines with a GPU may lack what the others import."""
+    if config.option.markexpr != "gpu" or collection_path in (GPU, *GPU.parents):
+        return None
+    return True if GPU not in collection_path.parents else None
 
 
 @pytest.fixture(scope="session")

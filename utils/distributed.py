@@ -42,8 +42,13 @@ waits = Waits()
 
 
 def join(device_type: str) -> None:
-    """Joins the process group that the environment (as torchrun sets it) describes, if any; NCCL on CUDA, else Gloo."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """Joins the process group that the environment (as torchrun sets it) describes, if any; NCCL on CUDA, else Gloo.
+
+    A single process that torchrun started on CUDA joins a group of its own, so that NCCL is tried where there is one
+    GPU; it trains as any other.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several or (device_type == "cuda" and ranks.is_rank() and "MASTER_ADDR" in os.environ):
         dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
 
 

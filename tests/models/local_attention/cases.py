@@ -1,13 +1,15 @@
 """Calls of the attention for tests: a grid of awkward sizes, their inputs, and what the float64 reference says."""
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from hypothesis import strategies as st
 from torch import Tensor
 
 from models.local_attention import local_attention
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
 
 
 class Case(NamedTuple):
@@ -94,8 +96,10 @@ def _sizes_of_terms(call: Call, case: Case) -> list[float]:
     return [value, product * key, product * query, grad, products.sum().item()]
 
 
-def random_cases(b: int, c: int, d: int, h: int, w: int, windows: list[int]) -> st.SearchStrategy[Case]:
+def random_cases(b: int, c: int, d: int, h: int, w: int, windows: list[int]) -> "st.SearchStrategy[Case]":
     """Cases of any kind up to these sizes, for hypothesis."""
+    from hypothesis import strategies as st  # here, as machines with a GPU may lack it
+
     return st.builds(
         Case,
         b=st.integers(0, b),
