@@ -168,6 +168,11 @@ def _shape_class(query: Tensor, images: int, channels: int) -> ShapeClass:
     return shape
 
 
+def forward_groups(channels: int) -> int:
+    """How often the forward computes each score: once for each of its blocks of value channels."""
+    return _blocks(channels, _passes(channels))
+
+
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 

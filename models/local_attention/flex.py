@@ -18,7 +18,7 @@ from torch import Tensor
 from models.local_attention.cuda import first_line, why_not_nvidia
 
 _TILE = (8, 16)
-_BLOCK = _TILE[0] * _TILE[1]
+BLOCK = _TILE[0] * _TILE[1]
 _HEAD = 256  # value channels of a head: what its kernels hold in shared memory
 _STEP = 16  # tensor cores multiply matrices of this side
 _FORMATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -27,7 +27,7 @@ _MOST_SCORES = 1 << 26  # kept at once on a CPU, where FlexAttention is not comp
 _MOST_SHAPES = 64  # that are compiled, each with its own kernel
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """The sizes of a call that its block mask depends on: the frame ``h w``, T frames, and the window's side n."""
 
     h: int
@@ -43,7 +43,7 @@ class _Grid(NamedTuple):
     def pixels(self) -> int:
         """Pixels of a frame in whole tiles."""
         rows, cols = self.tiles
-        return rows * cols * _BLOCK
+        return rows * cols * BLOCK
 
 
 def why_not_flex(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: Tensor | None) -> str | None:
@@ -55,8 +55,8 @@ def why_not_flex(query: Tensor, keys: Tensor, values: Tensor, window: int, sink:
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (query, keys, values, sink)):
             return "FlexAttention has no gradients on a CPU"
-        grid = _Grid(query.shape[2], query.shape[3], keys.shape[2], window)
-        scores = query.shape[0] * _heads(values.shape[1])[0] * grid.pixels**2 * grid.t
+        grid = Grid(query.shape[2], query.shape[3], keys.shape[2], window)
+        scores = query.shape[0] * heads_of(values.shape[1])[0] * grid.pixels**2 * grid.t
         return None if scores <= _MOST_SCORES else "on a CPU it would keep the scores of all pixels"
     reason = why_not_nvidia(query)
     if reason is not None:
@@ -96,7 +96,7 @@ def flex_attention(
     Sums are of float32, also for half precision.
     """
     (b, _, h, w), (_, d, t, _, _) = query.shape, values.shape
-    grid, (heads, width) = _Grid(h, w, t, window), _heads(d)
+    grid, (heads, width) = Grid(h, w, t, window), heads_of(d)
     if b == 0:
         return query.new_zeros(0, d, h, w)
     values = F.pad(values, (0, 0, 0, 0, 0, 0, 0, heads * width - d))
@@ -137,7 +137,7 @@ def _with_log_sum_exp(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tenso
     return library.flex_attention(q, k, v, block_mask=mask, scale=1.0, return_lse=True)
 
 
-def _heads(channels: int) -> tuple[int, int]:
+def heads_of(channels: int) -> tuple[int, int]:
     """Number of heads for values of so many channels, and the width of each."""
     heads = -(-channels // _HEAD)
     return heads, _up(-(-channels // heads), _STEP)
@@ -147,26 +147,41 @@ def _up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
+def padded_channels(channels: int) -> int:
+    """Channels of queries and keys with zeros after them, up to what tensor cores take."""
+    return _up(channels, _STEP)
+
+
+def tile_pairs(grid: Grid) -> int:
+    """Number of pairs of a tile of queries and one of keys that a window connects."""
+    (rows, cols), reach = grid.tiles, grid.n // 2
+    near = [
+        sum(abs(a - b) * side - side < reach for a in range(count) for b in range(count))
+        for count, side in zip((rows, cols), _TILE, strict=True)
+    ]
+    return near[0] * near[1] * grid.t
+
+
 def _in_steps(x: Tensor) -> Tensor:
     """``B C ...`` with zeros after the channels, up to a multiple of ``_STEP``."""
-    missing = _up(x.shape[1], _STEP) - x.shape[1]
+    missing = padded_channels(x.shape[1]) - x.shape[1]
     return F.pad(x, (*(0, 0) * (x.dim() - 2), 0, missing))
 
 
-def _in_tiles(x: Tensor, grid: _Grid) -> Tensor:
+def _in_tiles(x: Tensor, grid: Grid) -> Tensor:
     """``B C h w`` -> ``B pixels C``, tile by tile."""
     (rows, cols), (th, tw) = grid.tiles, _TILE
     x = F.pad(x, (0, cols * tw - grid.w, 0, rows * th - grid.h)).reshape(*x.shape[:2], rows, th, cols, tw)
     return x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
 
 
-def _frames_in_tiles(x: Tensor, grid: _Grid) -> Tensor:
+def _frames_in_tiles(x: Tensor, grid: Grid) -> Tensor:
     """``B C T h w`` -> ``B Tpixels C``, frame by frame and tile by tile."""
     b, t = x.shape[0], x.shape[2]
     return _in_tiles(x.transpose(1, 2).flatten(0, 1), grid).unflatten(0, (b, t)).flatten(1, 2)
 
 
-def _in_planes(x: Tensor, grid: _Grid) -> Tensor:
+def _in_planes(x: Tensor, grid: Grid) -> Tensor:
     """``B pixels C``, tile by tile -> ``B C h w``."""
     (rows, cols), (th, tw) = grid.tiles, _TILE
     x = x.unflatten(1, (rows, cols, th, tw)).permute(0, 5, 1, 3, 2, 4)
@@ -174,7 +189,7 @@ def _in_planes(x: Tensor, grid: _Grid) -> Tensor:
 
 
 @functools.lru_cache(maxsize=_MOST_SHAPES)
-def _block_mask(grid: _Grid, device: torch.device) -> Any:  # a BlockMask, whose module is imported late
+def _block_mask(grid: Grid, device: torch.device) -> Any:  # a BlockMask, whose module is imported late
     """The tiles of keys that each tile of queries reaches, and which of their pixels lie in a query's window."""
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -183,8 +198,8 @@ def _block_mask(grid: _Grid, device: torch.device) -> Any:  # a BlockMask, whose
 
     def in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         key = key % pixels
-        row, col = query // _BLOCK // cols * th + query % _BLOCK // tw, query // _BLOCK % cols * tw + query % tw
-        key_row, key_col = key // _BLOCK // cols * th + key % _BLOCK // tw, key // _BLOCK % cols * tw + key % tw
+        row, col = query // BLOCK // cols * th + query % BLOCK // tw, query // BLOCK % cols * tw + query % tw
+        key_row, key_col = key // BLOCK // cols * th + key % BLOCK // tw, key // BLOCK % cols * tw + key % tw
         near = ((row - key_row).abs() <= reach) & ((col - key_col).abs() <= reach)
         # Pixels that fill up a tile read themselves, so that none of their sums is over nothing.
         return (near & (key_row < h) & (key_col < w)) | ((row >= h) | (col >= w)) & (query == key)
@@ -196,10 +211,10 @@ def _block_mask(grid: _Grid, device: torch.device) -> Any:  # a BlockMask, whose
         reached = (near_rows & near_cols).repeat(1, grid.t).int()  # tiles of queries x tiles of keys
         counts = reached.sum(1, dtype=torch.int32)
         indices = reached.argsort(dim=1, descending=True, stable=True).int()
-        return BlockMask.from_kv_blocks(counts[None, None], indices[None, None], BLOCK_SIZE=_BLOCK, mask_mod=in_window)
+        return BlockMask.from_kv_blocks(counts[None, None], indices[None, None], BLOCK_SIZE=BLOCK, mask_mod=in_window)
 
 
-def _scores_without_value(grid: _Grid, device: torch.device, sink: Tensor | None, masked: bool) -> Tensor | None:
+def _scores_without_value(grid: Grid, device: torch.device, sink: Tensor | None, masked: bool) -> Tensor | None:
     """Log-sum-exp ``h w``, or of one element, of the scores that have no value; None where there are none.
 
     These are the neighbors outside of the frame, of score 0, unless they are masked, and the sink.
@@ -212,7 +227,7 @@ def _scores_without_value(grid: _Grid, device: torch.device, sink: Tensor | None
 
 
 @functools.lru_cache(maxsize=_MOST_SHAPES)
-def _log_outside(grid: _Grid, device: torch.device) -> Tensor:
+def _log_outside(grid: Grid, device: torch.device) -> Tensor:
     """Logarithm ``h w`` of the number of neighbors outside of the frame; minus infinity where there are none."""
 
     def inside(size: int) -> Tensor:

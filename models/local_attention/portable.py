@@ -16,7 +16,7 @@ from torch import Tensor
 from models.local_attention.border import inside_the_frame
 
 _CACHE_BYTES, _OTHER_BYTES = 8 << 20, 256 << 20  # of a group on a CPU, and on devices that are neither CPU nor CUDA
-_SHARE_OF_GPU = 16  # a group takes one part in so many of a GPU's memory
+SHARE_OF_GPU = 16  # a group takes one part in so many of a GPU's memory
 _TILE = (8, 16)
 
 
@@ -112,6 +112,11 @@ class _Tiled(torch.autograd.Function):
 
 
 def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling:
+    return tiling_of(query, keys, values, window, _group_bytes(query.device))
+
+
+def tiling_of(query: Tensor, keys: Tensor, values: Tensor, window: int, group_bytes: int) -> _Tiling:
+    """The tiles of a call, in groups that take so many bytes."""
     b, c, h, w = query.shape
     t, d = values.shape[2], values.shape[1]
     th, tw = min(_TILE[0], h), min(_TILE[1], w)
@@ -119,13 +124,13 @@ def _tiling(query: Tensor, keys: Tensor, values: Tensor, window: int) -> _Tiling
     neighbors = t * (th + 2 * ry) * (tw + 2 * rx)
     tile_bytes = 4 * max(b, 1) * neighbors * (c + d + th * tw)
     rows, cols = -(-h // th), -(-w // tw)
-    group = max(1, _group_bytes(query.device) // tile_bytes)
+    group = max(1, group_bytes // tile_bytes)
     return _Tiling(h, w, th, tw, ry, rx, rows, cols, min(rows, max(1, group // cols)), min(cols, group))
 
 
 def _group_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return _gpu_bytes(device.index) // _SHARE_OF_GPU
+        return _gpu_bytes(device.index) // SHARE_OF_GPU
     return _CACHE_BYTES if device.type == "cpu" else _OTHER_BYTES
 
 

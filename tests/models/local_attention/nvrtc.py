@@ -1,4 +1,7 @@
-"""Compiles CUDA sources with the NVRTC libraries there are: that of PyTorch's wheel, and those a variable names."""
+"""Compiles CUDA sources with the NVRTC libraries there are: that of PyTorch's wheel, and those a variable names.
+
+PYTHONPATH=. python tests/models/local_attention/nvrtc.py    prints the kernels' table of docs/speed.md
+"""
 
 import ctypes
 import os
@@ -62,3 +65,48 @@ def libraries() -> list[Path]:
     folders = {Path(folder) / "nvidia" for folder in sys.path}
     wheels = [path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.*") if "alt" not in path.name]
     return sorted(path for path in {*named, *wheels} if path.is_file())
+
+
+# CUDA version -> the oldest and the newest architecture that its NVRTC knows of those that the project names.
+_KNOWN = {11: (70, 90), 12: (70, 120), 13: (75, 120)}
+_ARCHITECTURES = (70, 75, 80, 86, 90, 100, 120)
+
+
+def known_architectures(version: tuple[int, int]) -> list[int]:
+    """Those of the project that an NVRTC of this version compiles for."""
+    oldest, newest = _KNOWN[version[0]]
+    if version[0] == 12 and version < (12, 8):
+        newest = 90
+    return [architecture for architecture in _ARCHITECTURES if oldest <= architecture <= newest]
+
+
+def table() -> list[str]:
+    """Registers, spills and shared memory of the float32 kernels over all architectures, in Markdown."""
+    from models.local_attention import cuda
+
+    lines = [
+        "| kernel | rows, passes | NVRTC | architectures | registers | spilled bytes | shared bytes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    source = cuda._SOURCE.read_text()
+    for shape in cuda.SHAPE_CLASSES:
+        if shape.element_format:
+            continue
+        for nvrtc in map(Nvrtc, libraries()):
+            architectures = known_architectures(nvrtc.version)
+            found: dict[str, list[Usage]] = {}
+            for architecture in architectures:
+                for usage in nvrtc.usages(source, (*shape.options(), f"-arch=sm_{architecture}")):
+                    found.setdefault(usage.kernel, []).append(usage)
+            for kernel, usages in sorted(found.items()):
+                registers, spills, shared = zip(*(usage[1:2] + usage[3:] + usage[2:3] for usage in usages), strict=True)
+                lines.append(
+                    f"| `{kernel}` | {shape.rows}, {shape.passes} | {'.'.join(map(str, nvrtc.version))} | "
+                    f"sm_{architectures[0]} to sm_{architectures[-1]} | {min(registers)} to {max(registers)} | "
+                    f"{max(spills)} | {max(shared)} |"
+                )
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

@@ -7,11 +7,8 @@ import pytest
 
 from models.local_attention import cuda
 from models.local_attention.cuda import ShapeClass
-from tests.models.local_attention.nvrtc import VARIABLE, Nvrtc, Usage, libraries, usages_in
+from tests.models.local_attention.nvrtc import VARIABLE, Nvrtc, Usage, known_architectures, libraries, usages_in
 
-# CUDA version -> the oldest and the newest architecture that its NVRTC knows of those that the project names.
-_KNOWN = {11: (70, 90), 12: (70, 120), 13: (75, 120)}
-_ARCHITECTURES = (70, 75, 80, 86, 90, 100, 120)
 _KERNELS = {
     "attention_forward",
     "attention_deltas",
@@ -20,13 +17,6 @@ _KERNELS = {
     "attention_value_gradient",
 }
 _SHARED_OF_EVERY_GPU = 48 << 10
-
-
-def known_architectures(version: tuple[int, int]) -> list[int]:
-    oldest, newest = _KNOWN[version[0]]
-    if version[0] == 12 and version < (12, 8):
-        newest = 90
-    return [architecture for architecture in _ARCHITECTURES if oldest <= architecture <= newest]
 
 
 def check(usages: list[Usage]) -> None:

@@ -53,7 +53,7 @@ def test_portable_takes_few_launches_on_a_gpu(monkeypatch):
         torch.empty(1, *size, device="meta") for size in ((128, 129, 257), (128, 3, 129, 257), (2048, 3, 129, 257))
     )
     monkeypatch.setattr(portable, "_gpu_bytes", lambda device: 80 << 30)
-    monkeypatch.setattr(portable, "_group_bytes", lambda device: portable._gpu_bytes(0) // portable._SHARE_OF_GPU)
+    monkeypatch.setattr(portable, "_group_bytes", lambda device: portable._gpu_bytes(0) // portable.SHARE_OF_GPU)
     assert len(list(portable._tiling(query, keys, values, 21).groups())) == 2
     monkeypatch.setattr(portable, "_group_bytes", lambda device: portable._CACHE_BYTES)
     assert len(list(portable._tiling(query, keys, values, 21).groups())) == 17 * 17
