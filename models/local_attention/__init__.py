@@ -82,7 +82,8 @@ def local_attention(
 
     NaN in a key comes out as NaN at exactly the queries whose window holds it, NaN in a value there in its channel;
     infinity reaches no other queries either, while what these get differs between backends. In compiled and exported
-    graphs ``portable`` spreads both over the tiles of 8 x 16 queries that hold such a query.
+    graphs ``portable`` spreads both over the tiles of 8 x 16 queries that hold such a query, as ``flex`` does on such
+    tiles, and ``cuda`` on tiles of up to 4 rows, for values.
 
     Raises TypeError or ValueError for tensors that do not match, an even window or a sink with ``mask_border``,
     BackendError (a ValueError and an OptionError) for a backend that does not exist or cannot run this call.
