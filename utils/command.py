@@ -1,12 +1,15 @@
 """Shared by all commands: a parser made of a module's docstring, and one-line errors with an exit status."""
 
 import argparse
+import atexit
 import gc
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from utils.errors import IncompleteError, LostPeerError, StoppedError, UserError
@@ -86,8 +89,22 @@ def run_program(main: Callable[[], int]) -> NoReturn:
         print(last_line(error, os.path.basename(sys.argv[0])), file=sys.stderr)
         status = EXIT_INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the status is decided
+    if any(thread.daemon for thread in threading.enumerate()):
+        _end_beside_threads(status)
     gc.freeze()  # nothing is collected at exit, which would take a second with torch
     sys.exit(status)
+
+
+def _end_beside_threads(status: int) -> NoReturn:
+    """Ends the process while threads may be inside a library, as one that waits for a source.
+
+    Without this one that calls back into Python, as FFmpeg does to read, would crash the interpreter's end.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed
+            stream.flush()
+    os._exit(status)
 
 
 def run_command(

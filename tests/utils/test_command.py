@@ -1,9 +1,12 @@
 """What commands share: exit statuses, one line an error, and types of options."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import PROJECT
 from utils.command import height_x_width, module_parser, run_command, whole_number
 from utils.errors import IncompleteError, LostPeerError, OptionError, StoppedError
 
@@ -55,3 +58,23 @@ def test_a_parser_shows_the_docstring_and_refuses_in_one_line(capsys):
             parser.parse_args([f"{arguments[0]}={arguments[1]}"])
         error = capsys.readouterr().err
         assert stop.value.code == 2 and said in error and error.count("\n") == 1
+
+
+BESIDE_A_THREAD = """
+import atexit, sys, threading
+from utils.command import run_program
+
+class Late:
+    def __del__(self):
+        print("the interpreter was torn down")
+
+late = Late()
+atexit.register(print, "exit functions ran")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+run_program(lambda: print("printed", end=" ") or 7)
+"""
+
+
+def test_a_program_ends_at_once_beside_a_thread_that_waits():
+    done = subprocess.run([sys.executable, "-c", BESIDE_A_THREAD], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "printed exit functions ran\n", "")

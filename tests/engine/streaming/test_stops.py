@@ -14,9 +14,9 @@ from datasets import animations
 from engine.streaming.setup import calibration_frames
 from engine.streaming.sources import reception
 from main import main
-from tests.engine.running import wait_for
+from tests.engine.running import started, wait_for
 from tests.engine.sender import Sender, free_port
-from tests.engine.videos import moving_blocks, read_video, write_folder
+from tests.engine.videos import moving_blocks, read_video, write_folder, write_video
 from utils.errors import StoppedError
 from utils.signals import ended_by_sigterm
 
@@ -125,3 +125,19 @@ def test_while_frames_to_be_calibrated_on_hang(tmp_path, monkeypatch, number, st
         calibration_frames(settings)
     assert stop.seconds < AT_ONCE
     goes_on.set()
+
+
+@pytest.mark.slow
+@STOPS
+def test_a_process_whose_playlist_does_not_grow(lmanet_file, tmp_path, number, status):
+    write_video(tmp_path / "drive.ts", moving_blocks(50))
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:2", *["#EXTINF:2.0,", "drive.ts"] * 3]
+    (tmp_path / "live.m3u8").write_text("\n".join(lines) + "\n")
+    run = tmp_path / "run"
+    process = started(stream_words(lmanet_file, str(tmp_path / "live.m3u8"), run))
+    wait_for((run / "overlay.partial.mp4").exists)
+    time.sleep(5.0)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert frames_in(run) >= 100
