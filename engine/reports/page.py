@@ -135,7 +135,8 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
-        finalize=lambda value: printable(value, keeps="\n") if isinstance(value, str) else value,
+        # What a macro returns is a subclass of str that is escaped already.
+        finalize=lambda value: printable(value, keeps="\n") if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
