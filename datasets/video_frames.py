@@ -48,10 +48,10 @@ def _reader(video: Path) -> "_Reader":
     except OSError as error:
         raise UnreachableError(f"video {video} cannot be read: {error.strerror}") from error
     if key not in _readers:
-        for other in [other for other in _readers if other[0] != key[0]]:
-            del _readers[other]  # of the process that this one was forked from
-        while len(_readers) >= MOST_OPEN:
-            _readers.popitem(last=False)[1].close()
+        # Those of the process that this one was forked from stay as they are: closing them may wait for its threads.
+        own = [other for other in _readers if other[0] == key[0]]
+        if len(own) >= MOST_OPEN:
+            _readers.pop(own[0]).close()
         _readers[key] = _Reader(video)
     _readers.move_to_end(key)
     return _readers[key]
@@ -64,6 +64,7 @@ class _Reader:
             self._container = self._opened.enter_context(opened_video(path))
             self._stream = video_stream(self._container, f"video {path}")
             prepare_decoding(self._stream)
+            self._stream.codec_context.thread_count = 1  # a loader's workers share the processors, and are forked
             self.count = self._stream.frames or len(self._times)
         except (av.error.FFmpegError, OSError) as error:
             raise self._damaged(error) from error

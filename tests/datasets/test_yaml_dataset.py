@@ -1,11 +1,13 @@
 """Data sets that a YAML file describes: every layout holds the same clips; what is wrong is told in one line."""
 
+import multiprocessing
 import pickle
 import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 
 from datasets.clip_dataset import ClipDataset
 from datasets.clips import VideoFrame
+from datasets.images import image_size, read_frame
 from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase, dataset_named
 from tests import farm
@@ -111,8 +114,6 @@ def test_a_spawned_worker_reads_the_file_again(tmp_path):
 
 
 def test_frames_of_a_video_in_any_order(tmp_path):
-    from datasets.images import image_size, read_frame
-
     farm.write_videos(tmp_path)
     path = tmp_path / "frames" / "val" / "five.mp4"
     assert image_size(VideoFrame(path, 3)) == (farm.HEIGHT, farm.WIDTH)
@@ -121,6 +122,15 @@ def test_frames_of_a_video_in_any_order(tmp_path):
         assert np.array_equal(frame.permute(1, 2, 0).numpy(), farm.pictures("five")[number][0]), number
     with pytest.raises(DataError, match=r"five\.mp4 has no frame 6: expected 0 to 5"):
         read_frame(VideoFrame(path, 6), (8, 8))
+
+
+def test_a_forked_process_reads_videos_that_its_parent_has_open(tmp_path):
+    farm.write_videos(tmp_path)
+    frames = [VideoFrame(path, 2) for path in sorted(tmp_path.glob("frames/*/*.mp4"))]
+    expected = [read_frame(frame, (8, 8)) for frame in frames]  # more than are kept open
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.map_async(partial(read_frame, size=(8, 8)), frames).get(timeout=60)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_files_of_systems_are_skipped(tmp_path):
