@@ -273,7 +273,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", default="lmanet.py", metavar="FILE", help="file of the network in models/: lmanet.py")
     names = ", ".join((*backbone_names(), *backbone_forms()))
     group.add_argument("--backbone", default="erf", metavar="NAME", help=f"one of {names}")
-    group.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="FILE", help="weight file; none: random weights")
+    group.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="FILE",
+        help="weight file, or folder that transformers or smp saved; none: random weights",
+    )
     group.add_argument("--baseline-mode", action="store_true", help="the single-frame network, without a memory")
     group.add_argument("--stm-queue-size", type=int, default=3, metavar="T", help="frames in the memory")
     group.add_argument(

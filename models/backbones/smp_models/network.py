@@ -38,9 +38,8 @@ def _named_options(smp: ModuleType, name: str, text: str) -> dict[str, Any]:
     arch, colon, encoder = text.partition(":")
     architectures = sorted(kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values())
     if arch not in architectures:
-        raise OptionError(
-            f"--backbone {name}: {arch or 'no'} architecture: {_expected(arch, architectures, architectures)}"
-        )
+        choices = _expected(arch, architectures, architectures)
+        raise OptionError(f"--backbone {name}: {arch!r} is no architecture of segmentation_models_pytorch: {choices}")
     if not colon or not encoder:
         raise OptionError(f"--backbone {name} names no encoder: expected one such as smp/{arch}:resnet34")
     known = list(smp.encoders.encoders)

@@ -102,8 +102,8 @@ def test_folders_of_save_pretrained(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smp/Unett:resnet18", "Unett architecture: expected Unet"),
-        ("smp/unet:resnet18", "unet architecture: expected Unet"),
+        ("smp/Unett:resnet18", "'Unett' is no architecture of segmentation_models_pytorch: expected Unet"),
+        ("smp/unet:resnet18", "'unet' is no architecture of segmentation_models_pytorch: expected Unet"),
         ("smp/Unet", "names no encoder: expected one such as smp/Unet:resnet34"),
         ("smp/Unet:resnet19", "resnet19 is no encoder of segmentation_models_pytorch: expected resnet1"),
         ("smp/Unet:tu-mobilenetv3_smal_100", "expected tu-mobilenetv3_small_100"),
