@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Means and deviations of RGB in [0, 1] that most networks are trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LONGEST_SIDE = 65_536  # of frames: beyond it is the next multiple of a network that takes one size
 # Above this, the 3x3 gates of the other fusions would outweigh the backbone.
 WIDEST_FOR_3X3_GATES = 512
 
@@ -111,7 +112,7 @@ class BackboneTraits:
         below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
         if below == side > 0:
             return [side]
-        return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
+        return [allowed for allowed in (below, below + self.side_multiple) if 0 < allowed <= LONGEST_SIDE]
 
     def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The encoder's output size h, w for frames of size H, W."""

@@ -55,7 +55,9 @@ def register_network(
     Channels, strides and sides are found by dry runs when the backbone is first asked for. ``OptionError`` is then
     raised, with the reason, where the cut network would not return the same logits, bit by bit.
     """
-    register_later(name, lambda: card_of(name, make, cut, stride, work_size, mean, std, tuple(aside)))
+    register_later(
+        name, lambda: card_of(name, make, cut, stride, work_size, mean, std, tuple(aside), _square(work_size))
+    )
 
 
 def make_video(
@@ -80,7 +82,9 @@ def make_video(
     Raises ``OptionError`` where the network cannot be cut there, or has another number of logits.
     """
     name = name or f"{type(network).__name__}-{_digest(network, cut, stride)}"
-    card = card_of(name, lambda num_classes: network, cut, stride, work_size, mean, std, (), given=True)
+    card = card_of(
+        name, lambda num_classes: network, cut, stride, work_size, mean, std, sides=_square(work_size), given=True
+    )
     keep_card(card)
     assert isinstance(card.maker, CutBackbone)
     logits = card.maker.num_logits
@@ -175,6 +179,11 @@ def card_of(
     )
 
 
+def _square(size: tuple[int, int]) -> tuple[int, ...]:
+    """The side of square frames, which may be the only ones that a network takes; none of others."""
+    return size[:1] if size[0] == size[1] else ()
+
+
 def _traits(found: Measured, work_size: tuple[int, int], mean: RGB | None, std: RGB | None) -> BackboneTraits:
     def with_size(size: tuple[int, int]) -> BackboneTraits:
         return BackboneTraits(
@@ -188,7 +197,8 @@ def _traits(found: Measured, work_size: tuple[int, int], mean: RGB | None, std: 
             std=std,
         )
 
-    height, width = (with_size(work_size).nearest_sides(side)[-1] for side in work_size)
+    allowed = found.side_offset or found.side_multiple
+    height, width = (with_size((allowed, allowed)).nearest_sides(side)[-1] for side in work_size)
     return with_size((height, width))
 
 

@@ -176,6 +176,13 @@ def test_registered_networks_are_measured_when_they_are_asked_for():
     ]
 
 
+def test_the_size_of_frames_is_one_that_the_network_takes():
+    model = make_video(zoo.Patches(), "neck", corr_size=3)
+    assert model.work_size == model.config.traits.work_size == (518, 1036)  # multiples of 14 from 512 and 1024 on
+    traits = make_video(zoo.OneSize(), "neck", corr_size=3, work_size=(56, 56)).config.traits
+    assert traits.work_size == (56, 56) and traits.nearest_sides(512) == [56]
+
+
 def test_seeds_decide_the_fresh_weights():
     register_network("seeded", zoo.UNet)
     states = []
