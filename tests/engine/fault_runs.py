@@ -76,16 +76,16 @@ def sites(calls: list[str]) -> list[int]:
     return sorted(number for each in chosen for number in each)
 
 
-def video_holds(path: Path) -> bool:
+def frames_that_play(path: Path) -> int:
     with av.open(str(path)) as container:
-        return len(list(container.decode(video=0))) == FRAMES
+        return len(list(container.decode(video=0)))
 
 
 CHECKS: dict[str, Callable[[Path], object]] = {
     ".json": lambda path: json.loads(path.read_text(), parse_constant=float.fromhex),
     ".png": lambda path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) is not None,
     ".npy": lambda path: np.isfinite(np.load(path)).all(),
-    ".mp4": video_holds,
+    ".mp4": frames_that_play,  # of a stream that another output ended, fewer than its source has
     ".pth": lambda path: tensor_files.read(path, CheckpointError),
     ".tar": lambda path: tensor_files.read(path, CheckpointError),
     ".previous": lambda path: tensor_files.read(path, CheckpointError),
@@ -113,6 +113,8 @@ def problems(status: int, error: str, run: Path, expected: set[str], harmless: b
         found.append(f"ended with {status}, with {sorted(there ^ expected)}: {error[-300:]}")
     if status == 0 and expected - there:
         found.append(f"ended well, without {sorted(expected - there)}")
+    if status == 0 and (run / "overlay.mp4").is_file() and frames_that_play(run / "overlay.mp4") != FRAMES:
+        found.append("ended well, and a frame of the video is missing")
     if status not in (0, 1, 2) or "Traceback" in error:
         found.append(f"ended with {status}: {error[-500:]}")
     if status and not error.splitlines()[-1].startswith("main.py: error: "):
