@@ -124,7 +124,7 @@ class _Mp4:
     """A fragmented MP4 that is being written; ``size`` is the height and width of its pictures."""
 
     def __init__(self, file: PartialFile, size: tuple[int, int], fps: float, display: Display):
-        self._tick, self._display = -1, written_display(display)
+        self._tick, self._display, self._has_header = -1, written_display(display), False
         self._file = file
         self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTS)  # on closing: an ordinary MP4
         rate = Fraction(fps).limit_denominator(1001) or Fraction(1)
@@ -144,7 +144,11 @@ class _Mp4:
         self._tick = max(self._tick + 1, round(seconds * TICKS))  # presentation times must increase
         encoded.pts, encoded.time_base = self._tick, Fraction(1, TICKS)
         encoded.duration = max(1, round(duration * TICKS)) if duration else 0
-        self._container.mux(self._stream.encode(encoded))
+        packets = self._stream.encode(encoded)
+        if not self._has_header:
+            self._container.start_encoding()
+            self._has_header = True
+        self._container.mux(packets)
 
     def close(self) -> None:
         """Writes the pictures that the encoder still holds, and completes the file.
@@ -164,6 +168,8 @@ class _Mp4:
                 continue  # the error that led here is the one to report
 
     def _flush(self) -> None:
+        if not self._has_header:  # FFmpeg crashes where a header that could not be written is written again
+            return
         self._container.mux(self._stream.encode())
 
 

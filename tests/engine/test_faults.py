@@ -12,6 +12,7 @@ import pytest
 
 from main import main
 from tests.engine.videos import moving_blocks, read_video, write_folder
+from utils.files import PartialFile
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -73,3 +74,22 @@ def test_a_stream_whose_disk_fails_says_so_and_leaves_whole_files(
         assert len(read_video(run / "overlay.mp4")) == 2
     if (run / "stream.json").exists():
         json.loads((run / "stream.json").read_text())
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_disk_that_is_full_at_the_first_bytes_of_a_video_is_said(erfnet_file, tmp_path, monkeypatch, capsys, number):
+    writes, real = [], PartialFile.write
+
+    def full(self, data):
+        writes.append(len(data))
+        if len(writes) >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    frames, run = write_folder(tmp_path / "in", moving_blocks(2)), tmp_path / "run"
+    options = f"--weights {erfnet_file} --baseline-mode --work-size 32x64 --device cpu --savedir {run}"
+    monkeypatch.setattr(PartialFile, "write", full)
+    assert main(["--stream", str(frames), "--save-video", "overlay", *options.split()]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "main.py: error: video cannot be written: the disk is full; the video so far is overlay.partial.mp4"
+    assert not (run / "overlay.mp4").exists()
