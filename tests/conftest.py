@@ -1,5 +1,6 @@
 """What all tests share: the folder of reference data beside the project, where it is present."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "gpu" or collection_path in (GPU, *GPU.parents):
         return None
     return True if GPU not in collection_path.parents else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_answered() -> None:
+    """The processes that pytest-xdist starts ignore Ctrl-C, which the program keeps to."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
