@@ -18,7 +18,7 @@ def test_only_the_fusions_that_keep_the_width_fit():
     assert traits.fitting_fusions() == ["sigmoid-down1", "residual"]
     assert (traits.key_channels, traits.value_channels, traits.features) == (128, 2048, 2048)
     with pytest.raises(
-        OptionError, match=r"sigmoid-do1 does not fit --backbone psp101: expected one of sigmoid-down1$"
+        OptionError, match=r"sigmoid-do1 does not fit --backbone psp101: expected one of sigmoid-down1, residual$"
     ):
         LMANetConfig(backbone="psp101", fusion="sigmoid-do1")
     with pytest.raises(OptionError, match="sigmoid-down1 does not fit --backbone erf: expected one of sigmoid-do1, "):
