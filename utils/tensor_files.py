@@ -19,7 +19,7 @@ from typing import IO
 import torch
 
 from utils.errors import UserError
-from utils.files import PART, written_whole
+from utils.files import PART, renamed, written_whole
 from utils.limits import unpacks_to_too_much
 
 # Own code, as no library does it: torch.load reads on over 4898 of 5545 single wrong bytes of a small file without an
@@ -147,9 +147,10 @@ def _keep(path: Path, kept: Path) -> None:
     part.unlink(missing_ok=True)
     try:
         os.link(path, part)
-        os.replace(part, kept)
+        renamed(part, kept)
     except OSError:
-        os.replace(path, kept)  # a file system without links
+        part.unlink(missing_ok=True)
+        renamed(path, kept)  # a file system without links
 
 
 def read(path: str | Path, error_type: type[UserError]) -> object:
