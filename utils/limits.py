@@ -2,7 +2,7 @@
 
 from utils.sizes import format_size
 
-MAX_PIXELS = 50_000_000  # of an image, and of a frame of a video: a stream of such frames takes less than 2 GB
+MAX_PIXELS = 50_000_000  # of an image, and of a frame of a video, a stream of which takes up to 3.4 GB
 MAX_SCANNED = 4_000_000_000  # pixels of a JPEG times the scans that refine them, each of which visits all of them
 # What a file of tensors may unpack to: so many times its own size, or so many bytes if that is more.
 UNPACKED_TIMES, UNPACKED_BYTES = 4, 256 << 20
