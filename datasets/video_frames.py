@@ -14,9 +14,10 @@ from torch import Tensor
 
 from datasets.clips import VideoFrame
 from utils.errors import DataError, UnreachableError
-from utils.video_files import opened_video, prepare_decoding, upright, video_stream
+from utils.video_files import opened_video, prepare_decoding, reason_of, upright, video_stream
 
 MOST_OPEN = 4  # videos of a process at the same time
+NEARBY = 16  # frames ahead that are reached sooner by decoding on than from a key frame
 
 
 def video_frame(frame: VideoFrame) -> Tensor:
@@ -95,7 +96,7 @@ class _Reader:
         return upright(image)
 
     def _decoded(self, number: int) -> av.VideoFrame | None:
-        if self._frames is None or not self._next <= number < self._next + self._nearby:
+        if self._frames is None or not self._next <= number < self._next + NEARBY:
             if number >= len(self._times):
                 return None
             self._container.seek(self._times[number], stream=self._stream)
@@ -110,18 +111,14 @@ class _Reader:
         return found
 
     @property
-    def _nearby(self) -> int:
-        """Frames ahead that are reached sooner by decoding on than from a key frame."""
-        return 16
-
-    @property
     def _times(self) -> list[int]:
         """Presentation times of all frames, in the stream's own unit; packets are read and not decoded."""
         return _times(self.path, os.stat(self.path).st_mtime_ns)
 
     def _damaged(self, error: Exception) -> DataError:
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()
-        return DataError(f"video {self.path} cannot be read ({reason}): copy this file again, or give its frames")
+        return DataError(
+            f"video {self.path} cannot be read ({reason_of(error)}): copy this file again, or give its frames"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -72,6 +72,11 @@ def prepare_decoding(stream: VideoStream) -> None:
     stream.codec_context.thread_count = max(1, min(os.cpu_count() or 1, most))
 
 
+def reason_of(error: Exception) -> str:
+    """What FFmpeg says of an error, without the name of the file."""
+    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()
+
+
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """The frame as RGB uint8 ``H W 3``, rotated as players do: phones store upright videos lying."""
     image = frame.to_ndarray(format="rgb24")

@@ -352,7 +352,7 @@ def explained(name: str, what_is_left: Callable[[], str]) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
         raise IncompleteError(f"{name} cannot be written: {reason}; {what_is_left()}") from error
-    except Exception:
+    except Exception:  # a fault of the program: the output is abandoned all the same
         what_is_left()
         raise
 

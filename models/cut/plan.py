@@ -412,9 +412,14 @@ def _resized(logits: Tensor, frame: Tensor) -> Tensor:
 
 def _stride_of(level: Tensor, frame: Tensor) -> int | None:
     """The stride of features ``B C h w``, with sides rounded up; ``None`` for a tensor that is none."""
-    if level.dim() != 4 or level.shape[0] != frame.shape[0] or not level.is_floating_point() or not level.numel():
+    return _map_stride(level, frame) if level.is_floating_point() and level.numel() else None
+
+
+def _map_stride(level: Tensor, frame: Tensor) -> int | None:
+    """The stride of a tensor of the shape of features, whatever its numbers are; ``None`` for another shape."""
+    if level.dim() != 4 or level.shape[0] != frame.shape[0]:
         return None
-    stride = round(frame.shape[-2] / level.shape[-2])
+    stride = round(frame.shape[-2] / max(1, level.shape[-2]))
     return stride if stride >= 1 and level.shape[-2:] == _sides(frame, stride) else None
 
 
@@ -426,10 +431,8 @@ def _sides(frame: Tensor, stride: int) -> tuple[int, int]:
 
 def _gap(level: Tensor, frame: Tensor) -> Gap | None:
     """What stands for a tensor that the decoder does not use; ``None`` where it has no shape of features."""
-    if level.dim() != 4 or level.shape[0] != frame.shape[0]:
-        return None
-    stride = round(frame.shape[-2] / max(1, level.shape[-2]))
-    return Gap(level.shape[1], stride) if stride >= 1 and level.shape[-2:] == _sides(frame, stride) else None
+    stride = _map_stride(level, frame)
+    return None if stride is None else Gap(level.shape[1], stride)
 
 
 def _memory_level(strides: dict[int, int], wanted: int | None, cut: str, shapes: list[tuple[int, ...]]) -> int:

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from datasets.animations import Picture, picture_count, read_pictures
@@ -57,9 +58,7 @@ class ImageFiles:
         if second is None:
             yield self._bases[position], first
             return
-        yield self._name(position, 0), first
-        yield self._name(position, 1), second
-        for number, picture in enumerate(pictures, start=2):
+        for number, picture in enumerate(chain((first, second), pictures)):
             yield self._name(position, number), picture
 
     def _name(self, position: int, number: int) -> str:

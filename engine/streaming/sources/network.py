@@ -11,11 +11,11 @@ import av
 from engine.streaming.sources.feed import Arrival, paced
 from engine.streaming.sources.protocols import MAY_USE, OPTIONS, protocol_of
 from engine.streaming.sources.source import DEFAULT_FPS
-from engine.streaming.sources.video import MOST_FPS, display_of, reason_of
+from engine.streaming.sources.video import MOST_FPS, display_of
 from utils.addresses import without_secrets
 from utils.errors import DataError
 from utils.limits import MAX_PIXELS
-from utils.video_files import upright, video_stream
+from utils.video_files import reason_of, upright, video_stream
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 10.0
 ONE_FRAME_A_PACKET = ("h264", "hevc", "mjpeg")  # where frames that are missing can be counted

@@ -14,7 +14,7 @@ from engine.streaming.sources.damage import Damage
 from engine.streaming.sources.source import DEFAULT_FPS, SourceFrame
 from engine.streaming.sources.timeline import Timeline
 from utils.errors import DataError, IncompleteError
-from utils.video_files import opened_video, prepare_decoding, quarter_turns, upright, video_stream
+from utils.video_files import opened_video, prepare_decoding, quarter_turns, reason_of, upright, video_stream
 
 # An intact file may be a little shorter than its header says: by this share, and by at most these seconds.
 MISSING_SHARE, MISSING_SECONDS = 0.05, 2.0
@@ -209,8 +209,3 @@ def _end_of(packet: av.Packet, timeline: Timeline) -> float:
     unit, duration = packet.time_base, packet.duration or 0
     start = timeline.moment(float(decoded_at * unit), float(duration * unit))
     return start + float((packet.pts - decoded_at + duration) * unit)
-
-
-def reason_of(error: Exception) -> str:
-    """What FFmpeg says of an error, without the name of the file."""
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()
