@@ -17,14 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import tornado.ioloop
-import tornado.web
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
-
 from utils.command import module_parser, run_command, run_program
 from utils.errors import OptionError
 from utils.visdom_scripts import fetch_with_npm, missing_files
 from utils.visdom_settings import HOST, LONGEST_HISTORY
+
+MISSING = 'visdom is not installed: pip install visdom "tornado<6.6"'
 
 _OWN_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 
@@ -46,11 +44,21 @@ def _left_out(*modules: str) -> Iterator[None]:
         sys.meta_path.remove(Finder)
 
 
-# visdom imports these where they are there, for its client alone: without them the server starts ten times as fast.
-with _left_out("torch", "openTSNE"):
-    from visdom.server import app
-    from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT
-    from visdom.utils.shared_utils import get_visdom_path
+try:
+    import tornado.ioloop
+    import tornado.web
+    from tornado.httputil import HTTPHeaders, HTTPServerRequest
+
+    # visdom imports these where they are there, for its client alone: without them the server starts ten times as fast.
+    with _left_out("torch", "openTSNE"):
+        from visdom.server import app
+        from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT
+        from visdom.utils.shared_utils import get_visdom_path
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    print(f"utils.visdom_server: error: {MISSING}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

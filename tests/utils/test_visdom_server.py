@@ -127,6 +127,18 @@ def test_nothing_stays_hidden_after_the_import():
     assert done.stdout.split() == ["False", "True", "False"]
 
 
+def test_without_visdom_it_says_what_to_install(tmp_path):
+    (tmp_path / "visdom").mkdir()
+    (tmp_path / "visdom" / "__init__.py").write_text("raise ModuleNotFoundError('visdom', name='visdom')")
+    code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "runpy.run_module('utils.visdom_server', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'utils.visdom_server: error: visdom is not installed: pip install visdom "tornado<6.6"'
+    ]
+
+
 def test_what_is_wrong_is_said_in_one_line(server, tmp_path):
     (tmp_path / "file").write_text("")
     for options, said in (
