@@ -47,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--speed", type=float, default=default.speed, metavar="F", help="multiplies all motion; 0: nothing moves (1)"
     )
+    parser.add_argument(
+        "--persistence",
+        type=int,
+        default=default.persistence,
+        metavar="N",
+        help="damage that lasts for about N frames: glare, dirt, reflections, shadows (0: noise, anew each frame)",
+    )
     parser.add_argument("--seed", type=int, default=default.seed, metavar="S", help=f"seed of the set ({default.seed})")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="K", help="processes (all processors)"
@@ -61,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(args: argparse.Namespace) -> None:
     height, width = args.size
-    options = StreetOptions(height, width, args.length, args.difficulty, args.seed, args.speed)
+    options = StreetOptions(height, width, args.length, args.difficulty, args.seed, args.speed, args.persistence)
     ensure_dataset(args.out, args.train_clips, args.val_clips, options, args.workers)
 
 

@@ -57,6 +57,15 @@ class Camera:
         """World points ... x 3 in the camera's axes."""
         return self.turned(points - np.array(self.position))
 
+    def world(self, seen: np.ndarray) -> np.ndarray:
+        """World points ... x 3 of points ... x 3 in the camera's axes."""
+        sin_y, cos_y = exact(math.sin(self.yaw)), exact(math.cos(self.yaw))
+        sin_p, cos_p = exact(math.sin(self.pitch)), exact(math.cos(self.pitch))
+        right, up, forwards = seen[..., 0], seen[..., 1], seen[..., 2]
+        ahead = up * sin_p + forwards * cos_p
+        turned = [right * cos_y + ahead * sin_y, up * cos_p - forwards * sin_p, ahead * cos_y - right * sin_y]
+        return np.stack(turned, -1) + np.array(self.position)
+
     def pixels(self, seen: np.ndarray) -> np.ndarray:
         """Positions ... x 2 (x, y) in the image of points ... x 3 in the camera's axes, in front of it."""
         x = self.center[0] + self.focal * seen[..., 0] / seen[..., 2]

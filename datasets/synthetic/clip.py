@@ -1,9 +1,12 @@
 """A clip: a street, rendered frame by frame, each frame with its own corruption."""
 
+from functools import partial
+
 import numpy as np
 
 from .camera import render
 from .corruption import spoiled
+from .lasting import worn
 from .options import StreetOptions
 from .parts import ID
 from .scene import street
@@ -16,10 +19,15 @@ def render_clip(options: StreetOptions, clip_seed: int) -> tuple[np.ndarray, np.
     RGB, and the train ids, L x H x W uint8, one for each pixel of each frame.
     """
     scene = street(options, clip_seed)
+    cameras = partial(scene.path.camera, options)
     frames = np.empty((options.length, options.height, options.width, 3), np.uint8)
     train_ids = np.empty((options.length, options.height, options.width), np.uint8)
     for time in range(options.length):
         camera = scene.path.camera(options, time)
         image, train_ids[time] = render(scene.surfaces, camera, time, scene.sky, scene.fog, ID["sky"])
-        frames[time] = spoiled(image, options.difficulty, [options.seed, clip_seed, time])
+        if options.persistence:
+            seed = [options.seed, clip_seed]
+            frames[time] = worn(image, options.difficulty, options.persistence, seed, time, cameras)
+        else:
+            frames[time] = spoiled(image, options.difficulty, [options.seed, clip_seed, time])
     return frames, train_ids

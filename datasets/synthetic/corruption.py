@@ -8,7 +8,7 @@ import numpy as np
 MOST = 232  # largest opacity of glare or a veil, in 256ths: something of a pixel always stays
 
 
-class _Dice:
+class Dice:
     """Random integers from a bit generator's raw stream, which NumPy guarantees to be stable."""
 
     def __init__(self, seed: list[int]) -> None:
@@ -28,18 +28,18 @@ def spoiled(image: np.ndarray, difficulty: float, seed: list[int]) -> np.ndarray
     strength = int(difficulty * 256)
     if strength == 0:
         return image
-    dice = _Dice(seed)
+    dice = Dice(seed)
     work = image.astype(np.int32)
     work = _blurred(work, dice, strength)
     work = _glared(work, dice, strength)
     work = _rained(work, dice, strength)
     work = _flattened(work, dice, strength)
     work += _blotches(work.shape, dice, strength)
-    work += _grain(work.shape, dice, strength)
+    work += grain(work.shape, dice, strength)
     return np.clip(work, 0, 255).astype(np.uint8)
 
 
-def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
+def grain(shape: tuple[int, int, int], dice: Dice, strength: int) -> np.ndarray:
     """Sensor noise: the sum of four bytes is nearly Gaussian with a deviation of 148; here up to 23 gray levels."""
     count = shape[0] * shape[1] * shape[2]
     total = dice.bytes(4 * count).reshape(4, *shape)
@@ -48,7 +48,7 @@ def _grain(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarra
     return level * amount >> 10
 
 
-def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.ndarray:
+def _blotches(shape: tuple[int, int, int], dice: Dice, strength: int) -> np.ndarray:
     """Colored noise of 2, 4, 8 and 16 pixels' width, which filtering a single frame does not remove.
 
     Its strength varies from frame to frame, so that some frames of a clip show what others hide.
@@ -59,11 +59,11 @@ def _blotches(shape: tuple[int, int, int], dice: _Dice, strength: int) -> np.nda
         size = (-(-height >> shift) + 2, -(-width >> shift) + 2)
         color = dice.bytes(size[0] * size[1] * 3).reshape(*size, 3).astype(np.int16)
         gray = dice.bytes(size[0] * size[1]).reshape(*size, 1).astype(np.int16)
-        total += _enlarged(color + 2 * gray - 382, shift)[:height, :width] * np.int32(weight)
+        total += enlarged(color + 2 * gray - 382, shift)[:height, :width] * np.int32(weight)
     return (total >> 8) * (strength * (96 + dice.below(320)) >> 8) >> 10
 
 
-def _enlarged(grid: np.ndarray, shift: int) -> np.ndarray:
+def enlarged(grid: np.ndarray, shift: int) -> np.ndarray:
     """Linear interpolation by a factor of 2**shift in whole numbers (below 2048, so that 16 bits hold the products)."""
     step = 1 << shift
     ramp = np.arange(step, dtype=grid.dtype)
@@ -76,7 +76,7 @@ def _enlarged(grid: np.ndarray, shift: int) -> np.ndarray:
     return grid
 
 
-def _blurred(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
+def _blurred(work: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
     """Motion blur along one of four directions, longer in some frames than in others."""
     longest = (work.shape[0] * 9 * strength >> 8) // 256 + 1
     taps = 1 + dice.below(longest + 1)
@@ -93,7 +93,7 @@ def _blurred(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     return total // taps
 
 
-def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
+def _flattened(work: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
     """A change of exposure, and less contrast in a band of the frame, as behind a wet or dirty windshield."""
     gain = 256 + ((dice.below(130) - 65) * strength >> 8)
     veil = 90 + dice.below(90)
@@ -105,7 +105,7 @@ def _flattened(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     return (work * gain >> 8) + ((veil - work) * share >> 8)
 
 
-def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
+def _glared(work: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
     """Glare: up to three soft discs that whiten the image, different in each frame."""
     height, width = work.shape[:2]
     for _ in range(dice.below(4)):
@@ -121,7 +121,7 @@ def _glared(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
     return work
 
 
-def _rained(work: np.ndarray, dice: _Dice, strength: int) -> np.ndarray:
+def _rained(work: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
     """Streaks of rain, in half of the frames."""
     if dice.below(2):
         return work

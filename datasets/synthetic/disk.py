@@ -29,6 +29,8 @@ CITY = "street"
 SPLITS = ("train", "val")
 _DONE, _PARTIAL = "dataset.json", "dataset.json.partial"
 _MOST = 1_000_000  # six digits
+# Options that folders of this format may lack, with what that means.
+_NEWER = {"persistence": 0}
 
 
 def clip_seed(split: str, clip: int) -> int:
@@ -66,7 +68,7 @@ def described_clips(out: Path | str) -> tuple[StreetOptions, dict[str, int]]:
             f"{out}: holds street clips of format {found.get('format')} instead of {FORMAT}; draw them again"
         )
     try:
-        options = StreetOptions(**{field.name: found[field.name] for field in fields(StreetOptions)})
+        options = StreetOptions(**{field.name: (_NEWER | found)[field.name] for field in fields(StreetOptions)})
         return options, {split: int(found[f"{split}_clips"]) for split in SPLITS}
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(no_clips) from error
@@ -98,7 +100,8 @@ def write_dataset(out: Path | str, train_clips: int, val_clips: int, options: St
 
 
 def _description(train_clips: int, val_clips: int, options: StreetOptions) -> dict:
-    return {"format": FORMAT, "train_clips": train_clips, "val_clips": val_clips, **asdict(options)}
+    described = {"format": FORMAT, "train_clips": train_clips, "val_clips": val_clips, **asdict(options)}
+    return {name: value for name, value in described.items() if name not in _NEWER or value != _NEWER[name]}
 
 
 def _described(path: Path) -> dict | None:
@@ -148,7 +151,9 @@ def _finish(out: Path) -> None:
 
 def _check_same(out: Path, found: dict, wanted: dict) -> None:
     other = [
-        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+        f"{name} {(_NEWER | found).get(name)} instead of {value}"
+        for name, value in (_NEWER | wanted).items()
+        if (_NEWER | found).get(name) != value
     ]
     if other:
         raise DataError(f"{out}: holds street clips with {', '.join(other)}; name another folder or remove this one")

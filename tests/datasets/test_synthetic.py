@@ -14,7 +14,7 @@ from datasets.synthetic import disk as on_disk
 from datasets.synthetic.__main__ import main
 from datasets.synthetic.camera import Camera, moved, render
 from datasets.synthetic.clip import render_clip
-from datasets.synthetic.corruption import _enlarged, spoiled
+from datasets.synthetic.corruption import enlarged, spoiled
 from datasets.synthetic.disk import ensure_dataset, write_dataset
 from datasets.synthetic.mesh import ALONG_X, STREET, UPWARDS, Mesh
 from datasets.synthetic.motion import clip_motion, median_motion
@@ -210,7 +210,7 @@ def test_each_frame_is_spoiled_in_its_own_way():
 def test_coarse_noise_is_interpolated_linearly():
     grid = np.array([[0, 8], [16, 24]])[..., None]
     expected = [[0, 2, 4, 6], [4, 6, 8, 10], [8, 10, 12, 14], [12, 14, 16, 18]]
-    assert _enlarged(grid, 2)[..., 0].tolist() == expected
+    assert enlarged(grid, 2)[..., 0].tolist() == expected
 
 
 def test_a_material_mixes_its_two_colors():
