@@ -128,7 +128,7 @@ def find_clips(roots: Roots, split: str, window: int, positions: Sequence[int] |
                 too_early += 1
                 longest = max(longest, frames.longest_window(name))
             else:
-                clips.append(Clip(name, city, paths, Path(labels[name])))
+                clips.append(Clip(name, city, paths, Path(labels[name]), scene=name.rpartition("_")[0]))
     if not clips and not too_early:
         raise DataError(
             f"no labels in {label_folder}: expected CITY/CITY_SEQ_FRAME{_LABEL_ENDINGS[0]} or "

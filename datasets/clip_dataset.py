@@ -1,22 +1,25 @@
 """Clips as samples of tensors: read, resized, augmented."""
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.cache import FrameCache
+from datasets.cache_folder import stamp_of
 from datasets.clips import Clip, Frame
+from datasets.feature_cache import FeatureCache
 from datasets.images import read_frame
 from datasets.labels import check_label_fits_frame, read_label
 from datasets.registry import VideoDatasetBase
 from datasets.retry import RetryPolicy
 from datasets.sampling import FOR_FRAMES, seeded_generator
-from datasets.transforms import Augmentation
+from datasets.transforms import Augmentation, Transform
 from utils.errors import DataError
 from utils.resize import resize_label_as_pillow
 
@@ -28,6 +31,11 @@ class Sample(NamedTuple):
     label: Tensor  # uint8  H W of the last frame (H and W divided by label_divisor, rounded up), as class indices
     original_label: Tensor  # uint8  H W of the file; empty without ``original_labels``
     clip_index: int  # in the data set
+    # With features that are stored: they, uint8 S N, and which of the frames have them, S; the frames that do are 0.
+    # Stamps, S 2, are those of the frames' files when they were read, -1 where unknown. Without, all three are empty.
+    features: Tensor
+    has_features: Tensor
+    stamps: Tensor
 
 
 class ClipDataset(Dataset[Sample]):
@@ -38,7 +46,8 @@ class ClipDataset(Dataset[Sample]):
     With ``original_labels`` an item includes the label at full size, not augmented. ``label_divisor`` downsamples the
     label after augmentation, by nearest neighbor (8 for the shallow decoder). Reads of unavailable files are retried up
     to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, a random subset by the same
-    seeds. Items raise ``DataError`` for damaged files and for a label of another size than its frame.
+    seeds; with ``last_frame_alone`` no past frame. Items raise ``DataError`` for damaged files and for a label of
+    another size than its frame.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class ClipDataset(Dataset[Sample]):
         label_divisor: int = 1,
         retries: int = 0,
         drawn_frames: int | None = None,
+        last_frame_alone: bool = False,
     ) -> None:
         self.dataset = dataset
         self.clips = list(clips)
@@ -63,7 +73,9 @@ class ClipDataset(Dataset[Sample]):
         self.original_labels = original_labels
         self.label_divisor = label_divisor
         self.retry_policy = RetryPolicy(retries)
-        self.drawn_frames = drawn_frames
+        self.drawn_frames, self.last_frame_alone = drawn_frames, last_frame_alone
+        self._features: FeatureCache | None = None
+        self._shows_last_frame = False
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -83,20 +95,65 @@ class ClipDataset(Dataset[Sample]):
             f"{self.clips[0].label}): expected labels of {', '.join(self.dataset.classes.names[:3])} and the like"
         )
 
+    def with_features(self, features: FeatureCache, shows_last_frame: bool = False) -> Self:
+        """The same clips, whose frames are read only where their features are not stored; with ``shows_last_frame``
+        the last one always."""
+        clips = copy.copy(self)
+        clips._features, clips._shows_last_frame = features, shows_last_frame
+        return clips
+
+    def store_features(self, features: Tensor, item: tuple[int, int], place: int, stamp: Tensor) -> None:
+        """Stores the features ``N`` of the frame at a place of the item ``(epoch, index)``, as it was when its stamp
+        was taken."""
+        assert self._features is not None
+        size, modified = stamp.tolist()
+        if size >= 0:
+            frame, transform = self._paths(*item)[place], self._transform(*item)
+            self._features.store(features, frame, (size, modified), self.size, transform)
+
     def _sample(self, epoch: int, index: int) -> Sample:
         clip = self.clips[index]
         check_label_fits_frame(clip.label, clip.frames[-1])
-        paths = clip.frames if self.drawn_frames is None else self._drawn(clip.frames, epoch, index)
-        frames = torch.stack([self._frame(path) for path in paths])  # S 3 H W
+        paths, transform = self._paths(epoch, index), self._transform(epoch, index)
+        features, has_features, stamps = self._stored_features(paths, transform)
+        shown = {len(paths) - 1} if self._shows_last_frame else set()
+        read = [place in shown or not has for place, has in enumerate(has_features.tolist() or [False] * len(paths))]
+        frames = torch.stack(  # S 3 H W
+            [
+                self._frame(path) if wanted else torch.zeros(3, *self.size, dtype=torch.uint8)
+                for path, wanted in zip(paths, read, strict=True)
+            ]
+        )
         label, original_label = self._labels(clip.label)
-        if self.augmentation is not None:
-            generator = seeded_generator(self.seed, epoch, index)
-            frames, label = self.augmentation(frames, label, generator)
+        frames, label = transform(frames, 0), transform(label, self.dataset.classes.ignored)
         if self.label_divisor > 1:
             height, width = label.shape
             # Rounded up, as the encoders do.
             label = resize_label_as_pillow(label, (-(-height // self.label_divisor), -(-width // self.label_divisor)))
-        return Sample(frames, label, original_label, index)
+        return Sample(frames, label, original_label, index, features, has_features, stamps)
+
+    def _transform(self, epoch: int, index: int) -> Transform:
+        if self.augmentation is None:
+            return Transform()
+        generator = seeded_generator(self.seed, epoch, index)
+        return self.augmentation.drawn(generator, self.size, self.clips[index].scene)
+
+    def _stored_features(self, paths: Sequence[Frame], transform: Transform) -> tuple[Tensor, Tensor, Tensor]:
+        """The last three fields of a sample."""
+        if self._features is None:
+            return torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.bool), torch.empty(0, dtype=torch.long)
+        features, has, stamps = self._features.empty(len(paths)), [], []
+        for row, path in zip(features, paths, strict=True):
+            stamp = stamp_of(path)
+            has.append(stamp is not None and self._features.fill(row, path, stamp, self.size, transform))
+            stamps.append(stamp or (-1, -1))
+        return features, torch.tensor(has), torch.tensor(stamps)
+
+    def _paths(self, epoch: int, index: int) -> Sequence[Frame]:
+        frames = self.clips[index].frames
+        if self.last_frame_alone:
+            return frames[-1:]
+        return frames if self.drawn_frames is None else self._drawn(frames, epoch, index)
 
     def _drawn(self, frames: Sequence[Frame], epoch: int, index: int) -> list[Frame]:
         order = torch.randperm(len(frames) - 1, generator=seeded_generator(self.seed, epoch, index, FOR_FRAMES))

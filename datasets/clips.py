@@ -41,13 +41,17 @@ class Clip:
     """A labeled frame with selected frames before it, oldest first.
 
     ``name`` is unique within the split and names the clip's output files; ``group`` is their folder (Cityscapes: the
-    city).
+    city). ``scene`` names the video that the clip is cut from (Cityscapes: the drive), the group where it is empty.
     """
 
     name: str
     group: str
     frames: tuple[Frame, ...]
     label: Path
+    scene: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scene", self.scene or self.group)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch.utils.data import Sampler
 
 from utils.errors import UserError
 
-# Last of the seeds for random draws of a clip in an epoch, other than its augmentation.
-FOR_DROPOUT, FOR_FRAMES = 1, 2
+# Last of the seeds for random draws of a clip in an epoch, other than its augmentation, and of other draws.
+FOR_DROPOUT, FOR_FRAMES, FOR_HOLD_OUT = 1, 2, 3
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from datasets.clips import Clip
 from engine.options.settings import Settings
@@ -34,9 +35,8 @@ def check_same_options(settings: Settings) -> None:
 
     A collective, as the others here: all processes must call it.
     """
-    options = {
-        f"--{name.replace('_', '-')}": str(v) for name, v in settings.arguments.items() if name not in LOCAL_OPTIONS
-    }
+    values = {**settings.arguments, "cache_features": bool(settings.arguments["cache_features"])}
+    options = {f"--{name.replace('_', '-')}": str(v) for name, v in values.items() if name not in LOCAL_OPTIONS}
     plugins = {
         f"--plugin number {i}": _digest(Path(each).read_bytes()) for i, each in enumerate(settings.plugins, start=1)
     }
@@ -58,7 +58,7 @@ def check_same_data(model: LMANet, classes: ClassSet, clips: Mapping[str, Sequen
         found[f"the digest of the {split} clips' names"] = _digest("\n".join(clip.name for clip in each).encode())
         if os.environ.get("LOCAL_RANK", "0") == "0":
             found[f"the digest of the {split} clips' files"] = _digest_of_files(each)
-    found["the digest of the weights"] = _digest_of_weights(model)
+    found["the digest of the weights"] = digest_of_weights(model)
     _check_same(found)
 
 
@@ -100,9 +100,10 @@ def _digest_of_files(clips: Sequence[Clip]) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def _digest_of_weights(model: LMANet) -> str:
+def digest_of_weights(part: nn.Module) -> str:
+    """A digest of all parameters and buffers of a network or a part of one."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(part.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:_DIGITS]

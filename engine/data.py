@@ -9,6 +9,7 @@ from datasets.cache import FrameCache
 from datasets.clip_dataset import ClipDataset
 from datasets.clips import Video
 from datasets.controls import CONTROLS
+from datasets.hold_out import split_by_scene
 from datasets.mapped_dataset import dataset_of
 from datasets.registry import VideoDatasetBase
 from datasets.sampling import EpochSampler
@@ -16,7 +17,7 @@ from datasets.streamed_clips import StreamedClips, streamed
 from datasets.transforms import Augmentation
 from engine.evaluation.dense import can_be_streamed
 from engine.loading import ClipLoader
-from engine.options.settings import DataSettings
+from engine.options.settings import SHIFT, DataSettings
 from models.config import LMANetConfig
 from models.lmanet import LMANet
 from utils import distributed
@@ -27,10 +28,15 @@ from utils.signals import leave_interrupts_to_parent, leave_signals_to_parent
 log = logging.getLogger(__name__)
 
 
+HELD_OUT = "held-out"  # the clips of the split train that --hold-out takes
+
+
 def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDataset:
-    """The clips of a split, ``train`` or ``val``; those of ``train`` are augmented."""
+    """The clips of a split, ``train``, ``val`` or ``HELD_OUT``; those of ``train`` are augmented."""
     dataset, root = _opened(data)
-    clips = dataset.clips(root, split, data.window, config.frame_positions(data.window))
+    clips = dataset.clips(root, _folder_of(split), data.window, config.frame_positions(data.window))
+    if data.hold_out and split != "val":
+        clips = split_by_scene(clips, data.hold_out, data.seed)[split == HELD_OUT]
     trains = split == "train"
     lengths = sorted({len(clip.frames) for clip in clips})
     if trains and len(lengths) > 1 and data.batch_size > 1:  # still images among videos
@@ -38,19 +44,30 @@ def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDatase
             f"--batch-size {data.batch_size}: clips of {lengths[0]} and of {lengths[-1]} frames do not go into one "
             "batch: expected --batch-size 1, with --accumulate for larger steps"
         )
-    ignored = dataset.classes.ignored
+    ignored, variants = dataset.classes.ignored, data.features.variants if data.features else None
     return ClipDataset(
         dataset,
         CONTROLS[data.control](clips) if data.control else clips,
         data.work_size,
-        augmentation=Augmentation(ignored, flip=True, shift=2, crop=data.crop) if trains else None,
+        augmentation=Augmentation(ignored, True, SHIFT, data.crop, variants) if trains else None,
         cache=FrameCache(writable_folder(data.cache, "--cache")) if data.cache else None,
         seed=data.seed,
         original_labels=data.original_labels and not trains,
         label_divisor=config.traits.stride if config.shallow_decoder else 1,
         retries=data.retries,
         drawn_frames=config.memory_size if config.picks_by_chance else None,
+        # A single-frame network reads no other frame; the figures of an evaluation are per frame of the window.
+        last_frame_alone=trains and config.baseline and not config.always_decode,
     )
+
+
+def validation_split(data: DataSettings) -> str:
+    """The split that a training is validated on."""
+    return HELD_OUT if data.hold_out else "val"
+
+
+def _folder_of(split: str) -> str:
+    return "train" if split == HELD_OUT else split
 
 
 def videos_of(data: DataSettings, split: str) -> list[Video]:
@@ -87,22 +104,35 @@ def loader_of(
     return loader, sampler
 
 
+def in_stream(data: DataSettings, clips: ClipDataset, model: LMANet, split: str) -> ClipDataset:
+    """The clips of an evaluation, as a stream where videos are densely labeled; else as they are."""
+    positions = model.config.frame_positions(data.window)
+    if data.control or positions is None or not can_be_streamed(model):
+        return clips
+    dataset, root = _opened(data)
+    memory_size = 0 if model.config.baseline else model.config.memory_size
+    videos = dataset.videos(root, _folder_of(split))
+    if split == HELD_OUT:
+        held = {clip.label for clip in clips.clips}
+        videos = [video for video in videos if not held.isdisjoint(video.labels)]
+    stream = streamed(videos, clips.clips, data.window, positions, memory_size)
+    return clips if stream is None else StreamedClips(clips, stream)
+
+
 def evaluation_loader_of(
     data: DataSettings, clips: ClipDataset, model: LMANet, split: str, device: torch.device
 ) -> ClipLoader:
     """A loader of this process's share of the clips of an evaluation; densely labeled videos are streamed."""
-    positions = model.config.frame_positions(data.window)
-    if data.control or positions is None or not can_be_streamed(model):
+    return loader_in_order(data, in_stream(data, clips, model, split), device)
+
+
+def loader_in_order(data: DataSettings, clips: ClipDataset, device: torch.device) -> ClipLoader:
+    """A loader of this process's share of the clips of an evaluation, which may be a stream."""
+    if not isinstance(clips, StreamedClips):
         return loader_of(data, clips, device, trains=False)[0]
-    dataset, root = _opened(data)
-    memory_size = 0 if model.config.baseline else model.config.memory_size
-    stream = streamed(dataset.videos(root, split), clips.clips, data.window, positions, memory_size)
-    if stream is None:
-        return loader_of(data, clips, device, trains=False)[0]
-    whole = StreamedClips(clips, stream)
-    share = whole.share(distributed.rank(), distributed.world_size())
+    share = clips.share(distributed.rank(), distributed.world_size())
     return ClipLoader(
-        whole,
+        clips,
         batch_size=1,
         sampler=[(0, position) for position in share],
         num_workers=min(data.num_workers, len(share)),

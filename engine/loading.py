@@ -13,6 +13,9 @@ from utils.timing import synchronized_seconds
 
 Batch = TypeVar("Batch")
 
+# Index of a clip that only pads a process's share to the size of the others'.
+PADDING = -1
+
 
 class ClipLoader(DataLoader[Sample]):
     """Loads batches of clips: ``Sample`` whose fields have a leading dimension B, its ``clip_index`` a tensor too."""

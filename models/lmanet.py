@@ -3,6 +3,9 @@
 The network is stateless: the caller holds the memory of a video. A clip and a stream go through the same step.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +21,13 @@ from utils.errors import OptionError
 
 # What reaches the decoder around the memory: channels of the features' own size, or levels of sizes of their own.
 Skip = Tensor | tuple[Tensor, ...]
+
+
+class EncodedFrame(NamedTuple):
+    """What the encoder returned for frames ``B 3 H W``, and their height and width: it need not run again."""
+
+    levels: Skip
+    size: tuple[int, int]
 
 
 class LMANet(nn.Module):
@@ -65,18 +75,20 @@ class LMANet(nn.Module):
             # Published files hold a fusion all the same.
             self.fusion.requires_grad_(False)
 
-    def forward(self, clip: Tensor, selected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, clip: Tensor | Sequence[EncodedFrame], selected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the last frame of each clip, or of every processed frame with ``always_decode``.
 
-        ``clip`` is ``B S 3 H W``, normalized for the backbone; returns ``B 1 K H W`` (``B S' K H W``), at the
-        features' size with the shallow decoder. The memory strategy picks the frames; ``selected`` says that the clip
-        holds the picked ones already. In training the structure ``aux_mem_loss`` returns a pair: the logits, and those
-        of the last frame decoded from what was read alone.
+        ``clip`` is ``B S 3 H W``, normalized for the backbone, or its S frames as the encoder returned them; returns
+        ``B 1 K H W`` (``B S' K H W``), at the features' size with the shallow decoder. The memory strategy picks the
+        frames; ``selected`` says that the clip holds the picked ones already. In training the structure
+        ``aux_mem_loss`` returns a pair: the logits, and those of the last frame decoded from what was read alone.
 
         Raises ``ValueError`` for a clip that is not ``B S 3 H W`` with at least one frame.
         """
-        _check_frames("clip", clip, "B S 3 H W", " with S of 1 or more")
-        frames = list(clip.unbind(1))
+        if isinstance(clip, Sequence) and clip and all(isinstance(frame, EncodedFrame) for frame in clip):
+            frames: list[Tensor | EncodedFrame] = list(clip)
+        else:
+            frames = list(_checked_frames("clip", clip, "B S 3 H W", " with S of 1 or more").unbind(1))
         if not selected:
             frames = [frames[position] for position in self._picked_positions(len(frames))]
         memory: FrameMemory | None = None
@@ -94,22 +106,23 @@ class LMANet(nn.Module):
         return stacked
 
     def step(
-        self, frame: Tensor, memory: FrameMemory | None = None, remember: bool = True
+        self, frame: Tensor | EncodedFrame, memory: FrameMemory | None = None, remember: bool = True
     ) -> tuple[Tensor, FrameMemory | None]:
         """Logits of one frame of a stream, and the memory for the next one, with this frame unless not ``remember``.
 
-        ``frame`` is ``B 3 H W``, ``memory`` is ``None`` for the first frame and what the last call returned after
-        that; logits are ``B K H W``. Stepping through a clip ends in the logits of ``model(clip)``. In baseline mode
-        there is no memory, and ``None`` is returned.
+        ``frame`` is ``B 3 H W``, or that as the encoder returned it; ``memory`` is ``None`` for the first frame and
+        what the last call returned after that; logits are ``B K H W``. Stepping through a clip ends in the logits of
+        ``model(clip)``. In baseline mode there is no memory, and ``None`` is returned.
 
         Raises ``ValueError`` where frame and memory do not go together.
         """
-        _check_frames("frame", frame, "B 3 H W")
+        if not isinstance(frame, EncodedFrame):
+            _checked_frames("frame", frame, "B 3 H W")
         logits, _, memory = self._advance(frame, memory, decode=True, remember=remember)
         assert logits is not None
         return logits, memory
 
-    def memorize(self, frame: Tensor, memory: FrameMemory | None = None) -> FrameMemory | None:
+    def memorize(self, frame: Tensor | EncodedFrame, memory: FrameMemory | None = None) -> FrameMemory | None:
         """The memory with one more frame ``B 3 H W``, which is not decoded; otherwise as ``step``."""
         _, _, memory = self._advance(frame, memory, decode=False, remember=True)
         return memory
@@ -119,14 +132,15 @@ class LMANet(nn.Module):
         return self.decoder(self.encoder(frame), tuple(frame.shape[-2:]))
 
     def _advance(
-        self, frame: Tensor, memory: FrameMemory | None, decode: bool, remember: bool
+        self, frame: Tensor | EncodedFrame, memory: FrameMemory | None, decode: bool, remember: bool
     ) -> tuple[Tensor | None, Tensor | None, FrameMemory | None]:
         """One frame: its logits, the auxiliary logits where the structure has them, and the memory after it."""
-        config, size = self.config, (frame.shape[-2], frame.shape[-1])
+        config = self.config
+        size = frame.size if isinstance(frame, EncodedFrame) else (frame.shape[-2], frame.shape[-1])
         self.check_sides(size)
         if config.baseline:
-            return (self.single_frame(frame) if decode else None), None, None
-        features, skip = self.split_skip(self.encoder(frame))  # B F h w, and B U h w or levels
+            return (self.decoder(self._encoded(frame), size) if decode else None), None, None
+        features, skip = self.split_skip(self._encoded(frame))  # B F h w, and B U h w or levels
 
         if config.memorize_first:
             memory = self._remembered(features, memory)
@@ -147,6 +161,9 @@ class LMANet(nn.Module):
         if remember and not config.memorize_first:
             memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
         return logits, aux_logits, memory
+
+    def _encoded(self, frame: Tensor | EncodedFrame) -> Skip:
+        return frame.levels if isinstance(frame, EncodedFrame) else self.encoder(frame)
 
     def split_skip(self, encoded: Skip) -> tuple[Tensor, Skip]:
         """Features for the memory and skip features: ``B F+U h w`` -> ``B F h w`` and ``B U h w``, U is mostly 0; or a
@@ -202,7 +219,7 @@ class LMANet(nn.Module):
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")
 
 
-def _check_frames(name: str, frames: Tensor, shape: str, rest: str = "") -> None:
+def _checked_frames(name: str, frames: object, shape: str, rest: str = "") -> Tensor:
     """Raises ``ValueError`` for anything but normalized frames of such a shape: three channels of float numbers."""
     if not isinstance(frames, Tensor):
         raise ValueError(f"{name} is of type {type(frames).__name__}: expected a tensor {shape}{rest}")
@@ -210,6 +227,7 @@ def _check_frames(name: str, frames: Tensor, shape: str, rest: str = "") -> None
         raise ValueError(f"{name} has shape {tuple(frames.shape)}: expected {shape}{rest}")
     if not frames.is_floating_point():
         raise ValueError(f"{name} is of {frames.dtype}: expected normalized frames, such as torch.float32 in [0, 1]")
+    return frames
 
 
 def _with_skip(x: Tensor, skip: Skip) -> Skip:

@@ -1,7 +1,7 @@
 """Evaluation of densely labeled videos as streams: each frame is encoded once, and all labeled frames count."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.consistency import LENGTHS, MVC
 from engine.evaluation.temporal_consistency import VideoConsistency
 from engine.reports.scores import iou_by_name, percent
-from models.lmanet import LMANet
+from models.lmanet import EncodedFrame, LMANet
 from models.memory import FrameMemory
 from utils import distributed
 from utils.class_set import ClassSet
@@ -33,13 +33,13 @@ class ClipStream:
         # The last clip that needs the memory of each.
         self._last_use = {each.after: position for position, each in enumerate(self._stream) if each.after is not None}
 
-    def logits(self, frames: Tensor, position: int) -> Tensor:
-        """Logits ``1 1 K H W`` of the last of the clip's new frames ``1 S 3 H W``."""
+    def logits(self, clip: Tensor | Sequence[EncodedFrame], position: int) -> Tensor:
+        """Logits ``1 1 K H W`` of the last of the clip's new frames ``1 S 3 H W``, or of these as they were encoded."""
         after = self._stream[position].after
         memory = None if after is None else self._memories[after]
         if after is not None and self._last_use[after] == position:
             del self._memories[after]
-        *earlier, last = frames.unbind(1)
+        *earlier, last = clip.unbind(1) if isinstance(clip, Tensor) else clip
         for frame in earlier:
             memory = self._model.memorize(frame, memory)
         is_needed = position in self._last_use

@@ -13,9 +13,10 @@ from datasets.streamed_clips import StreamedClips
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.dense import ClipStream, DenseFigures
 from engine.evaluation.metric import Metric, registered_metrics
+from engine.features import StoredFeatures
 from engine.loading import ClipLoader, Timed, clip_indices
 from models.inference.segmenter import NOT_FINITE, all_finite
-from models.lmanet import LMANet
+from models.lmanet import EncodedFrame, LMANet
 from models.normalize import network_input
 from utils import distributed
 from utils.class_set import ClassSet
@@ -73,6 +74,7 @@ def evaluate(
     original_labels: bool = False,
     on_batch: Callable[[Evaluation], None] | None = None,
     before_batch: Callable[[], None] | None = None,
+    features: StoredFeatures | None = None,
 ) -> Evaluation:
     """Predicts the last frame of every clip and counts its pixels; leaves the model in evaluation mode.
 
@@ -80,7 +82,8 @@ def evaluate(
     are also enlarged by nearest neighbor and counted at the labels' own size.
     ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several processes
     each evaluates its share of the clips, and all return the counts, loss and number of clips of all processes;
-    ``before_batch`` is called equally often in each, so that it may be a collective. Raises ``DataError`` where not
+    ``before_batch`` is called equally often in each, so that it may be a collective. With ``features``, those of the
+    loader's clips, frames go through the encoder only where they are not stored. Raises ``DataError`` where not
     every clip was counted once, ``ScoresError`` where scores are NaN or infinite.
     """
     model.eval()
@@ -96,12 +99,18 @@ def evaluate(
     for sample in tqdm(batches, "evaluation", total=len(loader), unit="batch", disable=quiet, leave=False):
         if before_batch is not None:
             before_batch()
-        clip = network_input(sample.frames, model.config.traits, device)
+        clip: Tensor | list[EncodedFrame]
+        if features is None:
+            clip = network_input(sample.frames, model.config.traits, device)
         label = sample.label.to(device, non_blocking=True)
         start = synchronized_seconds(device)
+        if features is not None:
+            clip = features.frames(sample)
         numbers = clip_indices(sample).tolist()
         logits = model(clip, selected=True) if stream is None else stream.logits(clip, *numbers)
-        result.network_seconds.append((synchronized_seconds(device) - start) / (clip.shape[0] * clip.shape[1]))
+        result.network_seconds.append(
+            (synchronized_seconds(device) - start) / (sample.frames.shape[0] * sample.frames.shape[1])
+        )
         _refuse_not_finite(logits, sample, loader)
         prediction = logits[:, -1].argmax(1).to(torch.uint8)
         if isinstance(clips, StreamedClips) and result.dense is not None:

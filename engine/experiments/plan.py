@@ -12,10 +12,11 @@
 
     [arms.lmanet]
     data = "street"
-    start = "trained_models/erfnet_street.pth" # initial weights: a file, or the last ones of another arm
+    start = "trained_models/erfnet_street.pth" # initial weights: a file, or those of another arm that are scored
     train = "--lr-start 1e-3 --num-epochs 4"   # absent: the initial weights are evaluated
     evaluate = "--consistency"                 # options of the evaluation
     network = "--corr-size 5"                  # options of both
+    score = "best"                             # the epoch that is best on what --hold-out takes; absent: the last one
     at = "5"                                   # on the axis; motion: median motion of its clips, in pixels per frame
     line = "T = 3"                             # arms with the same text are connected by a line
 
@@ -37,7 +38,7 @@ _PLAN_KEYS = {"question", "seeds", "options", "reference", "simple_controls", "a
 # The simple controls: what costs no training. Their weight is chosen on training clips.
 _SMOOTHED = {"average": "averaged", "flow": "averaged along the flow"}
 _DATA_MODULES = ("datasets.synthetic", "engine.pseudo_labels")
-_ARM_KEYS = {"data", "start", "train", "evaluate", "network", "reference", "at", "line", "each"}
+_ARM_KEYS = {"data", "start", "train", "evaluate", "network", "score", "reference", "at", "line", "each"}
 MOTION = "motion"
 
 
@@ -54,6 +55,7 @@ class Arm:
     reference: str | None
     at: float | str | None  # a number or MOTION
     line: str
+    scores_best: bool = False  # of its epochs; else the last one is scored
     smooths: str | None = None  # the arm whose predictions this one, a simple control, smooths
 
     @property
@@ -161,6 +163,7 @@ def _smoothed(arm: Arm, kind: str) -> Arm:
         name=f"{arm.name}, {_SMOOTHED[kind]}",
         start=arm.start if arm.train is None else arm.name,
         train=None,
+        scores_best=False,
         evaluate=(*evaluate, "--smooth", kind, "--smooth-weight", AUTO),
         reference=None,
         at=None,
@@ -186,7 +189,19 @@ def _arm(name: str, entry: dict, reference: str | None, value: str) -> Arm:
         reference=optional("reference", reference),
         at=None if at is None else _at(name, str(at).replace("{}", value)),
         line=filled("line"),
+        scores_best=_scores_best(name, entry.get("score", "last"), filled("train")),
     )
+
+
+def _scores_best(name: str, score: str, train: str) -> bool:
+    if score not in ("last", "best"):
+        raise OptionError(f"arm {name} has score {score}: expected best or last, as which of its epochs is scored")
+    if score == "best" and "--hold-out" not in train:
+        raise OptionError(
+            f"arm {name} scores its best epoch, which would be chosen on the clips of the evaluation: expected "
+            "--hold-out in its train, such as --hold-out 0.1"
+        )
+    return score == "best"
 
 
 def _at(name: str, text: str) -> float | str:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
 DONE, LOG, RECIPE = "done.txt", "log.txt", ".recipe.json"
-CHECKPOINT = "checkpoint.pth.tar"
+CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth"
 STEPS_SAVE = 100  # a stopped training repeats at most this many steps
 TAIL = 600  # characters of a failed step's log that are shown
 
@@ -120,7 +120,7 @@ def _chain(plan: Plan, folder: Path, arm: Arm, seed: int, made: dict[str, Step])
         command = ["--training", *common, *arm.train, "--weights", weights, "--seed", str(seed)]
         command += ["--steps-loss", "0", "--steps-save", str(STEPS_SAVE)]
         steps.append(_main_step(arm, _place(folder, arm, seed) / "train", command, made))
-        weights = str(steps[0].folder / CHECKPOINT)
+        weights = _scored(folder, arm, seed)
         made[weights] = steps[0]
     command = ["--eval-mode", *common, *arm.evaluate, "--weights", weights]
     return Chain(arm, seed, (*steps, _main_step(arm, _place(folder, arm, seed) / "eval", command, made)))
@@ -152,13 +152,18 @@ def _data_options(arm: Arm, folder: Path) -> list[str]:
 
 
 def _weights(plan: Plan, folder: Path, start: str, seed: int) -> str:
-    """Path of the last weights of an arm: its best ones are selected on the clips of the evaluation."""
+    """Path of the weights of an arm that are scored, or of the file that it names."""
     arm = plan.arm(start)
     if arm is None:
         return start
     if arm.train is None:
         return _weights(plan, folder, arm.start, seed)
-    return str(_place(folder, arm, seed) / "train" / CHECKPOINT)
+    return _scored(folder, arm, seed)
+
+
+def _scored(folder: Path, arm: Arm, seed: int) -> str:
+    """Path of an arm's last weights, or of its best ones where the evaluation's clips have not selected them."""
+    return str(_place(folder, arm, seed) / "train" / (BEST if arm.scores_best else CHECKPOINT))
 
 
 class Runner:

@@ -8,8 +8,9 @@ import torch
 from engine import processes
 from engine.agreement import check_same_data
 from engine.dashboard.setup import dashboard_of
-from engine.data import clips_of, evaluation_loader_of, loader_of
+from engine.data import clips_of, in_stream, loader_in_order, loader_of, validation_split
 from engine.evaluation.evaluate import Evaluation, evaluate
+from engine.features import stored_features
 from engine.network import with_checkpoint, with_network
 from engine.options.settings import Settings
 from engine.reports.baseline import check_comparable, read_report
@@ -20,6 +21,7 @@ from engine.training.checkpoint import read_checkpoint, resume, run_name
 from engine.training.loop import train as run_epochs
 from engine.training.saver import Saver
 from engine.training.setup import training_of, warm_start_memory
+from engine.training.validation import Validation, with_validation_of
 from models.description import describe
 from utils import distributed
 from utils.errors import OptionError
@@ -38,12 +40,14 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     checkpoint = distributed.broadcast(found)
     if checkpoint is not None:
         settings = with_checkpoint(settings, checkpoint, str(folder.checkpoint_file))
+        settings = with_validation_of(settings, checkpoint, str(folder.checkpoint_file))
     settings, model = with_network(settings, device)
     data = settings.data
-    train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, "val")
+    validated = validation_split(data)
+    train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, validated)
     if distributed.is_first():
         train_clips.check_labeled("train")
-        val_clips.check_labeled("val")
+        val_clips.check_labeled(validated)
     check_same_data(model, settings.network.classes, {"training": train_clips.clips, "validation": val_clips.clips})
     if baseline is not None:
         check_comparable(baseline, val_clips.clips, settings.network.classes, data)
@@ -51,10 +55,15 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
         warm_start_memory(settings, model, train_clips, device)
     model_text = describe(model)
     training = training_of(settings, model, device)
+    training.validation = Validation.of(settings, val_clips)
     if checkpoint is not None:
         resume(training, checkpoint, folder.checkpoint_file)
-    loader, sampler = loader_of(data, train_clips, device, trains=True)
-    val_loader = evaluation_loader_of(data, val_clips, model, "val", device)
+    training.features = stored_features(settings, model, train_clips, device, trains=True)
+    loaded_clips = training.features.clips if training.features else train_clips
+    loader, sampler = loader_of(data, loaded_clips, device, trains=True)
+    streamed_clips = in_stream(data, val_clips, model, validated)
+    val_features = stored_features(settings, model, streamed_clips, device, trains=False)
+    val_loader = loader_in_order(data, val_features.clips if val_features else streamed_clips, device)
     # Only now, after all that may refuse the training.
     if distributed.is_first():
         if checkpoint is None:
@@ -68,6 +77,10 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
         device,
         torch.get_num_threads(),
     )
+    if data.hold_out:
+        log.info(
+            "validated on %s, drawn by --seed %d; the split val is not used", training.validation.text(), data.seed
+        )
     size = distributed.world_size()
     log.info(
         "a step takes %d clips (%d processes x batch %d x %d), learning rate %g",
@@ -82,11 +95,18 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
 
     def validate(before_batch: Callable[[], None]) -> Evaluation:
         writer = all_of(clip_writer(wanted, folder, val_clips), None if dashboard is None else dashboard.see_clip)
-        loss_function = training.loss_function
-        validations[:] = [
-            evaluate(model, val_loader, loss_function, device, writer, wanted.original_size, before_batch=before_batch)
-        ]
-        return validations[0]
+        validation = evaluate(
+            model,
+            val_loader,
+            training.loss_function,
+            device,
+            writer,
+            wanted.original_size,
+            before_batch=before_batch,
+            features=val_features,
+        )
+        validations[:] = [validation]
+        return validation
 
     dashboard = dashboard_of(wanted, folder, model, val_clips, device, baseline, training.rows)
     try:
@@ -104,8 +124,9 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     if distributed.is_first():
         folder.remove_previous_checkpoint()
         best = training.best_row(train.val_iou)
+        of_clips = " of the held-out clips" if data.hold_out else ""
         print(
-            f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}; "
+            f"best epoch {best.epoch}: mIoU {percent(best.val_iou)} %, loss {best.val_loss:.4f}{of_clips}; "
             f"in {printable(str(folder.path))}"
         )
 

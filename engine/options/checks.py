@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets.mapped_dataset import dataset_of
 from datasets.registry import VideoDatasetBase
-from engine.options.settings import CROP, NO_WEIGHTS, Settings, settings_of
+from engine.options.settings import CROP, NO_WEIGHTS, SHIFT, Settings, settings_of
 from engine.options.stream import check_stream
 from engine.streaming.output import output_options
 from models.config import LMANetConfig
@@ -61,7 +61,7 @@ def checked(
     options.data_root = options.data_root or dataset.default_root
     outputs = frozenset(option.dest for option in output_options())
     _check_numbers(options)
-    _check_mode(options)
+    _check_mode(options, typed)
     _check_window(options, config)
     _check_work_size(options, config, dataset)
     _check_paths(options)
@@ -120,7 +120,11 @@ def _check_numbers(options: argparse.Namespace) -> None:
     least = {
         **dict.fromkeys(("num_epochs", "batch_size", "gpus", "nodes", "accumulate", "mport", "steps_plot"), 1),
         **dict.fromkeys(
-            ("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr", "warm_start", "retries"), 0
+            (
+                *("num_workers", "epochs_save", "steps_loss", "steps_save", "max_restarts", "nr"),
+                *("warm_start", "retries", "patience"),
+            ),
+            0,
         ),
     }
     for name, bound in least.items():
@@ -131,6 +135,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
             raise OptionError(f"--{name.replace('_', '-')} is {value}: expected {MOST} or less")
     if not 0 < options.lr_start < 1:
         raise OptionError(f"--lr-start is {options.lr_start}: expected a rate between 0 and 1, for example 2e-4")
+    if not 0 <= options.hold_out < 1:
+        raise OptionError(f"--hold-out is {options.hold_out}: expected a share from 0 to below 1, for example 0.1")
     if not 0 < options.port < 65536:
         raise OptionError(f"--port is {options.port}: expected a port between 1 and 65535, for example 8097")
     if options.nr >= options.nodes:
@@ -143,7 +149,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise OptionError(f"--seed is {options.seed}: expected 0 to {MOST}")
 
 
-def _check_mode(options: argparse.Namespace) -> None:
+def _check_mode(options: argparse.Namespace, typed: frozenset[str]) -> None:
     exports = options.export_weights or options.export_onnx
     if not (options.training or options.eval_mode or options.stream or options.benchmark or exports):
         raise OptionError(
@@ -165,7 +171,8 @@ def _check_mode(options: argparse.Namespace) -> None:
     if not options.training:
         training_only = (
             "resume train_encoder train_decoder train_erfnet_shallow_dec encoder_eval_mode decoder_eval_mode "
-            "random_crop iouTrain epochs_save steps_save max_restarts warm_start"
+            "random_crop iouTrain epochs_save steps_save max_restarts warm_start cache_features hold_out "
+            "patience"
         )
         for name in training_only.split():
             if getattr(options, name):
@@ -182,6 +189,7 @@ def _check_mode(options: argparse.Namespace) -> None:
         )
     if options.control and options.consistency:
         raise OptionError("--consistency follows whole videos, --control changes clips: leave one of them out")
+    _check_features(options, typed)
     if options.train_erfnet_shallow_dec and not options.shallow_dec:
         raise OptionError("--train-erfnet-shallow-dec trains the shallow decoder: add --shallow-dec")
     trains_baseline = options.train_encoder or options.train_decoder or options.train_erfnet_shallow_dec
@@ -192,6 +200,32 @@ def _check_mode(options: argparse.Namespace) -> None:
     if options.use_orig_res and options.shallow_dec:
         raise OptionError(
             "--use-orig-res compares full-size labels, --shallow-dec labels at 1/8: leave one of them out"
+        )
+
+
+def _check_features(options: argparse.Namespace, typed: frozenset[str]) -> None:
+    if not options.cache_features:
+        for name in ("feature_variants", "feature_precision"):
+            if name in typed:
+                raise OptionError(
+                    f"--{name.replace('_', '-')} belongs to --cache-features DIR: add it, or leave it out"
+                )
+        return
+    if options.train_encoder:
+        raise OptionError(
+            "--cache-features keeps what the encoder returns, --train-encoder changes it: leave one of them out"
+        )
+    if not options.encoder_eval_mode:
+        raise OptionError(
+            "--cache-features keeps what the encoder returns, which batch norms and dropout change in training mode: "
+            "add --encoder-eval-mode"
+        )
+    if options.random_crop:
+        raise OptionError("--cache-features keeps features of whole frames: leave --random-crop out")
+    most, found = 2 * (2 * SHIFT + 1) ** 2, options.feature_variants
+    if found != 1 and not (found in range(2, most + 1) and found % 2 == 0):
+        raise OptionError(
+            f"--feature-variants is {found}: expected 1, or an even number up to {most}, half of them flips, such as 4"
         )
 
 

@@ -247,6 +247,26 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache", metavar="DIR", help="cache of decoded, resized frames, which makes later epochs faster"
     )
+    group.add_argument(
+        "--cache-features",
+        metavar="DIR",
+        help="with --training: cache of what a frozen encoder in evaluation mode returns (--encoder-eval-mode without "
+        "--train-encoder), which makes later epochs, and trainings with the same encoder, several times as fast",
+    )
+    group.add_argument(
+        "--feature-variants",
+        type=int,
+        default=4,
+        metavar="N",
+        help="with --cache-features: flips and shifts of a frame that are kept; 1: the frame alone, 2: and flipped; "
+        "50: all, as without the cache",
+    )
+    group.add_argument(
+        "--feature-precision",
+        default="float32",
+        choices=("float32", "float16"),
+        help="with --cache-features: float16 takes half of the disk, and rounds",
+    )
     group.add_argument("--batch-size", type=int, default=6, metavar="N", help="clips per process per step")
     group.add_argument(
         "--num-workers", type=int, default=4, metavar="N", help="data loading processes, for each process"
@@ -370,6 +390,21 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--accumulate", type=int, default=1, metavar="K", help="batches per process per step (gradient accumulation)"
     )
     _add_switch(group, "--iouVal", "IoU on the validation clips; --no-: the best epoch is that of the lowest loss")
+    group.add_argument(
+        "--hold-out",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="validate on that share of the training clips, such as 0.1, instead of the split val, which is left for a "
+        "test: whole videos, drawn by --seed, are held out of the training; 0: none",
+    )
+    group.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="N",
+        help="early stopping: end the training once N epochs in a row were not better than the best one; 0: never",
+    )
     group.add_argument("--steps-loss", type=int, default=100, metavar="N", help="log the loss every N steps; 0: never")
 
 

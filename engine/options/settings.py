@@ -15,6 +15,7 @@ NO_WEIGHTS = "none"
 AUTO = "auto"
 SKIP_DAMAGE = "skip"
 CROP = (713, 713)
+SHIFT = 2  # pixels, the largest of the augmentation
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,21 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class FeatureSettings:
+    """Where features of a frozen encoder are kept, of how many flips and shifts of a frame, and in which precision."""
+
+    folder: str
+    variants: int
+    precision: str
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """Which clips are read, and how.
 
     ``work_size`` is the height and width that frames are resized to, ``window`` the length of a clip in frames, the
-    labeled one included, ``control`` the name of a control experiment.
+    labeled one included, ``control`` the name of a control experiment, ``hold_out`` the share of the training clips
+    that is validated on instead of the split val, 0 for none.
     """
 
     dataset: str
@@ -58,6 +69,8 @@ class DataSettings:
     original_labels: bool
     seed: int
     class_map: ClassMap | None = None
+    features: FeatureSettings | None = None
+    hold_out: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class TrainSettings:
     amp: str | None
     resume: bool
     seed: int
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -209,6 +223,10 @@ def settings_of(
             work_size=options.work_size,
             window=options.win_size,
             cache=options.cache,
+            features=FeatureSettings(options.cache_features, options.feature_variants, options.feature_precision)
+            if options.cache_features
+            else None,
+            hold_out=options.hold_out,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
             retries=options.retries,
@@ -234,6 +252,7 @@ def settings_of(
             amp=options.amp,
             resume=options.resume,
             seed=options.seed,
+            patience=options.patience,
         ),
         stream=StreamSettings(
             source=options.stream,

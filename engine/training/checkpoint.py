@@ -15,8 +15,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.features import StoredFeatures
 from engine.run_folder import EpochRow, RunFolder
 from engine.training.gradients import Learner
+from engine.training.validation import Validation
 from models.lmanet import LMANet
 from models.losses import WeightedCrossEntropy
 from models.weights.export import options_of, published_state_dict
@@ -62,7 +64,11 @@ class Progress:
 
 @dataclass
 class Training:
-    """A training: the network, its optimizer and schedule, and the epochs so far."""
+    """A training: the network, its optimizer and schedule, and the epochs so far.
+
+    With ``features`` the frames of training clips do not go through the encoder where they are stored. ``validation``
+    says which clips decide which epoch is the best.
+    """
 
     model: LMANet
     optimizer: Optimizer
@@ -73,6 +79,8 @@ class Training:
     learner: Learner
     classes: ClassSet
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
+    features: StoredFeatures | None = None
+    validation: Validation = dataclasses.field(default_factory=Validation)
     progress: Progress = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +89,12 @@ class Training:
     def start_epoch(self, clips: int = 0, losses: Sequence[float] = ()) -> None:
         """Sets the progress to the beginning of an epoch, or after ``clips`` with the ``losses`` of its steps."""
         self.progress = Progress(ConfusionMatrix(self.classes.num_outputs), clips, list(losses))
+
+    def has_stalled(self, patience: int, by_iou: bool) -> bool:
+        """Whether the last ``patience`` epochs were not better than the best one before them; never with 0."""
+        if not self.rows or not patience:
+            return False
+        return len(self.rows) - 1 - self.rows.index(self.best_row(by_iou)) >= patience
 
     def best_row(self, by_iou: bool) -> EpochRow:
         """The row with the highest validation IoU, or with the lowest validation loss; the first of equal ones."""
@@ -111,6 +125,7 @@ def checkpoint_content(training: Training, by_iou: bool) -> dict:
         "random_states": distributed.all_gather(random_states(training.device)),
         "world_size": distributed.world_size(),
         "run": run_name(),
+        "validation": training.validation.content(),
         **options_of(training.model).content(),
     }
     return {key: _copied(value) for key, value in content.items()}
@@ -185,6 +200,7 @@ def _resume(training: Training, content: dict, source: object) -> None:
             f"{source}: is for {len(saved.classes.names)} classes, the data set has {len(training.classes.names)} of "
             "other names; give the same --dataset with --resume"
         )
+    training.validation.check_same_scenes(Validation.in_checkpoint(content, source), source)
     load_weights(training.model, content["state_dict"], other_classes=False)
     _resume_optimizer(training.optimizer, content["optimizer"], source)
     missing = [key for key in EXTRA_KEYS if key not in content]

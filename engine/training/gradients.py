@@ -10,12 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.clip_dataset import Sample
 from datasets.sampling import FOR_DROPOUT, seeded_generator
-from engine.loading import clip_indices
+from engine.loading import PADDING, clip_indices
 from engine.training.lockstep import Lockstep, prepare
 from utils import distributed
-
-# Index of a clip that only pads a process's share to the size of the others'.
-PADDING = -1
 
 
 class Part(NamedTuple):

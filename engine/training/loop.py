@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import default_collate
 from tqdm import tqdm
@@ -17,14 +17,14 @@ from tqdm import tqdm
 from datasets.clip_dataset import ClipDataset, Sample
 from datasets.sampling import EpochSampler
 from engine.evaluation.evaluate import Evaluation
-from engine.loading import ClipLoader, Timed, clip_indices
+from engine.loading import PADDING, ClipLoader, Timed, clip_indices
 from engine.options.settings import TrainSettings
 from engine.reports.scores import percent
 from engine.run_folder import EpochRow
 from engine.training.checkpoint import Training, checkpoint_content, random_states, restore_random_states
-from engine.training.gradients import PADDING, Part, counted
+from engine.training.gradients import Part, counted
 from engine.training.saver import Saver, StopRequest
-from models.lmanet import LMANet
+from models.lmanet import EncodedFrame, LMANet
 from models.normalize import network_input
 from utils import distributed
 from utils.errors import ScoresError, StoppedError, TrainingError
@@ -57,7 +57,7 @@ def train(
     saver: Saver,
     watch: Watch | None = None,
 ) -> None:
-    """Trains from the current epoch to the last one; each epoch ends with a checkpoint.
+    """Trains from the current epoch to the last one, or until epochs stop getting better; each ends with a checkpoint.
 
     ``validate`` evaluates the model; it must call its argument before each batch, which raises where the training is to
     stop. Raises ``StoppedError`` after SIGTERM, once a checkpoint is written.
@@ -65,6 +65,10 @@ def train(
     with StopRequest() as stop:
         try:
             while len(training.rows) < settings.num_epochs:
+                if training.has_stalled(settings.patience, settings.val_iou):
+                    best = training.best_row(settings.val_iou).epoch
+                    log.info("--patience %d: no epoch since %d was better, the training ends", settings.patience, best)
+                    break
                 _run_epoch(training, settings, loader, sampler, validate, saver, stop, watch)
         except _StopNow:
             saver.save_step(checkpoint_content(training, settings.val_iou))
@@ -196,8 +200,13 @@ def _part(
     training: Training, settings: TrainSettings, weight_of_all: float, network: nn.Module, sample: Sample
 ) -> Part:
     """The loss of a batch of clips, as its share of the step's loss, and the predictions where IoU is measured."""
-    device, config = training.device, training.model.config
-    clip, label = network_input(sample.frames, config.traits, device), sample.label.to(device, non_blocking=True)
+    device, traits, features = training.device, training.model.config.traits, training.features
+    label = sample.label.to(device, non_blocking=True)
+    clip: Tensor | list[EncodedFrame]
+    if features is None:
+        clip = network_input(sample.frames, traits, device)
+    else:
+        clip = features.frames(sample, len(training.rows) + 1)
     dtype = getattr(torch, settings.amp) if settings.amp else None
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         logits = network(clip, selected=True)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datasets import cache as cache_module
+from datasets import cache_folder
 from datasets.images import read_frame
 from tests.cityscapes import CityscapesCache as FrameCache
 from tests.cityscapes import read_label
@@ -140,7 +141,7 @@ def test_disk_that_cannot_be_written_is_said_once(cache, source, monkeypatch, ca
             raise OSError(code, os.strerror(code))
         return open(path, mode, **options)
 
-    monkeypatch.setattr(cache_module, "open", failing, raising=False)
+    monkeypatch.setattr(cache_folder, "open", failing, raising=False)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert torch.equal(cache.frame(source, SIZE), read_frame(source, SIZE))
@@ -161,7 +162,7 @@ def test_entry_that_does_not_fit_leaves_nothing(cache, source, monkeypatch, capl
     def filling_up(path, mode, **options):
         return FillingUp(path, mode) if "x" in mode else open(path, mode, **options)
 
-    monkeypatch.setattr(cache_module, "open", filling_up, raising=False)
+    monkeypatch.setattr(cache_folder, "open", filling_up, raising=False)
     assert torch.equal(cache.frame(source, SIZE), read_frame(source, SIZE))
     assert entries(cache) == []
     assert "the disk is full" in caplog.text

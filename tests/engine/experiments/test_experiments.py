@@ -82,6 +82,26 @@ def test_arms_seeds_and_weights_become_commands(tiny, tmp_path):
     assert f"--weights {tmp_path}/T___2/seed3/train/checkpoint.pth.tar " in alone.text
 
 
+def test_the_best_epoch_is_scored_where_held_out_clips_choose_it(tiny, tmp_path):
+    text = TINY.replace('train = "--warm-start 1', 'score = "best"\ntrain = "--hold-out 0.5 --warm-start 1')
+    tiny.write_text(text)
+    found = {(chain.arm.name, chain.seed): chain.steps for chain in chains(read_plan(str(tiny)), tmp_path)}
+    best = f"--weights {tmp_path}/T___2/seed4/train/model_best.pth "
+    train, evaluation = found["T = 2", 4]
+    assert best in evaluation.text and evaluation.inputs == {"weights": train}
+    assert best in found["another clip", 4][0].text
+    assert "single/seed4/train/checkpoint.pth.tar" in train.text and "checkpoint" in found["single", 4][1].text
+
+
+@pytest.mark.parametrize(
+    ("score", "said"), [('"best"', "expected --hold-out in its train"), ('"first"', "expected best or last")]
+)
+def test_an_epoch_that_the_evaluation_s_clips_would_choose_is_not_scored(tiny, score, said):
+    tiny.write_text(TINY.replace('train = "--warm-start 1', f'score = {score}\ntrain = "--warm-start 1'))
+    with pytest.raises(OptionError, match=said):
+        read_plan(str(tiny))
+
+
 def test_each_reference_gets_both_simple_controls(tiny, tmp_path):
     tiny.write_text(TINY.replace("[data]", "simple_controls = true\n[data]", 1))
     plan = read_plan(str(tiny))
