@@ -89,6 +89,7 @@ class FrozenEncoder:
     @torch.no_grad()
     def encoded(self, frames: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the encoder returns for frames uint8 ``B 3 H W``."""
+        assert not self._encoder.training
         with torch.autocast(self.device.type, self._amp, enabled=self._amp is not None):
             found: Tensor | tuple[Tensor, ...] = self._encoder(network_input(frames, self._traits, self.device))
         return found
@@ -148,13 +149,13 @@ class StoredFeatures:
         missing = [number for number, has in enumerate(sample.has_features[:, place].tolist()) if not has]
         if not missing:
             return rows
-        made, indices = self.encoder.packed(sample.frames[missing, place]), clip_indices(sample).tolist()
-        for number, content in zip(missing, made.cpu(), strict=True):
+        rows, indices = rows.clone(), clip_indices(sample).tolist()  # clips that run at the same time share the sample
+        for number in missing:
+            # Alone, so that a frame has the same features in any batch.
+            rows[number] = self.encoder.packed(sample.frames[number, place][None])[0]
             if indices[number] != PADDING:
                 item = epoch, indices[number]
-                self.clips.store_features(content, item, place, sample.stamps[number, place])
-        rows = rows.clone()  # the sample is shared by clips that run at the same time
-        rows[missing] = made
+                self.clips.store_features(rows[number].cpu(), item, place, sample.stamps[number, place])
         return rows
 
     def size_text(self, variants: int) -> str:
