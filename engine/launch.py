@@ -17,7 +17,7 @@ from engine import processes
 from engine.agreement import check_same_options
 from engine.benchmarks import stream as benchmark_stream
 from engine.modes.evaluation import run_evaluation
-from engine.modes.exports import run_export, run_onnx_export
+from engine.modes.exports import run_export, run_onnx_export, run_openvino_export
 from engine.modes.streaming import run_stream
 from engine.modes.training import run_training
 from engine.options.settings import Settings
@@ -126,6 +126,8 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
         run_export(settings, settings.export_weights)
     if settings.export_onnx and distributed.is_first():
         run_onnx_export(settings, settings.export_onnx)
+    if settings.export_openvino and distributed.is_first():
+        run_openvino_export(settings, settings.export_openvino)
     if settings.benchmark == "attention":
         from engine.benchmarks import attention  # here, as no other mode needs it
 

@@ -215,6 +215,7 @@ OWN_VALUES = {
     "stream": ("FRAMES", "FRAMES/*.png", "FRAMES/%06d.png", "FOLDER", "missing.mp4", "WEIGHTS", "0", "999", ""),
     "cache": ("SAVEDIR/cache", "WEIGHTS", "WEIGHTS/below"),
     "export_weights": ("SAVEDIR/w.pth", "SAVEDIR", "WEIGHTS/below", "missing/w.pth"),
+    "export_openvino": ("SAVEDIR/w.xml", "SAVEDIR", "WEIGHTS/below.xml", "missing/w.xml"),
     "export_onnx": ("SAVEDIR/w.onnx", "SAVEDIR", "WEIGHTS/below", "missing/w.onnx"),
     "baseline_path": ("FOLDER", "missing", "WEIGHTS", ""),
     "savedir": ("SAVEDIR/a/b", "WEIGHTS", "WEIGHTS/below", "/dev/null", "/proc/x"),

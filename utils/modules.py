@@ -1,6 +1,8 @@
 """Packages whose modules register themselves, and what is registered."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -45,3 +47,20 @@ def check_importable(module: str, needed: str, advice: str) -> None:
         import_module(module)
     except ImportError as error:
         raise OptionError(f"{needed}, which cannot be imported ({error}): {advice}") from error
+
+
+@contextmanager
+def left_out(*modules: str) -> Iterator[None]:
+    """Inside, importing these fails as if they were not installed; nothing of it stays behind in ``sys.modules``."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name in modules:
+                raise ModuleNotFoundError(f"{name} is left out", name=name)
+
+    sys.meta_path.insert(0, Finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Finder)

@@ -13,12 +13,13 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.command import module_parser, run_command, run_program
 from utils.errors import OptionError
+from utils.modules import left_out
 from utils.visdom_scripts import fetch_with_npm, missing_files
 from utils.visdom_settings import HOST, LONGEST_HISTORY
 
@@ -27,30 +28,13 @@ MISSING = 'visdom is not installed: pip install visdom "tornado<6.6"'
 _OWN_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 
-@contextlib.contextmanager
-def _left_out(*modules: str) -> Iterator[None]:
-    """Inside, importing these fails as if they were not installed; nothing of it stays behind in ``sys.modules``."""
-
-    class Finder:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name in modules:
-                raise ModuleNotFoundError(f"{name} is left out", name=name)
-
-    sys.meta_path.insert(0, Finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(Finder)
-
-
 try:
     import tornado.ioloop
     import tornado.web
     from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
     # visdom imports these where they are there, for its client alone: without them the server starts ten times as fast.
-    with _left_out("torch", "openTSNE"):
+    with left_out("torch", "openTSNE"):
         from visdom.server import app
         from visdom.server.defaults import DEFAULT_ENV_PATH, DEFAULT_PORT
         from visdom.utils.shared_utils import get_visdom_path

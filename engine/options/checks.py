@@ -150,11 +150,11 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _check_mode(options: argparse.Namespace, typed: frozenset[str]) -> None:
-    exports = options.export_weights or options.export_onnx
+    exports = options.export_weights or options.export_onnx or options.export_openvino
     if not (options.training or options.eval_mode or options.stream or options.benchmark or exports):
         raise OptionError(
             "no mode is given: expected one of --training, --eval-mode, --stream, --benchmark, --export-weights FILE, "
-            "--export-onnx FILE"
+            "--export-onnx FILE, --export-openvino FILE.xml"
         )
     check_stream(options)
     if options.visualize:
@@ -164,8 +164,13 @@ def _check_mode(options: argparse.Namespace, typed: frozenset[str]) -> None:
         raise OptionError("--classes belongs to --training, --eval-mode and --stream: leave it out")
     if options.training and options.export_weights:
         raise OptionError("--export-weights does not go with --training, which writes model_best.pth: leave it out")
-    if options.training and options.export_onnx:
-        raise OptionError("--export-onnx does not go with --training: export its model_best.pth afterwards")
+    for name in ("onnx", "openvino"):
+        if options.training and getattr(options, f"export_{name}"):
+            raise OptionError(f"--export-{name} does not go with --training: export its model_best.pth afterwards")
+    if options.export_openvino and not options.export_openvino.endswith(".xml"):
+        raise OptionError(
+            f"--export-openvino {options.export_openvino}: expected a name that ends with .xml, for example step.xml"
+        )
     if options.export_weights and options.weights == NO_WEIGHTS:
         raise OptionError("--export-weights has nothing to write with --weights none: give a weight file")
     if not options.training:

@@ -174,6 +174,12 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
         "--work-size",
     )
     group.add_argument(
+        "--export-openvino",
+        metavar="FILE.xml",
+        help="write the same as an OpenVINO model, FILE.xml and FILE.bin, with the memory as its state, so that it "
+        "takes frames alone",
+    )
+    group.add_argument(
         "--export-weights",
         metavar="FILE",
         help="write --weights under the published names; alone or before --eval-mode",

@@ -151,7 +151,7 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the two exports are the modes;
+    """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the three exports are the modes;
     ``backbones`` are those of ``--benchmark backbones``.
 
     ``command`` is the command line as it was typed. ``arguments`` are the values of all options by name, as files of a
@@ -164,6 +164,7 @@ class Settings:
     benchmark: str | None
     backbones: tuple[str, ...]
     export_onnx: str | None
+    export_openvino: str | None
     export_weights: str | None
     savedir: str
     device: str
@@ -200,6 +201,7 @@ def settings_of(
         benchmark=options.benchmark,
         backbones=tuple(options.backbones),
         export_onnx=options.export_onnx,
+        export_openvino=options.export_openvino,
         export_weights=options.export_weights,
         savedir=options.savedir,
         device=options.device,

@@ -56,8 +56,10 @@ class SingleFrame(nn.Module):
         return self.model.single_frame(frame)
 
 
-def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
+def export_step(model: LMANet, size: tuple[int, int], option: str = "--export-onnx") -> bytes:
     """An ONNX file of one streaming step for frames of that size, or of the single frame in baseline mode.
+
+    ``option`` is what asks for it, for messages.
 
     Raises ``OptionError`` for a network that has no such form, and where onnx or onnxscript is not installed,
     ``ValueError`` for a size that the backbone does not take.
@@ -68,20 +70,23 @@ def export_step(model: LMANet, size: tuple[int, int]) -> bytes:
         return export_single_frame(model, size)
     if config.structure not in EXPORTABLE_STRUCTURES or not config.local:
         found = "--no-local-correlation" if not config.local else f"--model-struct {config.structure}"
-        raise OptionError(f"--export-onnx does not go with {found}: expected --model-struct original, local attention")
+        raise OptionError(f"{option} does not go with {found}: expected --model-struct original, local attention")
     example = (torch.zeros(1, 3, *size), *empty_memory(model, size))
-    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS, _metadata(model))
+    return exported(StreamingStep(model), example, STREAM_INPUTS, STREAM_OUTPUTS, metadata(model))
 
 
 def export_single_frame(model: LMANet, size: tuple[int, int]) -> bytes:
     """An ONNX file of the network without its memory. Raises ``OptionError`` where a package is not installed."""
     example = (torch.zeros(1, 3, *size),)
-    return exported(SingleFrame(model), example, STREAM_INPUTS[:1], STREAM_OUTPUTS[:1], _metadata(model))
+    return exported(SingleFrame(model), example, STREAM_INPUTS[:1], STREAM_OUTPUTS[:1], metadata(model))
 
 
-def _metadata(model: LMANet) -> dict[str, str]:
-    """The network's options and classes as JSON, by the names that weight files have for them."""
-    return {name: json.dumps(value) for name, value in options_of(model).content().items()}
+def metadata(model: LMANet) -> dict[str, str]:
+    """The network's options and classes as JSON, by the names that weight files have for them; ``mean`` and ``std``
+    normalize RGB in [0, 1] (``null``: not at all)."""
+    traits = model.config.traits
+    content = options_of(model).content() | {"mean": traits.mean, "std": traits.std}
+    return {name: json.dumps(value) for name, value in content.items()}
 
 
 def empty_memory(model: LMANet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.running import PROJECT
 
 ABSENT = ("av", "websocket", "visdom", "tornado", "cityscapesscripts", "torchvision", "onnx", "onnxscript",
-          "onnxruntime", "cupy", "hypothesis")  # fmt: skip
+          "onnxruntime", "openvino", "cupy", "hypothesis")  # fmt: skip
 
 # Runs command lines one after the other, with an import system that does not find these packages.
 CODE = """

@@ -172,6 +172,8 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--benchmark speed", "invalid choice: 'speed'"),
         ("--benchmark stream --baseline-mode", "leave --baseline-mode out"),
         ("--training --export-onnx out.onnx", "--export-onnx does not go with --training"),
+        ("--training --export-openvino out.xml", "--export-openvino does not go with --training"),
+        ("--export-openvino out", "--export-openvino out: expected a name that ends with .xml"),
         ("--stream 0 --smooth flow --work-size 8x8", "--smooth flow follows pixels by optical flow"),
         ("--eval-mode --smooth flow", "--smooth belongs to --stream and --eval-mode --consistency: add --consistency"),
         ("--training --smooth average", "--smooth belongs to --stream and --eval-mode --consistency: leave it out"),
