@@ -1,5 +1,6 @@
 """The memory of past frames, what adds a frame to it, and the heads that make its keys and values."""
 
+import copy
 from typing import NamedTuple, Protocol
 
 import torch
@@ -69,6 +70,12 @@ class RingMemory:
     @property
     def values(self) -> Tensor:  # B D T h w
         return self._values[:, :, : self._pushed]
+
+    def copy(self) -> "RingMemory":
+        """A memory with the same frames, which further ones do not change."""
+        other = copy.copy(self)
+        other._keys, other._values = self._keys.clone(), self._values.clone()
+        return other
 
     def push(self, key: Tensor, value: Tensor) -> None:
         slot = self._pushed % self._keys.shape[2]

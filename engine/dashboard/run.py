@@ -95,8 +95,10 @@ class RunDashboard:
     def epoch(self, rows: Sequence[EpochRow], validation: Evaluation) -> None:
         """Shows a completed epoch, and saves both environments in the run's folder."""
         epochs = [row.epoch for row in rows]
-        self._milliseconds[0].append(epochs[-1])
-        self._milliseconds[1].append(1000 * validation.network_seconds_per_frame())
+        seconds = validation.network_seconds_per_frame()
+        if seconds is not None:
+            self._milliseconds[0].append(epochs[-1])
+            self._milliseconds[1].append(1000 * seconds)
         self._curves_of(rows)
         self._scores(validation, f"validation of epoch {epochs[-1]}")
         self._times("epoch")
@@ -111,8 +113,8 @@ class RunDashboard:
 
     def evaluation(self, result: Evaluation) -> None:
         """Shows a completed evaluation, and saves both environments in the run's folder."""
-        clips, seconds = range(1, len(result.network_seconds) + 1), result.network_seconds
-        self._milliseconds = list(clips), [1000 * value for value in seconds]
+        seconds, first = result.network_seconds[result.warm_up :], result.warm_up + 1
+        self._milliseconds = list(range(first, first + len(seconds))), [1000 * value for value in seconds]
         self._scores(result, f"{result.clips} clips")
         self._times("clip")
         self._first_clip(f"mean IoU {percent(result.confusion.mean_iou())} % over all clips")

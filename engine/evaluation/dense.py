@@ -14,7 +14,7 @@ from engine.evaluation.consistency import LENGTHS, MVC
 from engine.evaluation.temporal_consistency import VideoConsistency
 from engine.reports.scores import iou_by_name, percent
 from models.lmanet import EncodedFrame, LMANet
-from models.memory import FrameMemory
+from models.memory import FrameMemory, RingMemory
 from utils import distributed
 from utils.class_set import ClassSet
 
@@ -22,6 +22,22 @@ from utils.class_set import ClassSet
 def can_be_streamed(model: LMANet) -> bool:
     """Whether a frame's keys and values are the same in every clip: neither made of what was read, nor by chance."""
     return model.config.structure != "original_kv_fusion" and not model.config.picks_by_chance
+
+
+def last_logits(
+    model: LMANet,
+    frames: Sequence[Tensor | EncodedFrame],
+    memory: FrameMemory | None = None,
+    remember: bool = False,
+) -> tuple[Tensor, FrameMemory | None]:
+    """Logits ``B 1 K H W`` of the last of the frames, ``B 3 H W`` or as they were encoded, and the memory after them.
+
+    The others are only memorized. The logits are those of ``model(clip)``, which decodes more with ``always_decode``.
+    """
+    for frame in frames[:-1]:
+        memory = model.memorize(frame, memory)
+    logits, memory = model.step(frames[-1], memory, remember)
+    return logits[:, None], memory
 
 
 class ClipStream:
@@ -33,20 +49,19 @@ class ClipStream:
         # The last clip that needs the memory of each.
         self._last_use = {each.after: position for position, each in enumerate(self._stream) if each.after is not None}
 
-    def logits(self, clip: Tensor | Sequence[EncodedFrame], position: int) -> Tensor:
-        """Logits ``1 1 K H W`` of the last of the clip's new frames ``1 S 3 H W``, or of these as they were encoded."""
+    def logits(self, frames: Sequence[Tensor | EncodedFrame], position: int) -> Tensor:
+        """Logits ``1 1 K H W`` of the last of the clip's new frames, each ``1 3 H W`` or as it was encoded."""
         after = self._stream[position].after
         memory = None if after is None else self._memories[after]
         if after is not None and self._last_use[after] == position:
             del self._memories[after]
-        *earlier, last = clip.unbind(1) if isinstance(clip, Tensor) else clip
-        for frame in earlier:
-            memory = self._model.memorize(frame, memory)
+        elif isinstance(memory, RingMemory):  # it is filled in place, and another clip goes on from it
+            memory = memory.copy()
         is_needed = position in self._last_use
-        logits, memory = self._model.step(last, memory, remember=is_needed)
+        logits, memory = last_logits(self._model, frames, memory, remember=is_needed)
         if is_needed:
             self._memories[position] = memory
-        return logits[:, None]
+        return logits
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Evaluation of a network on labeled clips: counts, loss and times."""
 
+import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from datasets.clip_dataset import Sample
 from datasets.streamed_clips import StreamedClips
 from engine.evaluation.confusion_matrix import ConfusionMatrix
-from engine.evaluation.dense import ClipStream, DenseFigures
+from engine.evaluation.dense import ClipStream, DenseFigures, last_logits
 from engine.evaluation.metric import Metric, registered_metrics
 from engine.features import StoredFeatures
 from engine.loading import ClipLoader, Timed, clip_indices
@@ -25,6 +26,9 @@ from utils.resize import resize_labels
 from utils.sizes import height_width
 from utils.timing import synchronized_seconds
 
+# The first frames take longer than those to come: kernels are compiled or chosen, memory is taken from the system.
+WARM_UP_FRAMES = 3
+
 # Called with the index of a clip, its last frame ``3 H W``, prediction and label, both of the label's size; on the CPU.
 OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
 
@@ -33,9 +37,10 @@ OnClip = Callable[[int, Tensor, Tensor, Tensor], None]
 class Evaluation:
     """The result of one pass over the clips.
 
-    ``network_seconds`` are per processed frame, one value for each batch of this process; ``waiting_seconds`` is the
-    mean over the processes of the time spent waiting for data; ``metric_counts`` are the summed counts of metrics, by
-    name. ``dense`` are figures over all labeled frames, where clips were streamed.
+    ``network_seconds`` are per processed frame, one value for each batch of this process, the first ``warm_up`` of them
+    those of a warm-up; ``waiting_seconds`` is the mean over the processes of the time spent waiting for data;
+    ``metric_counts`` are the summed counts of metrics, by name. ``loss`` is NaN where none was asked for. ``dense`` are
+    figures over all labeled frames, where clips were streamed.
     """
 
     confusion: ConfusionMatrix
@@ -45,11 +50,25 @@ class Evaluation:
     clips: int = 0
     waiting_seconds: float = 0.0
     network_seconds: list[float] = field(default_factory=list)
+    warm_up: int = 0
+    frames: int = 0
     dense: DenseFigures | None = None
 
-    def network_seconds_per_frame(self) -> float:
-        """Median over the clips, without the first one, a warm-up, where there are others; in seconds."""
-        return statistics.median(self.network_seconds[1:] or self.network_seconds or [0.0])
+    @property
+    def timed_batches(self) -> int:
+        """How many batches of this process came after the warm-up."""
+        return len(self.network_seconds) - self.warm_up
+
+    def network_seconds_per_frame(self) -> float | None:
+        """Median over the batches after the warm-up, in seconds; ``None`` where there are none."""
+        return statistics.median(self.network_seconds[self.warm_up :]) if self.timed_batches else None
+
+    def add_time(self, seconds: float, frames: int) -> None:
+        """Adds the time of a batch of so many processed frames in the network."""
+        if self.frames < WARM_UP_FRAMES:
+            self.warm_up += 1
+        self.frames += frames
+        self.network_seconds.append(seconds / frames)
 
     def count(self, prediction: Tensor, label: Tensor, classes: ClassSet) -> None:
         """Adds a clip's prediction and label, class indices ``H W`` on the CPU, to the counts of all metrics."""
@@ -68,23 +87,25 @@ class Evaluation:
 def evaluate(
     model: LMANet,
     loader: ClipLoader,
-    loss_function: nn.Module,
+    loss_function: nn.Module | None,
     device: torch.device,
     on_clip: OnClip | None = None,
     original_labels: bool = False,
     on_batch: Callable[[Evaluation], None] | None = None,
     before_batch: Callable[[], None] | None = None,
     features: StoredFeatures | None = None,
+    memory_format: torch.memory_format = torch.preserve_format,
 ) -> Evaluation:
     """Predicts the last frame of every clip and counts its pixels; leaves the model in evaluation mode.
 
-    Streamed clips go through the network frame by frame, with the same figures. With ``original_labels`` predictions
-    are also enlarged by nearest neighbor and counted at the labels' own size.
-    ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several processes
-    each evaluates its share of the clips, and all return the counts, loss and number of clips of all processes;
-    ``before_batch`` is called equally often in each, so that it may be a collective. With ``features``, those of the
-    loader's clips, frames go through the encoder only where they are not stored. Raises ``DataError`` where not
-    every clip was counted once, ``ScoresError`` where scores are NaN or infinite.
+    Only these frames are decoded. Streamed clips go on with each other's memory, with the same figures. ``model`` may
+    be a ``fast_copy``, which takes frames in ``memory_format`` channels-last. Without a ``loss_function`` there is no
+    loss. With ``original_labels`` predictions are also enlarged by nearest neighbor and counted at the labels' own
+    size. ``on_clip`` is called for every clip, ``on_batch`` after every batch with the result so far. In several
+    processes each evaluates its share of the clips, and all return the counts, loss and number of clips of all
+    processes; ``before_batch`` is called equally often in each, so that it may be a collective. With ``features``,
+    those of the loader's clips, frames go through the encoder only where they are not stored. Raises ``DataError``
+    where not every clip was counted once, ``ScoresError`` where scores are not finite.
     """
     model.eval()
     classes = loader.dataset.dataset.classes
@@ -93,24 +114,23 @@ def evaluate(
     clips, stream = loader.dataset, None
     if isinstance(clips, StreamedClips):
         stream, result.dense = ClipStream(model, clips), DenseFigures(classes)
-    batches, total_loss = Timed(loader, device), 0.0
+    batches, total_loss = Timed(loader, device), 0.0 if loss_function is not None else math.nan
     calls = max(distributed.all_gather(len(loader)))
     quiet = None if distributed.is_first() else True
     for sample in tqdm(batches, "evaluation", total=len(loader), unit="batch", disable=quiet, leave=False):
         if before_batch is not None:
             before_batch()
-        clip: Tensor | list[EncodedFrame]
+        frames: Sequence[Tensor | EncodedFrame] = ()
         if features is None:
-            clip = network_input(sample.frames, model.config.traits, device)
+            unbound = sample.frames.unbind(1)
+            frames = [network_input(frame, model.config.traits, device, memory_format) for frame in unbound]
         label = sample.label.to(device, non_blocking=True)
         start = synchronized_seconds(device)
         if features is not None:
-            clip = features.frames(sample)
+            frames = features.frames(sample)
         numbers = clip_indices(sample).tolist()
-        logits = model(clip, selected=True) if stream is None else stream.logits(clip, *numbers)
-        result.network_seconds.append(
-            (synchronized_seconds(device) - start) / (sample.frames.shape[0] * sample.frames.shape[1])
-        )
+        logits = last_logits(model, frames)[0] if stream is None else stream.logits(frames, *numbers)
+        result.add_time(synchronized_seconds(device) - start, len(frames) * len(label))
         _refuse_not_finite(logits, sample, loader)
         prediction = logits[:, -1].argmax(1).to(torch.uint8)
         if isinstance(clips, StreamedClips) and result.dense is not None:
@@ -119,18 +139,19 @@ def evaluate(
             if streamed.number is None:
                 continue
             numbers = [streamed.number]
-        total_loss += loss_function(logits, label).item() * len(label)
+        if loss_function is not None:
+            total_loss += loss_function(logits, label).item() * len(label)
         result.clips += len(label)
         result.confusion.update(prediction, label)
         if original_labels:
             original = sample.original_label.to(device, non_blocking=True)
             result.original_confusion.update(resize_labels(prediction, height_width(original.shape)), original)
-        for number, frames, predicted, labeled in zip(
+        for number, clip, predicted, labeled in zip(
             numbers, sample.frames, prediction.cpu(), sample.label, strict=True
         ):
             result.count(predicted, labeled, classes)
             if on_clip is not None:
-                on_clip(number, frames[-1], predicted, labeled)
+                on_clip(number, clip[-1], predicted, labeled)
         if on_batch is not None:
             on_batch(result)
     if before_batch is not None:

@@ -24,7 +24,7 @@ SHIPPED = "engine.evaluation.metrics"
 RESERVED = frozenset(
     {
         *("clips", "frames_per_clip", "work_size", "device", "processes", "threads"),
-        *("network_seconds_per_frame", "waiting_seconds_per_clip"),
+        *("network_seconds_per_frame", "network_seconds_of_clips", "waiting_seconds_per_clip"),
         *("iou", "clip_mean_iou", "original_size", "consistency", "loss", "dense", "class_map"),
     }
 )

@@ -9,6 +9,7 @@ import torch
 
 from datasets.clip_dataset import ClipDataset
 from datasets.registry import dataset_named
+from datasets.streamed_clips import StreamedClips
 from engine.agreement import check_same_data
 from engine.dashboard.setup import dashboard_of
 from engine.data import clips_of, evaluation_loader_of, videos_of
@@ -28,6 +29,7 @@ from engine.run_folder import RunFolder
 from engine.streaming.setup import segmenter_of
 from engine.training.setup import loss_function
 from models.description import describe
+from models.inference.fast_copy import fast_copy
 from models.inference.segmenter import has_untrained_decoder, has_untrained_memory
 from models.lmanet import LMANet
 from utils import distributed
@@ -63,9 +65,14 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     dashboard = dashboard_of(wanted, folder, model, clips, device, baseline)
     writer = all_of(clip_writer(wanted, folder, clips), picks, None if dashboard is None else dashboard.see_clip)
     on_batch = None if dashboard is None else dashboard.progress
-    loss = loss_function(classes, model.config.shallow_decoder, device)
-    evaluated = segmenter.model if segmenter is not None and int8 else model
-    result = evaluate(evaluated, loader, loss, device, writer, wanted.original_size, on_batch)
+    loss = loss_function(classes, model.config.shallow_decoder, device) if wanted.loss else None
+    if segmenter is not None and int8:
+        evaluated = segmenter.model
+    else:
+        evaluated = fast_copy(model, for_clips=not isinstance(loader.dataset, StreamedClips))
+    result = evaluate(
+        evaluated, loader, loss, device, writer, wanted.original_size, on_batch, memory_format=torch.channels_last
+    )
     picks.gather()
     pixels = labeled_pixels(result.confusion, classes)
     baseline = on_same_labels(baseline, pixels)
@@ -85,6 +92,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "network_seconds_per_frame": result.network_seconds_per_frame(),
+        "network_seconds_of_clips": result.timed_batches,
         "waiting_seconds_per_clip": result.waiting_seconds * distributed.world_size() / result.clips,
     }
     lines = []
@@ -123,8 +131,8 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     page = report_page(folder.name, report, baseline, picks, result, model, clips, device)
     write_text(folder.page_file, page.html())
     lines.append(
-        f"{result.clips} clips; {report['network_seconds_per_frame']:.4f} s a frame in the network on {device} "
-        f"({report['threads']} threads), {report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
+        f"{result.clips} clips on {device} ({report['threads']} threads): {time_text(result)}, "
+        f"{report['waiting_seconds_per_clip']:.4f} s a clip waiting for data"
     )
     lines.append(printable(f"report: {folder.page_file} (figures: {folder.report_file.name})"))
     print("\n".join(lines))  # after all files, as whoever reads it may stop at any line
@@ -133,6 +141,14 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
             print("the memory inspector answers clicks until Ctrl-C ...", flush=True)
             dashboard.wait_for_interrupt()
         dashboard.close()
+
+
+def time_text(result: Evaluation) -> str:
+    """Seconds of a frame in the network, and of how many clips that is the median; or why they were not measured."""
+    seconds, clips = result.network_seconds_per_frame(), result.timed_batches
+    if seconds is None:
+        return f"the time in the network was not measured, as its {result.frames} frames are no more than a warm-up"
+    return f"{seconds:.4f} s a frame in the network (median of {clips} clips after {result.warm_up} of warm-up)"
 
 
 def report_page(

@@ -156,8 +156,9 @@ def _figures(report: dict, baseline: dict | None) -> list[_Figure]:
     if "loss" in report:
         loss = report["loss"]
         shown.append(_Figure("loss", "nan" if loss is None else f"{loss:.4f}"))
-    milliseconds = f"{1000 * report['network_seconds_per_frame']:.1f} ms"
-    shown.append(_Figure("a frame", milliseconds, f"in the network, on {report['device']}"))
+    seconds = report["network_seconds_per_frame"]
+    time = "not measured" if seconds is None else f"{1000 * seconds:.1f} ms"
+    shown.append(_Figure("a frame", time, f"in the network, on {report['device']}"))
     size = format_size(report["work_size"], " x ")
     shown.append(_Figure("clips", f"{report['clips']}", f"of {report['frames_per_clip']} frames, {size}"))
     if "dense" in report:

@@ -115,10 +115,10 @@ def _run_epoch(
         )
     if watch is not None:
         watch.epoch(training.rows, validation)
-    seconds = time.perf_counter() - start
+    seconds, frame_seconds = time.perf_counter() - start, validation.network_seconds_per_frame()
     log.info(
         "epoch %d of %d: train loss %.4f, val loss %.4f, val mIoU %s %%, %.0f s (waiting for data %.1f %%, for "
-        "checkpoints %.1f %%, for other processes %.1f %%; %.3f s a step, %.3f s a validation frame in the network), "
+        "checkpoints %.1f %%, for other processes %.1f %%; %.3f s a step, %s s a validation frame in the network), "
         "%s left",
         epoch,
         settings.num_epochs,
@@ -130,7 +130,7 @@ def _run_epoch(
         100 * (saver.spent_seconds - spent_on_saving) / seconds,
         100 * (distributed.waits.seconds - waited) / seconds,
         seconds_a_step,
-        validation.network_seconds_per_frame(),
+        "?" if frame_seconds is None else f"{frame_seconds:.3f}",
         tqdm.format_interval(seconds * (settings.num_epochs - epoch)),
     )
 

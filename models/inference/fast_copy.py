@@ -25,12 +25,14 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 @torch.no_grad()
-def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
+def fast_copy(model: LMANet, compiled: bool = False, for_clips: bool = False) -> LMANet:
     """A copy of ``model`` whose ``step`` returns the same logits in less time; for inference only.
 
     Its memories are filled in place: a memory that was passed to ``step`` must not be used again. With ``compiled``,
     encoder, fusion and decoder go through torch.compile with their weights frozen in, which takes a minute at the first
-    frames.
+    frames. ``for_clips`` makes keys and values of each head alone, where it is called: in a clip only the last frame
+    reads the memory, and only the others are remembered; in a stream each frame does both, and one convolution makes
+    all four.
     """
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     parts = [fast.encoder, fast.decoder]
@@ -41,7 +43,7 @@ def fast_copy(model: LMANet, compiled: bool = False) -> LMANet:
         fold_batch_norms(part)
     if not fast.config.baseline:
         _fold_query_norm(fast)
-        _join_heads(fast)
+        _join_heads(fast, for_clips)
         if isinstance(fast.fusion, GatedFusion):
             fast.fusion = JoinedGatedFusion(fast.fusion)
     fast.to(memory_format=torch.channels_last)
@@ -197,11 +199,12 @@ def _fold_query_norm(model: LMANet) -> None:
         prepare[0] = nn.Identity()
 
 
-def _join_heads(model: LMANet) -> None:
-    """The heads that read the encoder's features become one convolution."""
+def _join_heads(model: LMANet, for_clips: bool) -> None:
+    """The heads that read the features of the same frame become one convolution."""
     query_head, memory_head = model.query_head, model.memory_head
     assert isinstance(query_head, KeyValueHead) and isinstance(memory_head, KeyValueHead)
-    if model.config.structure == "original_kv_fusion":  # its memory is made of what was fused, not of the features
+    # The memory of original_kv_fusion is made of what was fused, not of the features.
+    if for_clips or model.config.structure == "original_kv_fusion":
         (model.query_head,), (model.memory_head,) = _shared_heads([query_head]), _shared_heads([memory_head])
     else:
         model.query_head, model.memory_head = _shared_heads([query_head, memory_head])
