@@ -9,7 +9,6 @@ import ctypes
 import io
 import logging
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.benchmarks.tables import markdown_table
+from engine.version import machine_caption, machine_lines, machine_rows, timed_versions
 from models.local_attention import BACKENDS, local_attention, why_not
 from utils.files import write_bytes, write_text
 from utils.json_text import to_json
@@ -30,6 +31,15 @@ logger = logging.getLogger(__name__)
 
 _PRODUCT = 1024  # side of the matrices whose product is the reference rate
 _MOST_SECONDS = 20.0  # for all rounds of one backend; slow backends run fewer rounds, at least one
+COLUMNS = {
+    "size": "size",
+    "work": "backend",
+    "median": "ms, median",
+    "quartiles": "quartiles",
+    "best": "least",
+    "rounds": "rounds",
+    "rate": "of a matrix product's rate",
+}
 
 Call = tuple[Tensor, Tensor, Tensor]  # query, keys, values
 Key = TypeVar("Key", bound=Hashable)
@@ -73,34 +83,32 @@ class Spread(NamedTuple):
     """Seconds over all rounds."""
 
     best: float
+    quartile_1: float
     median: float
+    quartile_3: float
     worst: float
     rounds: int
 
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Spread":
+        several = len(seconds) > 1
+        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive") if several else seconds * 3
+        return cls(min(seconds), low, middle, high, max(seconds), len(seconds))
+
 
 def run(output_folder: Path, device: torch.device) -> None:
-    """Prints tables; writes ``attention_benchmark.json``, and ``attention_scaling.png`` if matplotlib is installed."""
+    """Prints the machine and tables, the last one for ``docs/speed.md``; writes ``attention_benchmark.json``, and
+    ``attention_scaling.png`` if matplotlib is installed."""
     output_folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
-        "machine": _machine(device),
+        "machine": machine_rows(device) | timed_versions(),
         "shapes": [_measured(ERFNET, 15, device), _measured(PSPNET, 2, device)],
         "scaling": _scaling(device),
         "training_step": _training_steps(device),
     }
     write_text(output_folder / "attention_benchmark.json", to_json(report))
     _draw(report["scaling"], output_folder / "attention_scaling.png")
-    print("\n".join(_text(report)))
-
-
-def _machine(device: torch.device) -> dict[str, object]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "python": platform.python_version(),
-    }
+    print("\n".join([*machine_lines(device), *_text(report), "", table(report), "", machine_caption(device)]))
 
 
 def _measured(shape: Shape, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -177,7 +185,7 @@ def _in_turns(work: dict[Key, Callable[[], object]], rounds: int, device: torch.
         for name, function in work.items():
             if turn < max(1, left[name]):
                 seconds[name].append(_seconds(function, device))
-    return {name: Spread(min(s), statistics.median(s), max(s), len(s)) for name, s in seconds.items()}
+    return {name: Spread.of(values) for name, values in seconds.items()}
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -294,7 +302,7 @@ def _draw(scaling: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def _text(report: dict[str, Any]) -> list[str]:
-    lines = ["machine: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items())]
+    lines = []
     for found in report["shapes"]:
         sizes = " ".join(f"{key}={value}" for key, value in list(found["shape"].items())[1:])
         lines += ["", f"{found['shape']['name']}: {sizes}; {found['gflop']:.2f} GFLOP forward, on {found['device']}"]
@@ -320,3 +328,24 @@ def _text(report: dict[str, Any]) -> list[str]:
     for name, s in report["training_step"].items():
         lines.append(f"training step of LMANet-ERFNet, 4 frames of 512x1024, {name}: median {s['median']:.2f} s")
     return lines
+
+
+def table(report: dict[str, Any]) -> str:
+    """All backends at all shapes as a Markdown table."""
+    rows = []
+    for found in report["shapes"]:
+        for work, s in found["seconds"].items():
+            rate = found["of_product_rate"].get(work.removesuffix(" forward"))
+            milliseconds = {key: 1e3 * s[key] for key in ("median", "quartile_1", "quartile_3", "best")}
+            rows.append(
+                {
+                    "size": found["shape"]["name"],
+                    "work": work,
+                    "median": f"{milliseconds['median']:.2f}",
+                    "quartiles": f"{milliseconds['quartile_1']:.2f} to {milliseconds['quartile_3']:.2f}",
+                    "best": f"{milliseconds['best']:.2f}",
+                    "rounds": s["rounds"],
+                    "rate": None if rate is None else f"{rate:.2f}",
+                }
+            )
+    return markdown_table(COLUMNS, rows, texts=2)

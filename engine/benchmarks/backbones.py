@@ -4,7 +4,6 @@ Each network is measured in a process of its own, so that its peak memory is its
 does not depend on them; the variants of a network take turns, frame by frame.
 """
 
-import csv
 import io
 import logging
 import statistics
@@ -19,10 +18,11 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from engine.benchmarks import tables
 from engine.benchmarks.stream import onnx_runtime, pipeline, streaming
 from engine.options.plugins import load_plugins
 from engine.options.settings import NetworkSettings
-from engine.version import processor_name
+from engine.version import machine_caption, machine_lines
 from models.config import LMANetConfig
 from models.description import numel
 from models.inference.fast_copy import fast_copy
@@ -98,7 +98,7 @@ def run(
     write_text(folder / f"{REPORT}.md", text)
     write_text(folder / f"{REPORT}.csv", comma_separated(rows))
     write_bytes(folder / f"{REPORT}.png", plot(rows))
-    print(text)
+    print("\n".join([*machine_lines(torch.device("cpu")), "", text]))
     return rows
 
 
@@ -178,23 +178,14 @@ def floating_point_operations(single: LMANet, frame: torch.Tensor) -> int:
 
 def markdown(rows: Sequence[Row], threads: int) -> str:
     """The rows as a table, the processor and its threads below it."""
-    lines = [f"| {' | '.join(COLUMNS.values())} |", f"|---|---|{'---:|' * (len(COLUMNS) - 2)}"]
-    lines += [f"| {' | '.join(_cell(row, name) for name in COLUMNS)} |" for row in rows]
-    return "\n".join([*lines, "", f"{threads} threads of {processor_name()}, PyTorch {torch.__version__}.", ""])
-
-
-def _cell(row: Row, name: str) -> str:
-    value = row.get(name)
-    return "–" if value is None else f"`{value}`" if name == "network" else str(value)
+    named = [row | {"network": f"`{row['network']}`"} for row in rows]
+    lines = [tables.markdown_table(COLUMNS, named, texts=2), "", machine_caption(torch.device("cpu"), threads), ""]
+    return "\n".join(lines)
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
     """The rows as CSV, with the columns of the table."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return tables.comma_separated(COLUMNS, rows)
 
 
 def plot(rows: Sequence[Row]) -> bytes:

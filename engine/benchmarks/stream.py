@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from engine.benchmarks import pipeline as benchmark_pipeline
+from engine.benchmarks.tables import markdown_table
 from engine.options.settings import NetworkSettings, StreamSettings
+from engine.version import machine_caption, machine_lines, machine_rows, timed_versions
 from models.choices import SMOOTHINGS
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
@@ -30,7 +32,7 @@ from utils.errors import OptionError
 from utils.files import write_text
 from utils.json_text import to_json
 from utils.modules import check_importable
-from utils.sizes import height_width
+from utils.sizes import format_size, height_width
 from utils.timing import Moment
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,13 @@ COMPILED, INT8 = ", compiled", ", int8"
 SMOOTHING = "smoothing, "  # beginning of the names of the stages that --smooth adds
 CALIBRATION_FRAMES = 4
 STAGES = ("encoder", "heads", "attention", "fusion", "decoder", "push")
+COLUMNS = {
+    "name": "a frame",
+    "median": "ms, median",
+    "quartiles": "quartiles",
+    "least": "least",
+    "ratio": f"times the {SINGLE}",
+}
 
 Call = Callable[[], object]
 
@@ -58,7 +67,8 @@ def run(
     folder: Path,
     rounds: int | None = None,
 ) -> dict:
-    """Measures, prints a table, writes ``benchmark_stream.json`` and returns its content.
+    """Measures, prints the machine and a table as in ``docs/speed.md``, writes ``benchmark_stream.json``, whose content
+    it returns.
 
     Int8 networks are calibrated on random frames, as only their time is measured.
     """
@@ -101,6 +111,7 @@ def run(
         "frame_size": list(size),
         "network": {"backbone": config.backbone, "memory_size": config.memory_size, "corr_size": config.corr_size},
         "device": str(device),
+        "machine": machine_rows(device) | timed_versions(),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
         "milliseconds": {name: spread(values) for name, values in seconds.items() if name not in smoothing},
@@ -112,7 +123,7 @@ def run(
         "pipeline": pipeline(VideoSegmenter(model, device=device, work_size=size), network.classes),
     }
     write_text(folder / REPORT, to_json(report))
-    print(table(report))
+    print("\n".join([*machine_lines(device), "", *summary(report), "", table(report), "", caption(report, device)]))
     return report
 
 
@@ -145,6 +156,12 @@ def smoothing_step(kind: str, logits: torch.Tensor, size: tuple[int, int]) -> Ca
     return lambda: smoother.average(logits, smoother.motion(next(frames), height_width(logits.shape)))
 
 
+def stages_of(model: LMANet) -> list[tuple[str, nn.Module]]:
+    """The modules of a network with a memory, each with the name of its stage."""
+    parts = {"encoder": model.encoder, "attention": model.read, "fusion": model.fusion, "decoder": model.decoder}
+    return [*parts.items(), ("heads", model.query_head), ("heads", model.memory_head), ("push", model.push)]
+
+
 class StageTimes:
     """Records the seconds of the stages of a network, by hooks around the calls of its modules."""
 
@@ -157,9 +174,7 @@ class StageTimes:
         """Adds hooks to the modules of ``model``; a baseline has no stages."""
         if model.config.baseline:
             return
-        parts = {"encoder": model.encoder, "attention": model.read, "fusion": model.fusion, "decoder": model.decoder}
-        heads = [("heads", model.query_head), ("heads", model.memory_head)]
-        for stage, part in [*parts.items(), *heads, ("push", model.push)]:
+        for stage, part in stages_of(model):
             part.register_forward_pre_hook(self._starting)
             part.register_forward_hook(partial(self._ended, stage))
 
@@ -226,17 +241,32 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def table(report: dict) -> str:
-    """The report as text."""
-    lines = [f"{'milliseconds a frame':<36}{'median':>9}{'quartiles':>18}{'least':>9}"]
-    for name, each in [*report["milliseconds"].items(), *((f"  {k}", v) for k, v in report["stages"].items())]:
-        quartiles = f"{each['quartile_1']:.1f}-{each['quartile_3']:.1f}"
-        lines.append(f"{name:<36}{each['median']:>9.1f}{quartiles:>18}{each['least']:>9.1f}")
-    lines += [f"{name}: {value:.3f}" for name, value in report["ratios"].items()]
+def summary(report: dict) -> list[str]:
+    """The ratios, and the pace of the whole stream, as lines."""
+    lines = [f"{name}: {value:.3f}" for name, value in report["ratios"].items()]
     found = report["pipeline"]
     if found is not None:
         lines.append(
             f"pipeline, H.264 in and overlay out: {found['frames_per_second']:.2f} frames a second, "
             f"{found['share_of_network_alone']:.3f} of the network alone"
         )
-    return "\n".join(lines)
+    return lines
+
+
+def table(report: dict) -> str:
+    """Variants and stages as a Markdown table."""
+    rows = []
+    for name, each in [*report["milliseconds"].items(), *((f"– {k}", v) for k, v in report["stages"].items())]:
+        times = {key: f"{each[key]:.1f}" for key in ("median", "least")}
+        quartiles = f"{each['quartile_1']:.1f} to {each['quartile_3']:.1f}"
+        ratio = each["median"] / report["milliseconds"][SINGLE]["median"]
+        rows.append({"name": name, **times, "quartiles": quartiles, "ratio": f"{ratio:.2f}"})
+    return markdown_table(COLUMNS, rows)
+
+
+def caption(report: dict, device: torch.device) -> str:
+    """What was measured, and on which machine, in two sentences."""
+    network, found = report["network"], report["pipeline"]
+    sizes = f"{format_size(report['frame_size'])}, T = {network['memory_size']}, n = {network['corr_size']}"
+    whole = f"; a whole stream {found['frames_per_second']:.2f} frames/s" if found is not None else ""
+    return f"`{network['backbone']}`, {sizes}, {report['rounds']} rounds{whole}. {machine_caption(device)}"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from engine.benchmarks import attention as benchmark_attention
-from engine.benchmarks.attention import ERFNET, PSPNET, Shape
+from engine.benchmarks.attention import ERFNET, PSPNET, Shape, Spread
+from engine.version import machine_caption
 
 
 def test_work_and_bytes_of_the_published_sizes():
@@ -21,6 +22,11 @@ def test_line_through_points_by_hand():
     # Through (1, 3), (2, 5), (3, 7): y = 2 x + 1.
     line = benchmark_attention._line([1.0, 2.0, 3.0], [3.0, 5.0, 7.0])
     assert (line["slope"], line["intercept"], line["r2"]) == pytest.approx((2, 1, 1))
+
+
+def test_spread_by_hand():
+    assert Spread.of([5.0, 1.0, 3.0, 2.0, 4.0]) == (1, 2, 3, 4, 5, 5)
+    assert Spread.of([2.0]) == (2, 2, 2, 2, 2, 1)
 
 
 def test_slow_work_is_timed_once_and_quick_work_in_every_round(monkeypatch):
@@ -45,5 +51,9 @@ def test_small_run_prints_and_writes(monkeypatch, tmp_path, capsys):
     assert set(report["shapes"][0]["of_product_rate"]) >= {"portable", "reference"}
     assert "reference" in report["shapes"][1]["refused"]
     printed = capsys.readouterr().out
+    rows = [line.split(" | ")[:2] for line in printed.splitlines() if line.startswith("| small")]
+    assert rows == [["| small", name] for name in report["shapes"][0]["seconds"]]
+    assert printed.splitlines()[1].startswith("instructions: ")
+    assert printed.splitlines()[-1] == machine_caption(torch.device("cpu"))
     assert "small: b=1 c=2 d=3 t=1 h=5 w=6 n=3" in printed
     assert "ms over T: 1: 1.00, 2: 2.00; R² of the line 1.0000" in printed

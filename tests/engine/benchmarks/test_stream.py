@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from engine.benchmarks import stream as benchmark_stream
+from engine.version import machine_caption
 from main import main
 
 
@@ -33,6 +35,14 @@ def test_every_part_is_measured_in_one_run(tmp_path, monkeypatch, capsys):
     assert len(pipeline["shares"]) == pipeline["rounds"] == benchmark_stream.PIPELINE_ROUNDS
     assert pipeline["frames_per_second"] > 0 and 0 < pipeline["share_of_network_alone"] < 3
     printed = capsys.readouterr().out
+    assert printed.startswith("processor: ") and report["machine"]["instructions"] in printed
+    lines = printed.splitlines()
+    start = lines.index("| a frame | ms, median | quartiles | least | times the single frame |")
+    rows = [line.split(" | ") for line in lines[start + 2 : start + 2 + 12]]
+    assert [row[0][2:] for row in rows] == [*times, *(f"– {name}" for name in report["stages"])]
+    assert rows[0][1] == f"{times['LMANet']:.1f}" and rows[1][-1] == "1.00 |"
+    assert lines[-1].startswith("`erf`, 64x128, T = 3, n = 5, 4 rounds; a whole stream ")
+    assert lines[-1].endswith(machine_caption(torch.device("cpu")))
     assert f"LMANet / single frame: {ratio:.3f}" in printed
     assert f"{pipeline['share_of_network_alone']:.3f} of the network alone" in printed
 
