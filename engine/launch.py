@@ -138,6 +138,10 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
         from engine.benchmarks import backbones  # here, as no other mode needs it
 
         backbones.run(settings.network, settings.backbones, settings.plugins, folder.path)
+    if settings.benchmark == "scaling":
+        from engine.benchmarks import scaling  # here, as no other mode needs it
+
+        scaling.run(settings.network, settings.axes, device, folder.path)
     if settings.stream.source:
         run_stream(settings, settings.stream.source, device, folder)
     if settings.eval_mode:

@@ -12,7 +12,7 @@ from engine.options.checks import checked
 from engine.options.option import taken
 from engine.options.plugins import load_plugins
 from engine.options.settings import Settings
-from engine.options.stream import BENCHMARKED, BENCHMARKS, add_stream_group
+from engine.options.stream import AXES, BENCHMARKED, BENCHMARKS, add_stream_group
 from engine.training.schedule import schedule_names
 from models.backbone import backbone_forms, backbone_names
 from models.choices import ATTENTION_BACKENDS, FUSION_WIDTH, MEMORY_STRATEGIES, STRUCTURES
@@ -158,7 +158,8 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--benchmark",
         choices=BENCHMARKS,
-        help="measure the time of the attention, of a frame, or of a frame of several --backbones, with random weights",
+        help="measure the time of the attention, of a frame, of a frame of several --backbones, or how time and memory "
+        "of a frame grow along --axes, with random weights",
     )
     group.add_argument(
         "--backbones",
@@ -166,6 +167,14 @@ def _add_mode(parser: argparse.ArgumentParser) -> None:
         default=list(BENCHMARKED),
         metavar="NAME",
         help="with --benchmark backbones: the networks, as for --backbone",
+    )
+    group.add_argument(
+        "--axes",
+        nargs="+",
+        default=list(AXES),
+        choices=AXES,
+        help="with --benchmark scaling: what is varied: frames in the memory (T), the window (n), the size of frames, "
+        "the batch, the threads; axes of earlier calls with this --savedir stay",
     )
     group.add_argument(
         "--export-onnx",

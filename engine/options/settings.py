@@ -152,7 +152,7 @@ class ProcessSettings:
 @dataclass(frozen=True)
 class Settings:
     """One command line. ``training``, ``stream``, ``eval_mode``, ``benchmark`` and the three exports are the modes;
-    ``backbones`` are those of ``--benchmark backbones``.
+    ``backbones`` are those of ``--benchmark backbones``, ``axes`` those of ``--benchmark scaling``.
 
     ``command`` is the command line as it was typed. ``arguments`` are the values of all options by name, as files of a
     run hold them; ``untouched`` are those before any was derived from another, and ``typed`` the names of the options
@@ -163,6 +163,7 @@ class Settings:
     eval_mode: bool
     benchmark: str | None
     backbones: tuple[str, ...]
+    axes: tuple[str, ...]
     export_onnx: str | None
     export_openvino: str | None
     export_weights: str | None
@@ -200,6 +201,7 @@ def settings_of(
         eval_mode=options.eval_mode,
         benchmark=options.benchmark,
         backbones=tuple(options.backbones),
+        axes=tuple(options.axes),
         export_onnx=options.export_onnx,
         export_openvino=options.export_openvino,
         export_weights=options.export_weights,

@@ -8,7 +8,8 @@ from engine.streaming.output import output_options, registered_outputs
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
 
-BENCHMARKS = ("attention", "stream", "backbones")
+BENCHMARKS = ("attention", "stream", "backbones", "scaling")
+AXES = ("T", "n", "size", "batch", "threads")  # of --benchmark scaling
 # Networks of --benchmark backbones that take few milliseconds a frame, of all libraries.
 BENCHMARKED = (
     "erf",
@@ -106,6 +107,8 @@ def check_stream(options: argparse.Namespace) -> None:
         raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
     if options.backbones != list(BENCHMARKED) and options.benchmark != "backbones":
         raise OptionError("--backbones belongs to --benchmark backbones: leave it out, or name one by --backbone")
+    if options.axes != list(AXES) and options.benchmark != "scaling":
+        raise OptionError("--axes belongs to --benchmark scaling: leave it out")
     if options.benchmark and options.baseline_mode:
         raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
     for name, default in {**STREAM_DEFAULTS, **{option.dest: option.default for option in output_options()}}.items():
