@@ -5,7 +5,6 @@ threads. The points of an axis take turns, so that other load of the machine aff
 Axes of earlier calls in the same folder stay, so that a long run can be split.
 """
 
-import ctypes
 import gc
 import json
 import sys
@@ -28,6 +27,7 @@ from models.config import LMANetConfig
 from models.inference.fast_copy import fast_copy
 from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
+from utils.allocator import freed_memory_returned
 from utils.errors import OptionError
 from utils.files import write_bytes, write_text
 from utils.json_text import to_json
@@ -135,6 +135,7 @@ def measured(
     before = torch.get_num_threads()
     try:
         with torch.inference_mode():
+            Step(config, next(iter(points.values())), device).fill()  # loads what is loaded once
             for label, point in points.items():
                 torch.set_num_threads(point.threads)
                 step = steps[label] = Step(config, point, device)
@@ -223,19 +224,11 @@ def peak_of(call: Callable[[], object], device: torch.device) -> float | None:
     if not sys.platform.startswith("linux"):
         call()
         return None
-    _return_freed_memory()
-    CLEAR.write_text("5")  # sets the peak to what is resident now
-    before = _status_kibibytes("VmRSS")
-    call()
-    return round((_status_kibibytes("VmHWM") - before) / 2**10, 1)
-
-
-def _return_freed_memory() -> None:
-    """Returns what is freed to the system, so that it counts where it is taken again; with another C library, not."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        return
+    with freed_memory_returned():
+        CLEAR.write_text("5")  # sets the peak to what is resident now
+        before = _status_kibibytes("VmRSS")
+        call()
+        return round((_status_kibibytes("VmHWM") - before) / 2**10, 1)
 
 
 def _status_kibibytes(field: str) -> int:
