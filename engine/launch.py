@@ -63,7 +63,7 @@ def _run(settings: Settings) -> None:
         log.info("plugin %s", Path(plugin).resolve())
     processes.end_with_parent()
     keep_freed_memory()
-    device = pick_device("cpu" if settings.stream.int8 is not None else settings.device)
+    device = pick_device("cpu" if settings.stream.is_for_cpu else settings.device)
     folder = RunFolder(settings.savedir, settings.shallow)
     torch.backends.cudnn.benchmark = True  # as all frames of a run have one size
     random.seed(settings.seed)

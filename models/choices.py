@@ -18,6 +18,9 @@ STRUCTURES = ("original", "mem_only", "aux_mem_loss", "original_kv_fusion")
 MEMORY_STRATEGIES = ("all", "skip_01", "skip_02", "skip_03", "skip_04", "skip_05", "random")
 ATTENTION_BACKENDS = ("auto", "reference", "portable", "cpu", "cuda", "flex")
 
+TORCH = "torch"
+ENGINES = (TORCH, "onnxruntime", "openvino")  # what computes a stream's frame
+
 # How probabilities are averaged over time, and the default weight of the past: what steadies real driving snippets
 # without costing accuracy there.
 DEFAULT_SMOOTHING_WEIGHT = {"average": 0.3, "flow": 0.6}

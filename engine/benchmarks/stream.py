@@ -21,7 +21,8 @@ from engine.benchmarks import pipeline as benchmark_pipeline
 from engine.benchmarks.tables import markdown_table
 from engine.options.settings import NetworkSettings, StreamSettings
 from engine.version import machine_caption, machine_lines, machine_rows, timed_versions
-from models.choices import SMOOTHINGS
+from models.choices import ENGINES, SMOOTHINGS, TORCH
+from models.inference.engines import use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
 from models.inference.segmenter import VideoSegmenter
@@ -70,7 +71,8 @@ def run(
     """Measures, prints the machine and a table as in ``docs/speed.md``, writes ``benchmark_stream.json``, whose content
     it returns.
 
-    Int8 networks are calibrated on random frames, as only their time is measured.
+    Int8 networks are calibrated on random frames, as only their time is measured. An engine that is named is measured
+    beside PyTorch, on the CPU.
     """
     rounds, config, size = rounds or ROUNDS, network.config, network.work_size
     torch.manual_seed(0)
@@ -92,6 +94,11 @@ def run(
                 fast = fast_copy(each)
                 quantize(fast, frames)
                 calls[name + INT8] = streaming(fast, frame, frames_kept)
+        if settings.engine != TORCH:
+            for name, each, frames_kept in ((LMANET, model, config.memory_size), (SINGLE, single, 0)):
+                fast, amp = fast_copy(each), None if settings.amp is None else getattr(torch, settings.amp)
+                use_engine(fast, settings.engine, size, amp)
+                calls[name + engine_suffix(settings.engine, settings.amp)] = streaming(fast, frame, frames_kept)
         if device.type == "cpu" and (runtime := onnx_runtime(single, frame)) is not None:
             calls[RUNTIME] = runtime
         logits = single.step(frame)[0]
@@ -227,11 +234,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(1000 * value, 3) for name, value in found.items()}
 
 
+def engine_suffix(engine: str, amp: str | None) -> str:
+    """What the names of a network's variants end with that another engine computes."""
+    return f", {engine} {amp or 'float32'}"
+
+
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Ratios of the times of two variants in the same round: medians over the rounds."""
     pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
     pairs += [(SMOOTHING + kind, SINGLE) for kind in SMOOTHINGS]
     pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
+    suffixes = [engine_suffix(engine, amp) for engine in ENGINES for amp in (None, "bfloat16")]
+    pairs += [(LMANET + suffix, SINGLE + suffix) for suffix in suffixes]
+    pairs += [(LMANET + suffix, under) for suffix in suffixes for under in (LMANET, RUNTIME)]
     return {
         f"{over} / {under}": round(
             statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True)), 4

@@ -55,8 +55,8 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
         log.warning("the weights hold no memory, which starts untrained: these figures say nothing of a trained LMANet")
     if has_untrained_decoder(model):
         log.warning("the weights hold no such decoder, which starts untrained: these figures are those of noise")
-    int8 = settings.stream.int8 is not None
-    segmenter = segmenter_of(settings, model, device) if int8 or wanted.consistency else None
+    is_fast = settings.stream.is_for_cpu
+    segmenter = segmenter_of(settings, model, device) if is_fast or wanted.consistency else None
     loader = evaluation_loader_of(settings.data, clips, model, "val", device)
     # Only now, after all that may refuse the evaluation.
     if distributed.is_first():
@@ -66,7 +66,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     writer = all_of(clip_writer(wanted, folder, clips), picks, None if dashboard is None else dashboard.see_clip)
     on_batch = None if dashboard is None else dashboard.progress
     loss = loss_function(classes, model.config.shallow_decoder, device) if wanted.loss else None
-    if segmenter is not None and int8:
+    if segmenter is not None and is_fast:
         evaluated = segmenter.model
     else:
         evaluated = fast_copy(model, for_clips=not isinstance(loader.dataset, StreamedClips))

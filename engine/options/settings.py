@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.choices import TORCH
 from models.config import LMANetConfig
 from utils.class_map import ClassMap
 from utils.class_set import ClassSet
@@ -101,7 +102,8 @@ class StreamSettings:
 
     With ``live`` the newest frame is taken; ``None`` leaves it to the source. One that goes away is waited for, as
     long as ``retries`` take. ``smooth`` is the kind of averaging over time and ``smooth_weight`` the share of the past
-    (``AUTO``: chosen on training clips; ``None``: the default). ``int8`` names the source of calibration frames;
+    (``AUTO``: chosen on training clips; ``None``: the default). ``int8`` names the source of calibration frames,
+    and ``engine`` is one of ``ENGINES``;
     ``outputs`` are the values of the outputs' own options, by name.
     """
 
@@ -116,9 +118,15 @@ class StreamSettings:
     compile: bool
     amp: str | None
     int8: str | None
+    engine: str
     overwrite: bool
     skip_damage: bool
     outputs: Mapping[str, object]
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """Whether int8 or an engine was chosen that computes on the CPU alone."""
+        return self.int8 is not None or self.engine != TORCH
 
 
 @dataclass(frozen=True)
@@ -270,6 +278,7 @@ def settings_of(
             compile=options.compile,
             amp=options.amp,
             int8=options.int8,
+            engine=options.engine,
             overwrite=options.overwrite,
             skip_damage=options.on_damage == SKIP_DAMAGE,
             outputs={name: getattr(options, name) for name in sorted(output_names)},

@@ -5,7 +5,7 @@ import argparse
 from engine.options.option import add_to
 from engine.options.settings import AUTO, NO_WEIGHTS, SKIP_DAMAGE
 from engine.streaming.output import output_options, registered_outputs
-from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
+from models.choices import DEFAULT_SMOOTHING_WEIGHT, ENGINES, SMOOTHINGS, TORCH
 from utils.errors import OptionError
 
 BENCHMARKS = ("attention", "stream", "backbones", "scaling")
@@ -79,6 +79,13 @@ def add_stream_group(parser: argparse.ArgumentParser) -> None:
         help="compute in 8-bit integers, on the CPU by ONNX Runtime, calibrated on frames of SOURCE (as for --stream); "
         "also with --eval-mode, and without SOURCE with --benchmark stream",
     )
+    group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=TORCH,
+        help="what computes the network between reads of its memory, on the CPU; OpenVINO also in bfloat16, with "
+        "--amp; also with --eval-mode and --benchmark stream",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace what an earlier stream wrote in --savedir")
 
 
@@ -86,6 +93,8 @@ def check_stream(options: argparse.Namespace) -> None:
     """Raises ``OptionError`` for options of streams that are invalid or contradict others."""
     if options.int8 is not None:
         _check_int8(options)
+    if options.engine != TORCH:
+        _check_engine(options)
     _check_smooth(options)
     if options.every < 1:
         raise OptionError(f"--every is {options.every}: expected 1 or more")
@@ -150,7 +159,23 @@ def _check_int8(options: argparse.Namespace) -> None:
     if options.amp or (options.compile and not benchmarked):
         other = "--amp" if options.amp else "--compile"
         raise OptionError(f"--int8 does not go with {other}: leave one of them out")
+    _check_cpu(options, "--int8")
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    benchmarked, typed = options.benchmark == "stream", f"--engine {options.engine}"
+    if not (options.stream or options.eval_mode or benchmarked):
+        raise OptionError(f"{typed} belongs to --stream, --eval-mode and --benchmark stream: leave it out")
+    if (options.int8 is not None or options.compile) and not benchmarked:
+        other = "--compile" if options.compile else "--int8"
+        raise OptionError(f"{typed} does not go with {other}: leave one of them out")
+    if options.amp and (options.engine, options.amp) != ("openvino", "bfloat16"):
+        raise OptionError(f"{typed} does not go with --amp {options.amp}: take --engine openvino --amp bfloat16")
+    _check_cpu(options, typed)
+
+
+def _check_cpu(options: argparse.Namespace, typed: str) -> None:
     if options.device not in ("auto", "cpu"):
-        raise OptionError(f"--int8 is for the CPU and does not go with --device {options.device}: add --device cpu")
+        raise OptionError(f"{typed} is for the CPU and does not go with --device {options.device}: add --device cpu")
     if options.gpus * options.nodes > 1:
-        raise OptionError("--int8 runs in one process: leave --gpus and --nodes out")
+        raise OptionError(f"{typed} runs in one process: leave --gpus and --nodes out")

@@ -29,6 +29,7 @@ def segmenter_of(settings: Settings, model: LMANet, device: torch.device) -> Vid
         compiled=stream.compile,
         amp=stream.amp or False,
         int8_frames=calibration_frames(stream),
+        engine=stream.engine,
         smooth=stream.smooth,
         smooth_weight=None if isinstance(stream.smooth_weight, str) else stream.smooth_weight,
         detect_cuts=stream.source is None,  # a stream itself resets at the cuts that it detects

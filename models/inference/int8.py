@@ -48,7 +48,7 @@ def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
     start, (height, width) = time.perf_counter(), frames[0].shape[-2:]
     features = _decoder_inputs(fast, frames)
     encoder = _quantized(fast.encoder, [(frame.numpy(),) for frame in frames], kept_from=height // FINE)
-    decoder = _quantized(_AtSize(fast.decoder, (height, width)), features)
+    decoder = _quantized(AtSize(fast.decoder, (height, width)), features)
     fast.encoder, fast.decoder = RuntimePart(encoder), RuntimePart(decoder)
     log.info("encoder and decoder in int8, from %d frames, in %.1f s", len(frames), time.perf_counter() - start)
 
@@ -77,7 +77,7 @@ class RuntimePart(nn.Module):
         return results if len(results) > 1 else results[0]
 
 
-class _AtSize(nn.Module):
+class AtSize(nn.Module):
     """A decoder with logits of a fixed size; levels are arguments of their own."""
 
     def __init__(self, decoder: nn.Module, size: tuple[int, int]):

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.choices import SMOOTHINGS
+from models.choices import ENGINES, SMOOTHINGS, TORCH
 from models.config import LMANetConfig
+from models.inference.engines import check_engine, use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
 from models.inference.smoothing import Motion, Smoother
@@ -116,6 +117,8 @@ class VideoSegmenter:
     ``compiled`` and ``amp`` make it faster (see ``fast_copy``; ``amp`` computes in 16 bits: ``"float16"``,
     ``"bfloat16"``, or with ``True`` float16 on CUDA and bfloat16 elsewhere), and so do ``int8_frames``,
     on the CPU: about 16 frames like those to come, by which encoder and decoder are quantized (see ``int8.py``).
+    ``engine`` is what computes the network, on the CPU: one of ``ENGINES`` (see ``engines.py``); of them OpenVINO
+    computes in bfloat16 with ``amp``.
 
     ``smooth`` averages the probabilities over time (see ``smoothing.py``): ``average``, where they are, or ``flow``,
     along the motion of the video. ``smooth_weight`` is the share of the past, 0 or more and below 1 (default: 0.3 and
@@ -137,6 +140,7 @@ class VideoSegmenter:
         compiled: bool = False,
         amp: bool | str = False,
         int8_frames: Iterable[np.ndarray] | None = None,
+        engine: str = TORCH,
         smooth: str | None = None,
         smooth_weight: float | None = None,
         detect_cuts: bool = True,
@@ -167,8 +171,19 @@ class VideoSegmenter:
             raise OptionError(
                 f"int8 is for the CPU, by ONNX Runtime: it does not go with {other}, leave one of them out"
             )
-        self.model = fast_copy(model.to(self.device), compiled)
         self.amp = _amp_dtype(amp, self.device)
+        if engine not in ENGINES:
+            raise OptionError(f"engine is {engine!r}: expected one of {', '.join(ENGINES)}")
+        others = {
+            "compiled": compiled,
+            "int8": int8_frames is not None,
+            f"device {self.device}": self.device.type != "cpu",
+        }
+        check_engine(engine, self.amp, others)
+        self.engine = engine
+        self.model = fast_copy(model.to(self.device), compiled)
+        if engine != TORCH:
+            use_engine(self.model, engine, self.work_size, self.amp)
         if int8_frames is not None:
             quantize(self.model, [self._normalized(self.prepare(frame)).contiguous() for frame in int8_frames])
         self.reset()
@@ -256,7 +271,8 @@ class VideoSegmenter:
         return network_input(image, self.traits, self.device, torch.channels_last)
 
     def _precision(self) -> AbstractContextManager:
-        return nullcontext() if self.amp is None else torch.autocast(self.device.type, self.amp)
+        is_in_graphs = self.amp is None or self.engine != TORCH
+        return nullcontext() if is_in_graphs else torch.autocast(self.device.type, self.amp)
 
 
 def _check_every(every: int, config: LMANetConfig) -> None:
