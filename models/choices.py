@@ -22,6 +22,6 @@ TORCH = "torch"
 ENGINES = (TORCH, "onnxruntime", "openvino")  # what computes a stream's frame
 
 # How probabilities are averaged over time, and the default weight of the past: what steadies real driving snippets
-# without costing accuracy there.
-DEFAULT_SMOOTHING_WEIGHT = {"average": 0.3, "flow": 0.6}
+# without costing accuracy there. Along the flow it is the weight where the network is unsure.
+DEFAULT_SMOOTHING_WEIGHT = {"average": 0.3, "flow": 0.95}
 SMOOTHINGS = tuple(DEFAULT_SMOOTHING_WEIGHT)

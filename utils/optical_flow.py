@@ -1,6 +1,8 @@
 """Where the pixels of one frame of a video are in another one."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -20,13 +22,10 @@ class Matches(NamedTuple):
 
 
 class OpticalFlow:
-    """OpenCV's DIS optical flow with a forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010).
+    """OpenCV's DIS optical flow, preset medium, with a forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010)."""
 
-    It is of the preset medium, or where it is to be ``fast`` of the preset ultrafast, at its finest scale.
-    """
-
-    def __init__(self, fast: bool = False):
-        self._forward, self._backward = _dis(fast), _dis(fast)
+    def __init__(self) -> None:
+        self._forward, self._backward = (cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in range(2))
 
     def matches(self, frame: np.ndarray, other: np.ndarray) -> Matches:
         """The matches of the pixels of ``frame`` in ``other``, both gray, uint8 ``H W``.
@@ -36,25 +35,23 @@ class OpticalFlow:
         with ThreadPoolExecutor(1) as thread:  # OpenCV's own threads are off where data is loaded by processes
             found = thread.submit(_flow, self._backward, other, frame)
             flow, backward = _flow(self._forward, frame, other), found.result()
-        height, width = frame.shape
         columns, rows = moved(flow)
         back = cv2.remap(backward, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mismatch = ((flow + back) ** 2).sum(2)
         bound = RELATIVE_TOLERANCE * ((flow**2).sum(2) + (back**2).sum(2)) + ABSOLUTE_TOLERANCE
-        inside = (np.rint(columns) >= 0) & (np.rint(columns) < width) & (np.rint(rows) >= 0) & (np.rint(rows) < height)
-        return Matches(flow, columns, rows, inside & (mismatch < bound))
+        return Matches(flow, columns, rows, inside(columns, rows) & (mismatch < bound))
+
+
+def fast_flow() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function of two gray frames, uint8 ``H W``, that returns the flow from the first to the other one, float32
+    ``H W 2``: OpenCV's DIS optical flow, preset ultrafast, at its finest scale."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    dis.setFinestScale(0)
+    return partial(_flow, dis)
 
 
 def _flow(dis: cv2.DISOpticalFlow, frame: np.ndarray, other: np.ndarray) -> np.ndarray:  # H W, H W -> H W 2
     return dis.calc(frame, other, None)  # type: ignore[call-overload]  # the stub lacks flow=None
-
-
-def _dis(fast: bool) -> cv2.DISOpticalFlow:
-    if not fast:
-        return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    dis.setFinestScale(0)
-    return dis
 
 
 def moved(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,3 +60,9 @@ def moved(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height, dtype=np.float32)[
         :, None
     ]
+
+
+def inside(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether columns and rows, ``H W``, round to pixels of the frame."""
+    height, width = columns.shape
+    return (np.rint(columns) >= 0) & (np.rint(columns) < width) & (np.rint(rows) >= 0) & (np.rint(rows) < height)

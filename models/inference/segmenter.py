@@ -122,7 +122,7 @@ class VideoSegmenter:
 
     ``smooth`` averages the probabilities over time (see ``smoothing.py``): ``average``, where they are, or ``flow``,
     along the motion of the video. ``smooth_weight`` is the share of the past, 0 or more and below 1 (default: 0.3 and
-    0.6). It starts anew at scene cuts, or with ``detect_cuts=False`` only at ``reset()``.
+    0.95). It starts anew at scene cuts, or with ``detect_cuts=False`` only at ``reset()``.
 
     Further names are those of ``LMANetConfig``, such as ``memory_size=4``. Not for use by several threads at once.
 

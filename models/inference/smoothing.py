@@ -3,7 +3,8 @@
     average = weight * before + (1 - weight) * now
 
 ``before`` is the average up to the frame before; with ``flow`` it is taken from where each pixel was in that frame.
-The weight falls to 0 where the optical flow finds no such place, or one that looks different, and where a scene begins.
+There the weight falls with the probability of the most probable class: what the network is sure of changes at once,
+what it guesses stays. It is 0 where that place looks different or lies outside of the frame, and where a scene begins.
 Memory and time do not grow with the video.
 """
 
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
 from utils.errors import OptionError
-from utils.optical_flow import OpticalFlow, moved
+from utils.optical_flow import fast_flow, inside, moved
 from utils.scene_cuts import SceneCuts
 from utils.sizes import FLOW_SIDE, format_size
 
 FLOW = "flow"
 REDUCED = 2  # sides of frames are divided by it for the flow, where they stay large enough
-UNLIKE = 20.0  # gray levels: at this difference of two matched pixels, the past counts 1/e of its weight
+UNLIKE = 14.0  # gray levels: at this difference of two matched pixels, the past counts 1/e of its weight
+BLOCK = 16384  # pixels that are averaged at a time on a CPU: their probabilities fit into its cache
+SURE = 2 / 3  # share of the past's weight, along the flow, that a prediction takes off by its probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +58,32 @@ class RunningAverage:
         """
         classes, height, width = logits.shape[1:]
         # The probabilities of a pixel lie side by side, so that one index moves all of them.
-        average = logits[0].permute(1, 2, 0).reshape(-1, classes).float().softmax(1)
-        if motion is not None and self._before is not None:
-            before = self._before if motion.index is None else self._before.index_select(0, motion.index)
-            average.lerp_(before, self.weight if motion.trust is None else self.weight * motion.trust)
+        rows = logits[0].permute(1, 2, 0).reshape(-1, classes)
+        average = torch.empty(rows.shape, device=rows.device)
+        block = BLOCK if rows.device.type == "cpu" else len(rows)
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            now = torch.softmax(rows[part], 1, dtype=torch.float32, out=average[part])
+            if motion is not None and self._before is not None:
+                self._blend(now, self._before, motion, part)
         self._before = average
         return average.view(height, width, classes).permute(2, 0, 1)
+
+    def _blend(self, now: Tensor, before: Tensor, motion: Motion, part: slice) -> None:
+        """Makes the probabilities ``now`` ``[n, K]`` of the frame alone, of a part of its pixels, the average."""
+        if motion.index is None or motion.trust is None:
+            now.lerp_(before[part], self.weight)
+            return
+        share = now.amax(1, keepdim=True).mul_(-SURE).add_(1).mul_(motion.trust[part]).mul_(self.weight)
+        now.lerp_(before.index_select(0, motion.index[part]), share)
 
 
 class Smoother:
     """Smooths the predictions of one video: finds the motion from frame to frame, and averages along it.
 
-    ``kind`` is one of ``SMOOTHINGS``, ``weight`` the share of the past, ``size`` height and width of the frames. Raises
-    ``OptionError`` for another kind, for a weight that is not 0 or more and below 1, and for frames that are too small
-    for optical flow.
+    ``kind`` is one of ``SMOOTHINGS``, ``weight`` the share of the past, along the flow the largest one, ``size`` height
+    and width of the frames. Raises ``OptionError`` for another kind, for a weight that is not 0 or more and below 1,
+    and for frames that are too small for optical flow.
     """
 
     def __init__(
@@ -84,7 +99,7 @@ class Smoother:
                 f"smooth is {kind!r}, for which frames of {format_size(size)} are too small: expected a side of "
                 f"{FLOW_SIDE} or more"
             )
-        self._flow = OpticalFlow(fast=True) if kind == FLOW else None
+        self._flow = fast_flow() if kind == FLOW else None
         self._scale = REDUCED if max(size) >= REDUCED * FLOW_SIDE else 1
         self._device, self._detect_cuts = device, detect_cuts
         self.reset()
@@ -117,19 +132,17 @@ class Smoother:
         before, self._gray = self._gray, self._reduced(pixels)
         if not follows or before is None:
             return None
-        flow, columns, rows, seen = self._flow.matches(self._gray, before)
-        trust = seen * _likeness(self._gray, before, columns, rows)
-        return self._motion_of(flow, trust, size)
+        flow = self._flow(self._gray, before)
+        return self._motion_of(flow, _trust(self._gray, before, flow), size)
 
     def _motion_of(self, flow: np.ndarray, trust: np.ndarray, size: tuple[int, int]) -> Motion:
         """Flow ``H W 2`` and trust ``H W`` of the reduced frames as the motion of predictions of ``size``."""
         height, width = size
         stretch = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-        columns, rows = moved(cv2.resize(flow, (width, height)) * stretch)
-        columns, rows = np.rint(columns).astype(np.int32), np.rint(rows).astype(np.int32)
-        index = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
-        trust = cv2.resize(trust, (width, height))
-        return Motion(*(torch.from_numpy(each).to(self._device) for each in (index.ravel(), trust.reshape(-1, 1))))
+        columns, rows = (torch.from_numpy(each) for each in moved(cv2.resize(flow, (width, height)) * stretch))
+        index = rows.round_().clamp_(0, height - 1).int() * width + columns.round_().clamp_(0, width - 1).int()
+        shares = torch.from_numpy(cv2.resize(trust, (width, height)).reshape(-1, 1))
+        return Motion(index.flatten().to(self._device), shares.to(self._device))
 
     def _reduced(self, pixels: np.ndarray) -> np.ndarray:
         """The gray frame for the optical flow, of RGB ``H W 3``."""
@@ -138,8 +151,14 @@ class Smoother:
         return gray if self._scale == 1 else cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _likeness(gray: np.ndarray, before: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """How alike the pixels of a frame are to those that they are matched with, in [0, 1], float32 ``H W``."""
+def _trust(gray: np.ndarray, before: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """How alike the pixels of a frame are to those that they are matched with, from 0 to 1, float32 ``H W``; 0 for what
+    comes from outside of the frame.
+
+    No flow back is computed to check this one: that takes as long again, and rejects more that is right than it spares
+    (docs/results.md).
+    """
+    columns, rows = moved(flow)
     matched = cv2.remap(before, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = cv2.blur(cv2.absdiff(gray, matched).astype(np.float32), (3, 3))
-    return np.exp(-((difference / UNLIKE) ** 2))
+    return inside(columns, rows) * np.exp(-((difference / UNLIKE) ** 2))

@@ -50,8 +50,18 @@ def test_the_average_along_a_motion_by_hand():
     average.update(logits_of(0.2, 0.4, 0.8), None)
     motion = Motion(torch.tensor([1, 2, 0], dtype=torch.int32), torch.tensor([[1.0], [0.5], [0.0]]))
     found = average.update(logits_of(0.6, 0.6, 0.6), motion)[0, 0]
-    # Half of 0.4, a quarter of 0.8, and nothing of the pixel that is not trusted.
-    assert torch.allclose(found, torch.tensor([0.5, 0.65, 0.6]))
+    # The frame is sure by 0.6, which takes two thirds of that off the weight: 0.5 * 0.6 of 0.4, half as much of 0.8,
+    # and nothing of the pixel that is not trusted.
+    assert torch.allclose(found, torch.tensor([0.7 * 0.6 + 0.3 * 0.4, 0.85 * 0.6 + 0.15 * 0.8, 0.6]))
+
+
+def test_what_the_network_is_sure_of_changes_at_once_and_guesses_stay():
+    average = RunningAverage(0.9)
+    average.update(logits_of(0.0001, 0.0001), None)
+    motion = Motion(torch.tensor([0, 1], dtype=torch.int32), torch.ones(2, 1))
+    sure, guessed = average.update(logits_of(0.9999, 0.55), motion)[0, 0].tolist()
+    assert sure == pytest.approx(0.7, abs=1e-3)  # 0.9 / 3 of the past
+    assert guessed == pytest.approx((1 - 0.9 * (1 - 0.55 * 2 / 3)) * 0.55, abs=1e-3) and guessed < 0.5
 
 
 @pytest.mark.parametrize("size", [SIZE, (12, 20)], ids=["frame", "features"])
