@@ -1,6 +1,6 @@
 """Temporal consistency of labels on the videos of a data set: with and without the memory, smoothed and not."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,18 @@ from datasets.images import image_size, read_frame
 from datasets.labels import read_label
 from datasets.registry import VideoDatasetBase
 from engine.evaluation.confusion_matrix import ConfusionMatrix
+from engine.evaluation.metric import MetricCounts
 from engine.evaluation.temporal_consistency import TemporalConsistency, VideoConsistency
-from engine.reports.scores import consistency_shares, percent, scores
+from engine.reports.scores import consistency_shares, percent, scores, video_shares
 from models.inference.segmenter import Prediction, VideoSegmenter
 from models.inference.smoothing import RunningAverage
+from utils.class_set import ClassSet
 from utils.errors import ScoresError
 
 WITH_MEMORY, SINGLE_FRAME = "lmanet", "single_frame"
 SMOOTHED = "_smoothed"  # ending of the names of smoothed predictions
 LENGTHS = (8, 16)  # of VSPW's mVC
+FEW_VIDEOS = 10  # so many are printed one by one; report.json has all
 MVC = (
     "VSPW: of the pixels whose label stays the same over n frames, the share predicted right in all n; null where no "
     "sequence has n labeled frames in a row"
@@ -37,17 +40,19 @@ def measure_consistency(
 ) -> dict:
     """TC, mVC and scores of all predictions that are compared, at the working size: plain values for JSON.
 
-    TC and mVC are those of whole videos; the scores are those of the labels in ``scored``, in the same pass.
+    TC and mVC are those of whole videos; the scores are those of the labels in ``scored``, in the same pass. Each of
+    the ``videos`` has its own, of all of its labels.
     """
     classes, comparison = dataset.classes, Comparison(segmenter)
     temporal = TemporalConsistency(comparison.names, classes.num_outputs)
-    per_name = {name: VideoConsistency(LENGTHS, classes.ignored) for name in comparison.names}
-    confusions = {name: ConfusionMatrix(classes.num_outputs) for name in comparison.names}
+    parts: list[dict[str, _Scores]] = []
+    totals = {name: _Scores(classes) for name in comparison.names}
+    by_video: dict[str, dict] = {}
     for video in tqdm(videos, "consistency", unit="video", disable=None, leave=False):
         segmenter.reset()
         temporal.reset()
-        for each in per_name.values():
-            each.end_video()
+        found = {name: _Scores(classes) for name in comparison.names}
+        parts.append(found)
         for frame, truth in zip(video.frames, video.labels, strict=True):
             image = read_frame(frame, image_size(frame)).permute(1, 2, 0).numpy()
             prepared = segmenter.prepare(image)
@@ -56,25 +61,59 @@ def measure_consistency(
             except ScoresError as error:
                 raise ScoresError(f"{frame}: {error}") from error
             temporal.update(np.ascontiguousarray(prepared[0].permute(1, 2, 0).numpy()), labels)
-            indices = None
-            if truth is not None:
-                indices = read_label(truth, segmenter.work_size, dataset.label_coding(truth))
-            for name, each in per_name.items():
-                if indices is None:
-                    each.end_video()
-                    continue
-                each.update(labels[name], indices.numpy())
+            if truth is None:
+                for each in found.values():
+                    each.consistency.end_video()
+                continue
+            indices = read_label(truth, segmenter.work_size, dataset.label_coding(truth))
+            for name, each in found.items():
+                each.consistency.update(labels[name], indices.numpy())
+                each.add(torch.from_numpy(labels[name]), indices)
                 if truth in scored:
-                    confusions[name].update(torch.from_numpy(labels[name]), indices)
-    for each in per_name.values():
-        each.end_video()
+                    totals[name].add(torch.from_numpy(labels[name]), indices)
+        for each in found.values():
+            each.consistency.end_video()
+        # Several snippets may be of one name.
+        title = video.name if video.name not in by_video else f"{video.name} from {video.frames[0].stem}"
+        by_video[title] = {
+            name: {"TC": temporal.mean_iou_since_reset(name), **each.consistency.means(), **each.figures()}
+            for name, each in found.items()
+        }
+    none = VideoConsistency(LENGTHS, classes.ignored)
+    mvc = {
+        name: VideoConsistency.joined([none, *(found[name].consistency for found in parts)]).means()
+        for name in comparison.names
+    }
     return temporal.report() | {
         "sequences": len(videos),
-        "mvc": {n: v.means() for n, v in per_name.items()},
+        "mvc": mvc,
         "mvc_is": MVC,
         "smoothing": smoothing_of(segmenter),
-        "scores": {name: scores(classes.names, confusion) for name, confusion in confusions.items()},
+        "scores": {name: each.report() for name, each in totals.items()},
+        "videos": by_video,
     }
+
+
+class _Scores:
+    """What one prediction's scores are made of: the confusion matrix, counts of other metrics, runs of right pixels."""
+
+    def __init__(self, classes: ClassSet):
+        self._classes = classes
+        self._confusion, self._counts = ConfusionMatrix(classes.num_outputs), MetricCounts()
+        self.consistency = VideoConsistency(LENGTHS, classes.ignored)
+
+    def add(self, prediction: Tensor, label: Tensor) -> None:
+        """Adds a labeled frame, class indices ``H W``."""
+        self._confusion.update(prediction, label)
+        self._counts.add(prediction, label, self._classes)
+
+    def report(self) -> dict[str, object]:
+        """All metrics, and the IoU of each class."""
+        return scores(self._classes.names, self._confusion, self._counts)
+
+    def figures(self) -> dict[str, object]:
+        """All metrics."""
+        return {name: value for name, value in self.report().items() if name != "iou"}
 
 
 class Comparison:
@@ -116,10 +155,20 @@ def smoothing_of(segmenter: VideoSegmenter) -> dict[str, object] | None:
 
 
 def consistency_text(report: dict) -> str:
-    """The report of an evaluation or a stream as text: a line for each prediction, and why a figure is missing."""
+    """The report of an evaluation or a stream as text: a line for each prediction, why a figure is missing, and where
+    there are but a few videos, those of each."""
     lines: list[str] = []
     missing: dict[str, str] = {}
     for name, shares in consistency_shares(report).items():
-        lines.append(f"{name}: " + ", ".join(f"{title} {percent(share)} %" for title, share in shares.items()))
+        lines.append(_line(name, shares))
         missing |= {title: why for title, why in WHY_MISSING.items() if title in shares and shares[title] is None}
-    return "\n".join([*lines, *(f"{title} is not defined here: {why}" for title, why in missing.items())])
+    lines += [f"{title} is not defined here: {why}" for title, why in missing.items()]
+    videos = report.get("videos", {})
+    if 1 < len(videos) <= FEW_VIDEOS:
+        for video, predictions in videos.items():
+            lines += [video, *(f"  {_line(name, video_shares(figures))}" for name, figures in predictions.items())]
+    return "\n".join(lines)
+
+
+def _line(name: str, shares: Mapping[str, float | None]) -> str:
+    return f"{name}: " + ", ".join(f"{title} {percent(share)} %" for title, share in shares.items())

@@ -13,14 +13,13 @@ from datasets.clip_dataset import Sample
 from datasets.streamed_clips import StreamedClips
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from engine.evaluation.dense import ClipStream, DenseFigures, last_logits
-from engine.evaluation.metric import Metric, registered_metrics
+from engine.evaluation.metric import Metric, MetricCounts
 from engine.features import StoredFeatures
 from engine.loading import ClipLoader, Timed, clip_indices
 from models.inference.segmenter import NOT_FINITE, all_finite
 from models.lmanet import EncodedFrame, LMANet
 from models.normalize import network_input
 from utils import distributed
-from utils.class_set import ClassSet
 from utils.errors import DataError, ScoresError
 from utils.resize import resize_labels
 from utils.sizes import height_width
@@ -45,7 +44,7 @@ class Evaluation:
 
     confusion: ConfusionMatrix
     original_confusion: ConfusionMatrix
-    metric_counts: dict[str, Tensor] = field(default_factory=dict)
+    metric_counts: MetricCounts = field(default_factory=MetricCounts)
     loss: float = 0.0
     clips: int = 0
     waiting_seconds: float = 0.0
@@ -69,14 +68,6 @@ class Evaluation:
             self.warm_up += 1
         self.frames += frames
         self.network_seconds.append(seconds / frames)
-
-    def count(self, prediction: Tensor, label: Tensor, classes: ClassSet) -> None:
-        """Adds a clip's prediction and label, class indices ``H W`` on the CPU, to the counts of all metrics."""
-        for metric in registered_metrics():
-            counts = metric.counts(prediction, label, classes)
-            if counts is not None:
-                before = self.metric_counts.get(metric.name)
-                self.metric_counts[metric.name] = counts if before is None else before + counts
 
     def value(self, metric: Metric) -> float:
         """A metric over all clips so far; NaN where it is undefined."""
@@ -149,7 +140,7 @@ def evaluate(
         for number, clip, predicted, labeled in zip(
             numbers, sample.frames, prediction.cpu(), sample.label, strict=True
         ):
-            result.count(predicted, labeled, classes)
+            result.metric_counts.add(predicted, labeled, classes)
             if on_clip is not None:
                 on_clip(number, clip[-1], predicted, labeled)
         if on_batch is not None:

@@ -62,6 +62,18 @@ class Metric(ABC):
         return f"{100 * gain:+.2f}" if self.is_share else f"{gain:+.4f}"
 
 
+class MetricCounts(dict[str, "Tensor"]):
+    """The summed counts of all registered metrics that have some, by name."""
+
+    def add(self, prediction: Tensor, label: Tensor, classes: ClassSet) -> None:
+        """Adds those of a prediction and its label, class indices ``H W`` on the CPU."""
+        for metric in registered_metrics():
+            counts = metric.counts(prediction, label, classes)
+            if counts is not None:
+                before = self.get(metric.name)
+                self[metric.name] = counts if before is None else before + counts
+
+
 _METRICS: dict[str, Metric] = {}
 
 

@@ -27,6 +27,7 @@ class TemporalConsistency:
         self.pairs = 0
         self._num_classes = num_classes
         self._counts = {name: np.zeros((num_classes, num_classes), np.int64) for name in names}
+        self._before = dict(self._counts)  # those at the last reset
         self._flow = OpticalFlow()
         self._kept, self._pixels = 0, 0
         self.reset()
@@ -35,6 +36,7 @@ class TemporalConsistency:
         """Starts a new video or scene: the next frame has no predecessor."""
         self._gray: np.ndarray | None = None
         self._labels: dict[str, np.ndarray] = {}
+        self._before = {name: counts.copy() for name, counts in self._counts.items()}
 
     def update(self, image: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
         """Adds a frame, RGB uint8 ``H W 3``, and the class indices ``H W`` of each prediction."""
@@ -50,10 +52,11 @@ class TemporalConsistency:
 
     def mean_iou(self, name: str) -> float | None:
         """TC in [0, 1] of one prediction; ``None`` before the first pair of frames."""
-        iou = iou_of_counts(torch.from_numpy(self._counts[name])).numpy()
-        present = iou[~np.isnan(iou)]
-        # NumPy's sum rounds in another order than PyTorch's nanmean: reported figures stay the same to the last digit.
-        return float(present.mean()) if present.size else None
+        return _mean_iou(self._counts[name])
+
+    def mean_iou_since_reset(self, name: str) -> float | None:
+        """TC of the video or scene that the last ``reset`` started."""
+        return _mean_iou(self._counts[name] - self._before[name])
 
     def report(self) -> dict[str, object]:
         """Plain values for JSON; TC by prediction is in ``tc``."""
@@ -68,6 +71,13 @@ class TemporalConsistency:
     def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> None:
         k = self._num_classes
         self._counts[name] += np.bincount(before.astype(np.intp) * k + after, minlength=k * k).reshape(k, k)
+
+
+def _mean_iou(counts: np.ndarray) -> float | None:
+    iou = iou_of_counts(torch.from_numpy(counts)).numpy()
+    present = iou[~np.isnan(iou)]
+    # NumPy's sum rounds in another order than PyTorch's nanmean: reported figures stay the same to the last digit.
+    return float(present.mean()) if present.size else None
 
 
 class VideoConsistency:

@@ -77,10 +77,15 @@ def consistency_shares(consistency: Mapping) -> dict[str, dict[str, float | None
     """TC, mVC and metrics by title for each prediction of a consistency report, by name; ``None`` where undefined."""
     mvc, scored = consistency.get("mvc", {}), consistency.get("scores", {})
     return {
-        name: {"TC": tc, **mvc.get(name, {})}
-        | {metric.title: value for metric, value in shown_metrics(scored.get(name, {}))}
+        name: video_shares({"TC": tc, **mvc.get(name, {}), **scored.get(name, {})})
         for name, tc in consistency["tc"].items()
     }
+
+
+def video_shares(figures: Mapping) -> dict[str, float | None]:
+    """TC, mVC and metrics by title of one prediction."""
+    of_video = {title: value for title, value in figures.items() if title == "TC" or title.startswith("mVC")}
+    return of_video | {metric.title: value for metric, value in shown_metrics(figures)}
 
 
 def confusion_shares(counts: np.ndarray) -> np.ndarray:

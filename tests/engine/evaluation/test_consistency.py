@@ -49,6 +49,9 @@ def test_an_evaluation_reports_both_measures(command, labelled_throughout, tmp_p
     assert found["tc"]["single_frame"] == 1
     assert found["mvc"]["single_frame"]["mVC16"] is None
     per_image = found["mvc"]["single_frame"]["mVC8"]
+    of_videos = [found["videos"][name]["single_frame"] for name in ("toytown_000001", "toytown_000002")]
+    assert sum(video["mVC8"] for video in of_videos) / 2 == pytest.approx(per_image)
+    assert all(video["TC"] == 1 and video["mVC8"] == pytest.approx(video["accuracy"]) for video in of_videos)
     assert 0 <= per_image <= 1
     assert f"single_frame: TC 100.00 %, mVC8 {100 * per_image:.2f} %, mVC16 nan %" in capsys.readouterr().out
 
@@ -60,7 +63,9 @@ def test_a_window_of_one_frame_is_no_limit_and_what_is_missing_is_said(command, 
     assert (report["frames_per_clip"], found["pairs"], found["sequences"]) == (1, 3 * 3, 3)
     assert 0 <= found["tc"]["single_frame"] <= 1
     # The labels are those of the evaluation itself, seen once more as part of their videos.
-    assert found["scores"]["single_frame"]["mean_iou"] == pytest.approx(report["mean_iou"], abs=1e-3)
+    for figure in ("mean_iou", "accuracy", "boundary_iou"):
+        assert found["scores"]["single_frame"][figure] == pytest.approx(report[figure], abs=1e-3)
+    assert len(found["videos"]) == 3
     assert "mVC8 is not defined here: no video has 8 labeled frames in a row" in capsys.readouterr().out
 
 
@@ -90,7 +95,8 @@ def test_smoothed_and_plain_predictions_stand_side_by_side(command, toytown, tmp
         assert (found["tc"][name] == found["tc"][f"{name}_smoothed"]) == (weight == 0)
     page = (tmp_path / "run" / "report.html").read_text()
     for name in names:
-        cells = [found["tc"][name], None, None, *(found["scores"][name][key] for key in ("mean_iou", "accuracy"))]
+        keys = "boundary_iou", "mean_iou", "accuracy"
+        cells = [found["tc"][name], None, None, *(found["scores"][name][key] for key in keys)]
         shown = "".join(f'<td class="n">{percent(cell)}</td>' for cell in cells)
         assert f"<tr><td>{name.replace('_', ' ')}</td>{shown}" in page
     out = capsys.readouterr().out
