@@ -46,8 +46,7 @@ class ClipDataset(Dataset[Sample]):
     With ``original_labels`` an item includes the label at full size, not augmented. ``label_divisor`` downsamples the
     label after augmentation, by nearest neighbor (8 for the shallow decoder). Reads of unavailable files are retried up
     to ``retries`` times. With ``drawn_frames`` an item holds that many of its past frames, a random subset by the same
-    seeds; with ``last_frame_alone`` no past frame. Items raise ``DataError`` for damaged files and for a label of
-    another size than its frame.
+    seeds. Items raise ``DataError`` for damaged files and for a label of another size than its frame.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class ClipDataset(Dataset[Sample]):
         label_divisor: int = 1,
         retries: int = 0,
         drawn_frames: int | None = None,
-        last_frame_alone: bool = False,
     ) -> None:
         self.dataset = dataset
         self.clips = list(clips)
@@ -73,7 +71,7 @@ class ClipDataset(Dataset[Sample]):
         self.original_labels = original_labels
         self.label_divisor = label_divisor
         self.retry_policy = RetryPolicy(retries)
-        self.drawn_frames, self.last_frame_alone = drawn_frames, last_frame_alone
+        self.drawn_frames = drawn_frames
         self._features: FeatureCache | None = None
         self._shows_last_frame = False
 
@@ -117,15 +115,12 @@ class ClipDataset(Dataset[Sample]):
         paths, transform = self._paths(epoch, index), self._transform(epoch, index)
         features, has_features, stamps = self._stored_features(paths, transform)
         shown = {len(paths) - 1} if self._shows_last_frame else set()
-        read = [place in shown or not has for place, has in enumerate(has_features.tolist() or [False] * len(paths))]
-        frames = torch.stack(  # S 3 H W
-            [
-                self._frame(path) if wanted else torch.zeros(3, *self.size, dtype=torch.uint8)
-                for path, wanted in zip(paths, read, strict=True)
-            ]
-        )
+        unread = {place for place, has in enumerate(has_features.tolist()) if has} - shown
+        nothing = torch.zeros(3, *self.size, dtype=torch.uint8) if unread else None
+        read = (nothing if place in unread else transform(self._frame(path), 0) for place, path in enumerate(paths))
+        frames = torch.stack([frame for frame in read if frame is not None])  # S 3 H W
         label, original_label = self._labels(clip.label)
-        frames, label = transform(frames, 0), transform(label, self.dataset.classes.ignored)
+        label = transform(label, self.dataset.classes.ignored)
         if self.label_divisor > 1:
             height, width = label.shape
             # Rounded up, as the encoders do.
@@ -151,8 +146,6 @@ class ClipDataset(Dataset[Sample]):
 
     def _paths(self, epoch: int, index: int) -> Sequence[Frame]:
         frames = self.clips[index].frames
-        if self.last_frame_alone:
-            return frames[-1:]
         return frames if self.drawn_frames is None else self._drawn(frames, epoch, index)
 
     def _drawn(self, frames: Sequence[Frame], epoch: int, index: int) -> list[Frame]:

@@ -34,8 +34,8 @@ class FeatureCache:
         self._entries.store(features, frame, stamp, _kind(size, transform))
 
     def empty(self, frames: int) -> Tensor:
-        """Room for the features of so many frames, ``S N``; zeros, so that they do not differ from run to run."""
-        return torch.zeros(frames, self.num_bytes, dtype=torch.uint8)
+        """Room for the features of so many frames, ``S N``."""
+        return torch.empty(frames, self.num_bytes, dtype=torch.uint8)
 
 
 def _kind(size: tuple[int, int], transform: Transform) -> str:

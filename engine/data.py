@@ -56,8 +56,6 @@ def clips_of(data: DataSettings, config: LMANetConfig, split: str) -> ClipDatase
         label_divisor=config.traits.stride if config.shallow_decoder else 1,
         retries=data.retries,
         drawn_frames=config.memory_size if config.picks_by_chance else None,
-        # A single-frame network reads no other frame; the figures of an evaluation are per frame of the window.
-        last_frame_alone=trains and config.baseline and not config.always_decode,
     )
 
 

@@ -18,6 +18,7 @@ from engine.loading import PADDING, clip_indices
 from engine.options.settings import Settings
 from models.lmanet import EncodedFrame, LMANet
 from models.normalize import network_input
+from utils.errors import OptionError
 from utils.files import writable_folder
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,16 @@ class _Level:
         return int(math.prod(self.shape)) * int(self.stored.itemsize)
 
     def packed(self, level: Tensor) -> Tensor:
-        """The bytes ``B N`` of a level ``B ...``, up to the beginning of the next one."""
+        """The bytes ``B N`` of a level ``B ...``, up to the beginning of the next one.
+
+        Raises ``OptionError`` for values that float16 does not reach.
+        """
         content = level.permute(0, *(d + 1 for d in self.order)).to(self.stored).contiguous().flatten(1)
+        if self.stored != self.dtype and not bool(content.isfinite().all()):
+            raise OptionError(
+                f"--feature-precision float16: the encoder returns {level.abs().max().item():g}, expected up to "
+                f"{torch.finfo(self.stored).max:g}: keep its features in float32"
+            )
         return F.pad(content.view(torch.uint8), (0, _padding(self.num_bytes)))
 
     def unpacked(self, rows: Tensor) -> Tensor:
@@ -135,7 +144,7 @@ class StoredFeatures:
     """
 
     def __init__(self, encoder: FrozenEncoder, cache: FeatureCache, clips: ClipDataset, shows_last_frame: bool = False):
-        self.encoder, self._cache = encoder, cache
+        self.encoder, self.cache = encoder, cache
         self.clips = clips.with_features(cache, shows_last_frame)
 
     def frames(self, sample: Sample, epoch: int = 0) -> list[EncodedFrame]:
@@ -162,9 +171,9 @@ class StoredFeatures:
         """How much the folder may hold for these clips, and what is free."""
         frames = len({frame for clip in self.clips.clips for frame in clip.frames})
         most = frames * variants * self.encoder.num_bytes
-        free = shutil.disk_usage(self._cache.folder).free
+        free = shutil.disk_usage(self.cache.folder).free
         return (
-            f"{self._cache.folder}: features of up to {frames} frames in {variants} variants, {_size(most)} "
+            f"{self.cache.folder}: features of up to {frames} frames in {variants} variants, {_size(most)} "
             f"({_size(self.encoder.num_bytes)} each, {_size(free)} are free)"
         )
 
@@ -175,9 +184,17 @@ def _size(count: int) -> str:
 
 
 def stored_features(
-    settings: Settings, model: LMANet, clips: ClipDataset, device: torch.device, trains: bool
+    settings: Settings,
+    model: LMANet,
+    clips: ClipDataset,
+    device: torch.device,
+    trains: bool,
+    beside: StoredFeatures | None = None,
 ) -> StoredFeatures | None:
-    """The features of clips that a network trains on, or is validated on; ``None`` without ``--cache-features``."""
+    """The features of clips that a network trains on, or is validated on; ``None`` without ``--cache-features``.
+
+    Those ``beside`` them, of the same encoder, share their folder.
+    """
     wanted = settings.data.features
     if wanted is None:
         return None
@@ -185,7 +202,11 @@ def stored_features(
     amp = settings.train.amp if trains else None
     code = b"".join(Path(plugin).read_bytes() for plugin in settings.plugins)
     encoder = FrozenEncoder(model, settings.data.work_size, device, amp, wanted.precision == "float16", code)
-    folder = writable_folder(wanted.folder, "--cache-features") / encoder.key
-    found = StoredFeatures(encoder, FeatureCache(folder, encoder.num_bytes), clips, shows_last_frame=not trains)
+    if beside is not None and beside.encoder.key == encoder.key:
+        cache = beside.cache
+    else:
+        folder = writable_folder(wanted.folder, "--cache-features") / encoder.key
+        cache = FeatureCache(folder, encoder.num_bytes)
+    found = StoredFeatures(encoder, cache, clips, shows_last_frame=not trains)
     log.info("%s", found.size_text(wanted.variants if trains else 1))
     return found

@@ -35,7 +35,8 @@ class WeightedCrossEntropy(nn.Module):
         if isinstance(logits, tuple):
             return torch.stack([self.forward(each, label, weight_of_all) for each in logits]).mean()
         label = label.long()
-        last = logits[:, -1].float()
+        # One frame alone is no slice of others: the backward need not fill in zeros for these.
+        last = (logits.squeeze(1) if logits.shape[1] == 1 else logits[:, -1]).float()
         total = F.cross_entropy(last, label, self.class_weights, ignore_index=self.ignored, reduction="sum")
         weight = self.weight(label) if weight_of_all is None else weight_of_all
         return total / max(weight, torch.finfo(torch.float32).tiny)

@@ -62,7 +62,7 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
     loaded_clips = training.features.clips if training.features else train_clips
     loader, sampler = loader_of(data, loaded_clips, device, trains=True)
     streamed_clips = in_stream(data, val_clips, model, validated)
-    val_features = stored_features(settings, model, streamed_clips, device, trains=False)
+    val_features = stored_features(settings, model, streamed_clips, device, trains=False, beside=training.features)
     val_loader = loader_in_order(data, val_features.clips if val_features else streamed_clips, device)
     # Only now, after all that may refuse the training.
     if distributed.is_first():

@@ -25,6 +25,7 @@ from models.normalize import network_input
 from tests.cityscapes import CITYSCAPES, IGNORED
 from tests.engine.running import checkpoint_of, started
 from tests.networks import LMANetConfig
+from utils.errors import OptionError
 
 CPU = torch.device("cpu")
 SIZE = (32, 64)
@@ -132,6 +133,16 @@ def test_half_precision_rounds_alike_whether_stored_or_not(paths, tmp_path):
         assert torch.equal(one.levels, precise.levels.half().float())
     assert stored.encoder.num_bytes * 2 == exact.encoder.num_bytes == 128 * 4 * 8 * 4
     assert stored.encoder.key != exact.encoder.key
+
+
+def test_what_half_precision_does_not_hold_is_refused(paths, tmp_path):
+    model = network()
+    with torch.no_grad():
+        model.encoder.layers[-1].bn2.bias += 7e4
+    exact = stored_in(tmp_path, paths, model)
+    assert exact.frames(batch_of(exact, 0))[0].levels.isfinite().all()
+    with pytest.raises(OptionError, match=r"expected up to 65504: keep its features in float32"):
+        stored_in(tmp_path, paths, model, halves=True).encoder.packed(torch.zeros(1, 3, *SIZE, dtype=torch.uint8))
 
 
 def test_another_encoder_has_a_folder_of_its_own(paths, tmp_path):

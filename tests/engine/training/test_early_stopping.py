@@ -34,30 +34,29 @@ def test_a_training_has_stalled_after_that_many_epochs_that_are_not_better(ious,
     assert Rows(*ious).has_stalled(patience, by_iou) is stalled
 
 
-def test_held_out_clips_are_neither_trained_on_nor_of_the_split_val(command, tmp_path, caplog, capsys):
+def test_held_out_clips_are_neither_trained_on_nor_of_the_split_val(command, tmp_path, capsys):
     options = ["--training", "--hold-out", "0.4", "--num-epochs", "1", "--seed", "3"]
-    with caplog.at_level("INFO"):
-        assert main(command(*options)) == 0
-    assert "3 training and 2 validation clips" in caplog.text
+    assert main(command(*options)) == 0
+    printed = capsys.readouterr()
+    assert "3 training and 2 validation clips" in printed.err
     scenes = checkpoint_of(tmp_path / "run")["validation"]["scenes"]
     assert len(scenes) == 2 and all(scene.startswith("toytown_00000") for scene in scenes)
-    assert f"validated on 2 held-out videos ({', '.join(scenes)}), drawn by --seed 3" in caplog.text
-    assert "of the held-out clips" in capsys.readouterr().out
+    assert f"validated on 2 held-out videos ({', '.join(scenes)}), drawn by --seed 3" in printed.err
+    assert "of the held-out clips" in printed.out
     assert "hold_out: 0.4" in (tmp_path / "run" / "args.txt").read_text()
 
 
 @pytest.mark.slow
-def test_a_training_ends_early_and_a_resumed_one_keeps_split_and_patience(command, tmp_path, caplog):
+def test_a_training_ends_early_and_a_resumed_one_keeps_split_and_patience(command, tmp_path, capsys):
     def trained(name: str, *options: str) -> list:
         assert main(command("--training", "--lr-start", "0.5", *options, savedir=tmp_path / name)) == 0
         return checkpoint_of(tmp_path / name)["rows"]
 
     early = ["--hold-out", "0.4", "--patience", "2"]
-    with caplog.at_level("INFO"):
-        whole = trained("whole", *early, "--num-epochs", "12", "--lr-strategy", "plateau_08")
+    whole = trained("whole", *early, "--num-epochs", "12", "--lr-strategy", "plateau_08")
     best = max(range(len(whole)), key=lambda place: whole[place][4])
     assert len(whole) == best + 3 < 12
-    assert f"no epoch since {best + 1} was better" in caplog.text
+    assert f"no epoch since {best + 1} was better" in capsys.readouterr().err
     trained("parts", *early, "--num-epochs", "1", "--lr-strategy", "plateau_08")
     assert trained("parts", "--resume", "--num-epochs", "12", "--lr-strategy", "plateau_08") == whole
     # All epochs are done.

@@ -19,8 +19,11 @@ def in_batches(settings, model, device, scaler) -> BatchLearner:
 
 
 @pytest.mark.slow
-def test_batches_in_two_processes_learn_what_clips_do(command, six_clips, tmp_path):
-    sizes = ("--batch-size", "1", "--accumulate", "2", "--gpus", "2")
+@pytest.mark.parametrize("cached", [False, True])
+def test_batches_in_two_processes_learn_what_clips_do(command, six_clips, tmp_path, cached):
+    sizes = ["--batch-size", "1", "--accumulate", "2", "--gpus", "2"]
+    if cached:  # the second one trains on what the first one has stored
+        sizes += ["--cache-features", str(tmp_path / "features"), "--feature-variants", "50"]
     ends = []
     for launcher in (("main.py",), (IN_BATCHES,)):
         folder = tmp_path / str(len(ends))
