@@ -141,7 +141,7 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
     if settings.benchmark == "scaling":
         from engine.benchmarks import scaling  # here, as no other mode needs it
 
-        scaling.run(settings.network, settings.axes, device, folder.path)
+        scaling.run(settings.network, settings.axes, settings.plugins, device, folder.path)
     if settings.stream.source:
         run_stream(settings, settings.stream.source, device, folder)
     if settings.eval_mode:

@@ -1,8 +1,6 @@
 """Settings of the C library's allocator for programs that allocate the same large blocks again and again."""
 
-import contextlib
 import ctypes
-from collections.abc import Iterator
 
 # Of glibc's malloc.h; with a M_TOP_PAD a long stream grew by 2 KB a frame.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -19,17 +17,12 @@ def keep_freed_memory() -> bool:
     return _set(KEPT)
 
 
-@contextlib.contextmanager
-def freed_memory_returned() -> Iterator[None]:
-    """Meanwhile blocks of 64 KB and more come from the system and go back to it, so that what is resident is what is in
-    use; afterwards freed memory is kept. With another C library nothing changes.
+def return_freed_memory() -> bool:
+    """Lets blocks of 64 KB and more come from the system and go back to it: what is resident is what is in use.
+
+    To be called before much was allocated, as freed blocks of before are taken first. Returns whether it could be set.
     """
-    if _set(RETURNED):
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        yield
-    finally:
-        _set(KEPT)
+    return _set(RETURNED)
 
 
 def _set(values: tuple[tuple[int, int], ...]) -> bool:

@@ -1,18 +1,21 @@
 """``--benchmark scaling``: how the time and the memory of a frame grow, along one axis at a time, against operations.
 
 Each axis goes through a base point, that of the options: frames in the memory (T), window (n), size of frames, batch,
-threads. The points of an axis take turns, so that other load of the machine affects them equally. Weights are random.
-Axes of earlier calls in the same folder stay, so that a long run can be split.
+threads. The points of an axis take turns, so that other load of the machine affects them equally, and run in a process
+of their own, so that their memory is their own. Weights are random. Axes of earlier calls in the same folder stay, so
+that a long run can be split.
 """
 
 import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,13 +24,14 @@ from tqdm import tqdm
 
 from engine.benchmarks.growth import REPORT, plot, scaling_csv, scaling_text
 from engine.benchmarks.stream import STAGES, StageTimes, seconds_between, spread, stages_of
+from engine.options.plugins import load_plugins
 from engine.options.settings import NetworkSettings
 from engine.version import machine_lines, machine_rows, timed_versions
 from models.config import LMANetConfig
 from models.inference.fast_copy import fast_copy
 from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
-from utils.allocator import freed_memory_returned
+from utils.allocator import keep_freed_memory, return_freed_memory
 from utils.errors import OptionError
 from utils.files import write_bytes, write_text
 from utils.json_text import to_json
@@ -37,6 +41,9 @@ ROUNDS, WARM_UP = 5, 1
 FRAMES, WINDOWS, BATCHES = (1, 2, 4, 6, 8), (5, 11, 21, 31, 41), (1, 2, 3, 4)
 SCALES = (0.5, 0.75, 1, 1.5, 2)  # of height and width
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Point:
 def run(
     network: NetworkSettings,
     axes: Sequence[str],
+    plugins: Sequence[str],
     device: torch.device,
     folder: Path,
     rounds: int | None = None,
@@ -75,7 +83,7 @@ def run(
     for axis in tqdm(axes, "axes", disable=None, leave=False):
         points = points_of(axis, base, config, device)
         if len(points) > 1:
-            report["axes"][axis] = measured(points, config, device, rounds or ROUNDS)
+            report["axes"][axis] = _in_own_process(measured, points, config, plugins, device, rounds or ROUNDS)
             write_text(folder / f"{REPORT}.json", to_json(report))
     if not report["axes"]:
         raise OptionError(f"--axes {' '.join(axes)}: has no effect on {device}: expected another, such as --axes T")
@@ -124,10 +132,17 @@ def points_of(axis: str, base: Point, config: LMANetConfig, device: torch.device
     return {f"{height}x{width}": replace(base, height=height, width=width) for height, width in sorted(sizes)}
 
 
+def _in_own_process(function: Callable[..., Found], *arguments: object) -> Found:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def measured(
-    points: dict[str, Point], config: LMANetConfig, device: torch.device, rounds: int
+    points: dict[str, Point], config: LMANetConfig, plugins: Sequence[str], device: torch.device, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """Operations, milliseconds and MiB of a frame at each point, whole and by stages."""
+    load_plugins(plugins)
+    return_freed_memory()
     found: dict[str, dict[str, Any]] = {}
     steps: dict[str, Step] = {}
     stages: dict[str, StageTimes] = {}
@@ -143,6 +158,7 @@ def measured(
                 found[label] = asdict(point) | {"mebibytes": mebibytes, "operations": step.operations()}
                 stages[label] = StageTimes(device)
                 stages[label].attach(step.model)
+            keep_freed_memory()
             for turn in range(WARM_UP + rounds):
                 for label, step in steps.items():
                     torch.set_num_threads(points[label].threads)
@@ -224,11 +240,10 @@ def peak_of(call: Callable[[], object], device: torch.device) -> float | None:
     if not sys.platform.startswith("linux"):
         call()
         return None
-    with freed_memory_returned():
-        CLEAR.write_text("5")  # sets the peak to what is resident now
-        before = _status_kibibytes("VmRSS")
-        call()
-        return round((_status_kibibytes("VmHWM") - before) / 2**10, 1)
+    CLEAR.write_text("5")  # sets the peak to what is resident now
+    before = _status_kibibytes("VmRSS")
+    call()
+    return round((_status_kibibytes("VmHWM") - before) / 2**10, 1)
 
 
 def _status_kibibytes(field: str) -> int:

@@ -97,6 +97,7 @@ def test_axes_of_two_calls_stand_in_one_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(scaling, "FRAMES", (1,))
     monkeypatch.setattr(scaling, "WINDOWS", (3,))
     monkeypatch.setattr(scaling, "ROUNDS", 2)
+    monkeypatch.setattr(scaling, "_in_own_process", lambda function, *arguments: function(*arguments))
     folder = RunFolder(tmp_path / "out", shallow=False)
     words = (
         f"--benchmark scaling --work-size 32x64 --corr-size 5 --stm-queue-size 2 --device cpu --savedir {folder.path}"
@@ -129,3 +130,13 @@ def test_wrong_axes_are_said(options, said, tmp_path, capsys):
         parse_options([*options.split(), "--savedir", str(tmp_path)])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_frames_in_it(tmp_path):
+    """From T = 1 to 8: 7 frames of 32 x 64 features with 16 + 64 channels, 4 bytes each, are 4.4 MiB."""
+    words = f"--benchmark scaling --axes T --work-size 256x512 --corr-size 5 --device cpu --savedir {tmp_path}"
+    assert main(words.split()) == 0
+    points = json.loads((tmp_path / "benchmark_scaling.json").read_text())["axes"]["T"]
+    if points["1"]["mebibytes"] is not None:
+        assert points["8"]["mebibytes"] - points["1"]["mebibytes"] == pytest.approx(4.4, abs=2)
