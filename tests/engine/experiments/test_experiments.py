@@ -88,7 +88,7 @@ def test_the_best_epoch_is_scored_where_held_out_clips_choose_it(tiny, tmp_path)
     found = {(chain.arm.name, chain.seed): chain.steps for chain in chains(read_plan(str(tiny)), tmp_path)}
     best = f"--weights {tmp_path}/T___2/seed4/train/model_best.pth "
     train, evaluation = found["T = 2", 4]
-    assert best in evaluation.text and evaluation.inputs == {"weights": train}
+    assert best in evaluation.text and evaluation.inputs["weights"] == train
     assert best in found["another clip", 4][0].text
     assert "single/seed4/train/checkpoint.pth.tar" in train.text and "checkpoint" in found["single", 4][1].text
 
