@@ -257,7 +257,10 @@ def cached(tmp_path):
     return ["--cache-features", str(tmp_path / "features")]
 
 
-@pytest.mark.parametrize("more", [["--stm-queue-size", "2"], ["--baseline-mode", "--win-size", "3"]])
+@pytest.mark.parametrize(
+    "more",
+    [["--stm-queue-size", "2"], pytest.param(["--baseline-mode", "--win-size", "3"], marks=pytest.mark.slow)],
+)
 def test_all_variants_train_as_no_cache_does(train, cached, more, tmp_path):
     plain = train("plain", "--num-epochs", "1", *more)
     first = train("first", "--num-epochs", "1", *cached, "--feature-variants", "50", *more)
