@@ -1,7 +1,8 @@
-// Windowed cross-frame attention on a CPU, float32: the C interface. One translation unit, compiled at first use.
+// Windowed cross-frame attention, and convolutions along a line, on a CPU, float32: the C interface. One translation unit, compiled at first use.
 
 #include "cpu_backward.h"
 #include "cpu_forward.h"
+#include "cpu_lines.h"
 
 namespace {
 
@@ -73,6 +74,22 @@ extern "C" int local_attention_backward(const long* sizes, GompParallel gomp, co
                                         const float* keys, const float* values, const float* sink, const float* out,
                                         const float* lse, float* dq, float* dk, float* dv, float* dsink) try {
     return !backward(Size(sizes), gomp, grad, query, keys, values, sink, out, lse, dq, dk, dv, dsink);
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// Channels of line_convolution come in multiples of this.
+extern "C" int line_block() { return kBlock; }
+
+// y = a convolution of x of three taps along an axis, plus what is added, B h w (channels); see cpu_lines.h.
+// sizes: B length count along across read made taps dilation relu threads. added may be null.
+extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x, const float* weights, const float* bias,
+                                const float* added, float* y) try {
+    const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[7], z[8], z[9] != 0};
+    const LineCall call{l, x, weights, bias, added, y};
+    return !parallel(
+        l.frames * l.tiles() * l.groups(), z[10], gomp, [&] { return std::make_unique<LineScratch>(l); },
+        [&](long i, LineScratch& f) { call.tile(i, f); });
 } catch (const std::bad_alloc&) {
     return 1;
 }

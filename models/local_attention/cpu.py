@@ -73,6 +73,31 @@ def backward(
     return gradients
 
 
+def line_block() -> int:
+    """Channels come in multiples of this for ``line_convolution``; 0 where there is no library."""
+    library = built().library
+    return 0 if library is None else library.line_block()
+
+
+def line_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, dilation: int, along_rows: bool, relu: bool
+) -> Tensor:
+    """A convolution of three taps along rows or columns plus ``added``, and its ReLU: ``B C h w`` -> ``B D h w``.
+
+    ``weight`` is the filter at Winograd's points (``models/line_convolution.py``). All are float32; the result is
+    channels-last.
+    """
+    (b, c, h, w), d = x.shape, len(bias)
+    x = x.contiguous(memory_format=torch.channels_last)
+    added = None if added is None else added.contiguous(memory_format=torch.channels_last)
+    out = torch.empty((b, h, w, d)).permute(0, 3, 1, 2)
+    lines = (w, h, 1, w) if along_rows else (h, w, w, 1)
+    taps = weight.shape[2] // c
+    sizes = (ctypes.c_long * 11)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads())
+    _call("line_convolution", sizes, x, weight, bias, added, out)
+    return out
+
+
 def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False) -> ctypes.Array:
     (b, c, h, w), (_, d, t, _, _) = query.shape, values.shape
     return (ctypes.c_long * 9)(b, c, d, t, h, w, window, torch.get_num_threads(), nhwc)
@@ -82,7 +107,7 @@ def _call(name: str, sizes: ctypes.Array, *tensors: Tensor | None) -> None:
     """Calls the library; ctypes releases the GIL meanwhile."""
     pointers = [None if x is None else ctypes.c_void_p(x.data_ptr()) for x in tensors]
     if getattr(built().library, name)(sizes, _gomp_parallel(), *pointers):
-        raise MemoryError("the attention's working memory could not be allocated")
+        raise MemoryError(f"working memory could not be allocated for {name}")
 
 
 def _gomp_parallel() -> ctypes.c_void_p | None:

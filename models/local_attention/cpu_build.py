@@ -20,8 +20,8 @@ from utils.files import part_name, remove_parts, written_whole
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("cpu.cpp", "cpu_backward.h", "cpu_common.h", "cpu_forward.h")
-_FUNCTIONS = ("local_attention_forward", "local_attention_backward")
+_SOURCES = ("cpu.cpp", "cpu_backward.h", "cpu_common.h", "cpu_forward.h", "cpu_lines.h")
+_FUNCTIONS = ("local_attention_forward", "local_attention_backward", "line_block", "line_convolution")
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 
 

@@ -1,0 +1,106 @@
+"""Convolutions along a line by the compiled library are those of PyTorch, at every size, dilation and direction."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.inference.fast_copy import fast_copy
+from models.line_convolution import LineConvolution, takes
+from models.lmanet import build_lmanet
+from models.local_attention import cpu
+from tests.networks import LMANetConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CHANNELS = 64  # a multiple of what any processor's library takes at once
+
+
+@pytest.fixture
+def library():
+    if not cpu.line_block():
+        pytest.skip("needs a C++ compiler")
+
+
+def conv_along(rows: bool, dilation: int) -> nn.Conv2d:
+    if rows:
+        return nn.Conv2d(CHANNELS, CHANNELS, (1, 3), padding=(0, dilation), dilation=(1, dilation))
+    return nn.Conv2d(CHANNELS, CHANNELS, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 33), (13, 7), (40, 6)])
+@pytest.mark.parametrize("dilation", [1, 3, 16])
+@torch.inference_mode()
+def test_it_is_the_convolution_the_sum_and_the_relu(library, rows, height, width, dilation):
+    torch.manual_seed(0)
+    conv = conv_along(rows, dilation)
+    x, added = torch.randn(2, CHANNELS, height, width), torch.randn(2, CHANNELS, height, width)
+    fast = LineConvolution(conv, relu=True)
+    assert fast._is_fast(x)
+    exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 1, conv.padding, conv.dilation)
+    for found, expected in ((fast(x), exact), (fast(x, added), exact + added)):
+        assert (found - expected.relu()).abs().max() < 3e-5
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("made", "height", "width"), [(128, 5, 9), (100, 40, 3), (256, 33, 34)])
+@torch.inference_mode()
+def test_three_taps_across_too_and_any_number_of_channels(library, made, height, width):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(CHANNELS, made, 3, padding=1)
+    assert takes(conv)
+    x = torch.randn(2, CHANNELS, height, width)
+    expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    found = LineConvolution(conv)(x)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 5e-5
+    assert found.min() < 0
+
+
+def test_what_it_does_not_gain_from_stays():
+    assert not takes(nn.Conv2d(64, 32, 3, padding=1))  # few channels
+    assert not takes(nn.Conv2d(2048, 128, 3, padding=1))  # weights that no cache holds
+    for other in ({"stride": 2}, {"dilation": 2}, {"padding": 0}, {"groups": 2}, {"bias": False}):
+        assert not takes(nn.Conv2d(64, 128, 3, **{"padding": 1, **other}))
+
+
+@torch.inference_mode()
+def test_bits_do_not_depend_on_the_threads_and_nan_stays(library, monkeypatch):
+    torch.manual_seed(0)
+    fast, x = LineConvolution(conv_along(False, 2)), torch.randn(1, CHANNELS, 21, 70)
+    alone = fast(x)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(fast(x), alone)
+    x[0, 5, 10, 40] = torch.nan
+    assert fast(x)[0, :, 10, 40].isnan().all()
+    assert fast(x)[0, :, 0, 0].isfinite().all()
+
+
+def test_elsewhere_pytorch_computes_it(library):
+    fast, x = LineConvolution(conv_along(True, 1)), torch.randn(1, CHANNELS, 4, 8)
+    assert not fast._is_fast(x)  # gradients are wanted
+    fast(x).sum().backward()
+    assert fast.conv.weight.grad is not None
+    with torch.no_grad():
+        assert not fast._is_fast(x.double())
+        assert not LineConvolution(nn.Conv2d(5, 5, (1, 3), padding=(0, 1)))._is_fast(x[:, :5])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not fast._is_fast(x)
+
+
+@torch.inference_mode()
+def test_two_hundred_frames_stay_within_a_hundred_thousandth(library):
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        model = build_lmanet(LMANetConfig(memory_size=3, corr_size=7)).eval().requires_grad_(False)
+        fast = fast_copy(model)
+    memory = fast_memory = None
+    errors = []
+    for _ in range(200):
+        frame = torch.rand(1, 3, 32, 64)
+        expected, memory = model.step(frame, memory)
+        found, fast_memory = fast.step(frame, fast_memory)
+        errors.append(((found - expected).abs().max() / (expected.max() - expected.min())).item())
+    assert max(errors) < 1e-5
+    assert max(errors[100:]) < 2 * max(errors[:100])
