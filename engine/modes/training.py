@@ -42,7 +42,7 @@ def run_training(settings: Settings, device: torch.device, folder: RunFolder) ->
         settings = with_checkpoint(settings, checkpoint, str(folder.checkpoint_file))
         settings = with_validation_of(settings, checkpoint, str(folder.checkpoint_file))
     settings, model = with_network(settings, device)
-    data = settings.data
+    data, train = settings.data, settings.train
     validated = validation_split(data)
     train_clips, val_clips = clips_of(data, model.config, "train"), clips_of(data, model.config, validated)
     if distributed.is_first():

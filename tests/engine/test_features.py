@@ -123,6 +123,25 @@ def test_the_order_in_memory_is_the_encoder_s(paths, tmp_path):
         assert stored.frames(loaded)[0].levels.stride() == expected != (1024 * 4, 32, 8, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision/lraspp_mobilenet_v3_large", "smp/Unet:resnet18", "smp/Segformer:mit_b0"])
+def test_networks_with_levels_predict_the_same_bits(paths, tmp_path, name):
+    pytest.importorskip("torchvision" if name.startswith("torchvision") else "segmentation_models_pytorch")
+    torch.manual_seed(0)
+    config = LMANetConfig(backbone=name, corr_size=3, memory_size=2)
+    model = build_lmanet(config).to(memory_format=torch.channels_last).eval()
+    stored = stored_in(tmp_path, paths, model, variants=1)
+    plain = ClipDataset(CITYSCAPES, stored.clips.clips, SIZE)[0]
+    with torch.no_grad():
+        expected = model(network_input(plain.frames[None], config.traits, CPU), selected=True)
+        for _ in range(2):
+            loaded = next(iter(ClipLoader(stored.clips, batch_size=1, sampler=[(0, 0)])))
+            frames = stored.frames(loaded)
+            assert isinstance(frames[0].levels, tuple)
+            assert torch.equal(model(frames, selected=True), expected)
+    assert len(entries(tmp_path)) == 3
+
+
 def test_half_precision_rounds_alike_whether_stored_or_not(paths, tmp_path):
     model = network()
     stored, exact = stored_in(tmp_path, paths, model, halves=True), stored_in(tmp_path, paths, model)
