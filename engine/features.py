@@ -4,11 +4,12 @@ import hashlib
 import logging
 import math
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.clip_dataset import ClipDataset, Sample
@@ -66,8 +67,7 @@ class FrozenEncoder:
     """The encoder of a network, in evaluation mode, and how what it returns for frames of a size is packed.
 
     ``key`` differs for encoders whose features differ, be it in their last bit: by their weights, normalization,
-    precision, device or version of PyTorch, or by ``code``, which may be that of a plugin. With ``halves`` float32 is
-    stored as float16, and used so.
+    precision, device, code or version of PyTorch. With ``halves`` float32 is stored as float16, and used so.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class FrozenEncoder:
         device: torch.device,
         amp: str | None = None,
         halves: bool = False,
-        code: bytes = b"",
     ):
         self._encoder, self._traits, self.size, self.device = model.encoder, model.config.traits, size, device
         self._amp = getattr(torch, amp) if amp else None
@@ -93,7 +92,7 @@ class FrozenEncoder:
             made = _Level(level.shape[1:], _memory_order(level[0]), level.dtype, stored, self.num_bytes)
             self._levels.append(made)
             self.num_bytes += made.num_bytes + _padding(made.num_bytes)
-        self.key = self._key(halves, code)
+        self.key = self._key(halves)
 
     @torch.no_grad()
     def encoded(self, frames: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -115,16 +114,27 @@ class FrozenEncoder:
         levels = tuple(level.unpacked(rows) for level in self._levels)
         return EncodedFrame(levels if self._is_tuple else levels[0], self.size)
 
-    def _key(self, halves: bool, code: bytes) -> str:
+    def _key(self, halves: bool) -> str:
         if self.device.type == "cuda":
             where = f"{torch.cuda.get_device_name(self.device)}, TF32 {torch.backends.cudnn.allow_tf32}"
         else:
             where = torch.backends.cpu.get_cpu_capability()
         described = (
-            *(str(self._encoder), digest_of_weights(self._encoder), self._traits.mean, self._traits.std),
+            *(str(self._encoder), _digest_of_code(self._encoder), digest_of_weights(self._encoder)),
+            *(self._traits.mean, self._traits.std),
             *(torch.__version__, self.device.type, where, self._amp, halves, self._levels),
         )
-        return hashlib.sha256(repr(described).encode() + code).hexdigest()[:16]
+        return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+
+
+def _digest_of_code(part: nn.Module) -> str:
+    """A digest of the files that hold the classes of a network's modules, be it a library's or a plugin's."""
+    names = {type(each).__module__ for each in part.modules()}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    digest = hashlib.sha256()
+    for file in sorted(filter(None, files)):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 def _padding(num_bytes: int) -> int:
@@ -200,8 +210,7 @@ def stored_features(
         return None
     # A validation is in float32, whatever the training computes in.
     amp = settings.train.amp if trains else None
-    code = b"".join(Path(plugin).read_bytes() for plugin in settings.plugins)
-    encoder = FrozenEncoder(model, settings.data.work_size, device, amp, wanted.precision == "float16", code)
+    encoder = FrozenEncoder(model, settings.data.work_size, device, amp, wanted.precision == "float16")
     if beside is not None and beside.encoder.key == encoder.key:
         cache = beside.cache
     else:

@@ -1,5 +1,6 @@
 """Cached features: those of the encoder, to the bit; trainings with them; what is lost is made again."""
 
+import importlib
 import logging
 import os
 import shutil
@@ -169,9 +170,19 @@ def test_another_encoder_has_a_folder_of_its_own(paths, tmp_path):
     key = FrozenEncoder(model, SIZE, CPU).key
     assert FrozenEncoder(network(), SIZE, CPU).key == key
     assert FrozenEncoder(model, SIZE, CPU, amp="bfloat16").key != key
-    assert FrozenEncoder(model, SIZE, CPU, code=b"other").key != key
     with torch.no_grad():
         model.encoder.layers[3].bn1.running_mean[5] += 1e-6
+    assert FrozenEncoder(model, SIZE, CPU).key != key
+
+
+def test_an_encoder_of_other_code_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    file = tmp_path / "own_encoder.py"
+    file.write_text("from torch import nn\nclass Own(nn.Identity):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = network(importlib.import_module("own_encoder").Own())
+    key = FrozenEncoder(model, SIZE, CPU).key
+    assert FrozenEncoder(model, SIZE, CPU).key == key
+    file.write_text(file.read_text().replace("pass", "def forward(self, x):\n        return 2 * x"))
     assert FrozenEncoder(model, SIZE, CPU).key != key
 
 
