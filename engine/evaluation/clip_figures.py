@@ -23,7 +23,7 @@ from utils.optical_flow import OpticalFlow
 
 LAGS = (1, 2, 4, 8)  # frames
 SINGLE = "single frame"
-AVERAGES = (("averaged", 0.3), ("averaged", 0.5), ("along the flow", 0.5), ("along the flow", 0.7))
+AVERAGES = (("averaged", 0.3), ("averaged", 0.5), ("along the flow", 0.7), ("along the flow", 0.95))
 STILL_KIND = AVERAGES[0][0]
 
 
