@@ -134,4 +134,5 @@ class VideoConsistency:
 
     def _start_video(self) -> None:
         self._label = None
+        self._steady = self._right = np.zeros((0, 0), np.int32)  # thousands of videos keep their means alone
         self._windows = {length: [] for length in self._videos}

@@ -1,5 +1,7 @@
 """TC and mVC against numbers worked out by hand, on flows that are known."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,29 @@ def test_a_reset_compares_nothing_across_it():
     consistency.reset()
     consistency.update(textured(), {"a": np.ones((96, 160), np.uint8)})
     assert consistency.pairs == 0
+
+
+def test_each_video_has_its_own_figure():
+    zeros, ones = (np.full((96, 160), value, np.uint8) for value in (0, 1))
+    consistency = TemporalConsistency(("a",), 2)
+    for labels in (zeros, zeros):
+        consistency.update(textured(), {"a": labels})
+    assert consistency.mean_iou_since_reset("a") == 1
+    consistency.reset()
+    assert consistency.mean_iou_since_reset("a") is None
+    for labels in (zeros, ones):
+        consistency.update(textured(), {"a": labels})
+    assert consistency.mean_iou_since_reset("a") == 0
+    assert consistency.mean_iou("a") == pytest.approx(0.25)  # class 0 agrees in the first half of the pixels
+
+
+def test_a_video_that_has_ended_takes_no_memory():
+    consistency = VideoConsistency((8,), ignored=19)
+    for _ in range(8):
+        consistency.update(np.zeros((512, 1024), np.uint8), np.zeros((512, 1024), np.uint8))
+    consistency.end_video()
+    assert consistency.means() == {"mVC8": 1}
+    assert len(pickle.dumps(consistency)) < 10_000
 
 
 def test_a_buffer_that_is_used_again_does_not_change_the_past():
