@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from utils.allocator import make_room
 from utils.errors import DataError, UnreachableError
 from utils.limits import AT_MOST, MAX_SCANNED, too_many_pixels
 
@@ -60,6 +61,7 @@ def check_size(path: str | Path, image: Image.Image) -> None:
     if too_large:
         image.close()
         raise DataError(f"image {path} has {too_large}")
+    make_room(image.height, image.width)
 
 
 def check_pixels(path: str | Path, image: Image.Image) -> None:

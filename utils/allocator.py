@@ -6,6 +6,8 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 KEPT = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1))
 RETURNED = ((M_MMAP_MAX, 2**16), (M_MMAP_THRESHOLD, 2**16))
+LARGE_RETURNED = ((M_MMAP_MAX, 2**16), (M_MMAP_THRESHOLD, 48_000_000))
+LARGE_PIXELS = 16_000_000  # of a frame
 
 
 def keep_freed_memory() -> bool:
@@ -23,6 +25,16 @@ def return_freed_memory() -> bool:
     To be called before much was allocated, as freed blocks of before are taken first. Returns whether it could be set.
     """
     return _set(RETURNED)
+
+
+def make_room(height: int, width: int) -> None:
+    """Prepares for work on a frame of that size: for a large one, free memory is returned to the system after all.
+
+    What is kept leaves gaps where the next large block does not fit, and other threads do not use it. A network's
+    blocks are seldom as large, and beside the decoding of such a frame the page faults take little time.
+    """
+    if height * width >= LARGE_PIXELS and _set(LARGE_RETURNED):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(values: tuple[tuple[int, int], ...]) -> bool:

@@ -17,15 +17,16 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from utils.allocator import make_room
 from utils.errors import DataError
-from utils.limits import MAX_PIXELS, too_many_pixels
+from utils.limits import DECODER_BYTES, MAX_DECODED_BYTES, MAX_PIXELS, too_many_pixels
+from utils.sizes import format_size
 
 OPTIONS = {
     "max_pixels": str(MAX_PIXELS * 11 // 10),  # of a decoder, before it takes memory; it counts padding, too
     "protocol_whitelist": "file",  # of formats that open further files without asking, such as SDP
     "merge_pmt_versions": "1",  # joined transport streams: the video goes on in the stream that it began in
 }
-FRAME_BYTES = 256 << 20  # of the frames that threads decode at the same time
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 _ASIDE = Disposition.still_image | Disposition.metadata | Disposition.dependent
 _ASIDE_TITLES = re.compile(r"depth|disparity|infra-?red|\bir\b|thumb|preview|mask|alpha", re.IGNORECASE)
@@ -58,6 +59,15 @@ def video_stream(container: InputContainer, label: str) -> VideoStream:
     too_large = too_many_pixels(stream.height, stream.width)
     if too_large:
         raise DataError(f"{label}: its frames have {too_large}")
+    size = decoded_bytes(stream)
+    if size > MAX_DECODED_BYTES:
+        assert stream.codec_context.format is not None
+        raise DataError(
+            f"{label}: its frames, {format_size((stream.width, stream.height))} of {stream.codec_context.format.name}, "
+            f"take {size / 1e6:.0f} MB each: at most {MAX_DECODED_BYTES // 1_000_000} MB are read; convert it, for "
+            "example to yuv420p"
+        )
+    make_room(stream.height, stream.width)
     return stream
 
 
@@ -68,8 +78,16 @@ def prepare_decoding(stream: VideoStream) -> None:
     """
     stream.codec_context.options = {"max_pixels": OPTIONS["max_pixels"]}
     stream.thread_type = "AUTO"
-    most = FRAME_BYTES // max(1, 2 * stream.width * stream.height)
+    most = DECODER_BYTES // max(1, decoded_bytes(stream))
     stream.codec_context.thread_count = max(1, min(os.cpu_count() or 1, most))
+
+
+def decoded_bytes(stream: VideoStream) -> int:
+    """Bytes of a decoded frame of a stream, before it is made RGB."""
+    pixels = stream.codec_context.format
+    if pixels is None:
+        return 2 * stream.width * stream.height  # of a header that does not say them
+    return sum(part.width * part.height * (1 if part.bits <= 8 else 2) for part in pixels.components)
 
 
 def reason_of(error: Exception) -> str:

@@ -6,6 +6,7 @@ them on while the network is at the next frame, so that a GPU always has work.
 
 import errno
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from engine.evaluation.consistency import Comparison, consistency_text
 from engine.evaluation.temporal_consistency import TemporalConsistency
 from engine.reports.plots import stream_png
 from engine.reports.scores import percent
+from engine.streaming.frame_budget import FrameBudget, Share
 from engine.streaming.output import LabeledFrame, Output
 from engine.streaming.previous import PLOT, SUMMARY
 from engine.streaming.record import Sample, StreamRecord
@@ -29,10 +31,12 @@ from engine.streaming.sources import FrameSource, SourceFrame
 from engine.streaming.sources.live import LiveSource, ReceivedSource
 from engine.streaming.threads import REMEMBERED, Background, GivenUpError, OnDemand, Prefetched
 from models.inference.segmenter import NOT_FINITE, Prediction, VideoSegmenter
+from utils.allocator import make_room
 from utils.class_set import ClassSet
 from utils.errors import IncompleteError, ScoresError, StoppedError
 from utils.files import write_bytes, write_text
 from utils.json_text import to_json
+from utils.limits import BYTES_IN_FLIGHT
 from utils.scene_cuts import SceneCuts
 from utils.signals import NotedSignals
 from utils.sizes import format_size
@@ -41,6 +45,7 @@ from utils.timing import Moment
 log = logging.getLogger(__name__)
 
 SHOWN_CUTS, SHOWN_CHANGES = 10, 3
+FLOAT16_BYTES = 2
 # Timing of the network alone, after a stream: share of the stream's duration, least and most steps.
 ALONE_SHARE, LEAST_ALONE, MOST_ALONE = 0.05, 7, 50
 
@@ -54,6 +59,7 @@ class Prepared(NamedTuple):
     image: Tensor
     begins_scene: bool
     changes_size: bool
+    share: Share  # of the budget of bytes
 
 
 class Underway(NamedTuple):
@@ -66,6 +72,7 @@ class Underway(NamedTuple):
     labels: Callable[[], np.ndarray]  # at the working size
     labels_at_size: Callable[[], np.ndarray]
     probabilities: Callable[[], np.ndarray] | None
+    share: Share
 
 
 class Stream:
@@ -93,14 +100,16 @@ class Stream:
         self._comparison = None if consistency is None else Comparison(segmenter)
         self._cuts = SceneCuts() if detect_cuts else None
         self._size: tuple[int, int] | None = None
+        self._budget = FrameBudget(BYTES_IN_FLIGHT)
         self._reader: Prefetched[SourceFrame, Prepared] | OnDemand[Any, Prepared]
-        self._reader = (
-            source.reader(self._prepared) if isinstance(source, LiveSource) else Prefetched(source, self._prepared)
-        )
+        if isinstance(source, LiveSource):
+            self._reader = source.reader(self._prepared, self._budget.has_room)
+        else:
+            self._reader = Prefetched(source, self._prepared, has_room=self._budget.has_room)
         self._started = 0  # frames that the network was given
         self._writers: list[OutputThread] = []
         self._labeler: Background[Underway] | None = None
-        self._comparer: Background[tuple[Prepared, dict[str, np.ndarray]]] | None = None
+        self._comparer: Background[tuple[Tensor, bool, dict[str, np.ndarray]]] | None = None
 
     def run(self) -> None:
         """Labels all frames of the source; the main thread only, once.
@@ -127,7 +136,7 @@ class Stream:
             self.record.seconds = time.perf_counter() - start
             self._raise_what_happened(failure)
         if last is not None and self.record.is_settled:
-            self._time_network_alone(last.image)
+            self._time_network_alone(last)
 
     def summary(self) -> dict:
         """The content of ``stream.json``: frames, speed, time of each stage, class shares, cuts, samples."""
@@ -155,20 +164,29 @@ class Stream:
             "samples": {name: [getattr(each, name) for each in record.samples] for name in Sample._fields},
         }
 
-    def _label_frames(self) -> Prepared | None:
-        """Labels frame after frame; returns the last one."""
-        prepared = None
-        self._reader.while_waiting = self._signals.raise_noted
+    def _label_frames(self) -> Tensor | None:
+        """Labels frame after frame; returns the last one, prepared."""
+        image = None
+        self._reader.while_waiting = self._raise_noted
         with tqdm(total=self.source.count, unit=" frames", disable=None) as progress:
             for prepared in self._reader:
+                image = prepared.image
                 underway = self._underway(prepared)
                 if self._labeler is None:
                     self._pass_on(underway)
                 else:
                     self._labeler.put(underway, self._gives_up)
+                del prepared, underway  # before the next one is waited for: frames may be large
                 progress.update()
                 self._signals.raise_noted()
-        return prepared
+        return image
+
+    def _raise_noted(self) -> None:
+        """Raises what stops the stream: signals, and errors of threads that keep frames which the reader waits for."""
+        self._signals.raise_noted()
+        for thread in (self._labeler, *self._writers):
+            if thread is not None:
+                thread.raise_failure()
 
     def _raise_what_happened(self, failure: BaseException | None) -> None:
         """Raises what stopped the stream, if anything; a signal goes before what it has led to."""
@@ -214,7 +232,14 @@ class Stream:
         changes_size, self._size = self._size not in (None, size), size
         is_cut = self._cuts is not None and self._cuts.begins_scene(frame.image)
         begins_scene = is_cut or frame.after_gap or changes_size
-        return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene, changes_size)
+        share = self._budget.take(self._bytes_of(frame), uses=max(1, len(self.outputs)))
+        return Prepared(frame, self.segmenter.prepare(frame.image), begins_scene, changes_size, share)
+
+    def _bytes_of(self, frame: SourceFrame) -> int:
+        """Bytes of a frame and of what is computed for it: labels at its size, and probabilities."""
+        height, width = frame.image.shape[:2]
+        probabilities = self.record.classes.num_outputs * math.prod(self.segmenter.work_size) * FLOAT16_BYTES
+        return frame.image.nbytes + height * width + (probabilities if self.wants_probabilities else 0)
 
     def _underway(self, prepared: Prepared) -> Underway:
         """Starts the network on the next frame, and the copies of its labels; waits for nothing on a GPU."""
@@ -223,12 +248,14 @@ class Stream:
             self._note_scene(prepared)
         self._started += 1
         prediction, start, end = self._timed_step(prepared.image)
+        if self.segmenter.device.type == "cpu":
+            _ = prediction.is_finite  # here, as a second thread that computes by OpenMP would slow down the network
         if self._comparer is not None and self._comparison is not None:
             try:
                 labels = self._comparison.labels(prepared.image, prediction)
             except ScoresError as error:
                 raise _NotFinite(self._started - 1, prepared.source.name, prepared.image) from error
-            self._comparer.put((prepared, labels), self._gives_up)
+            self._comparer.put((prepared.image, prepared.begins_scene, labels), self._gives_up)
         height, width = prepared.source.image.shape[:2]
         self.record.frame_size = self.record.frame_size or (height, width)
         return Underway(
@@ -239,6 +266,7 @@ class Stream:
             prediction.fetched_labels(),
             prediction.fetched_labels((height, width)),
             prediction.fetched_probabilities() if self.wants_probabilities else None,
+            prepared.share,
         )
 
     def _note_scene(self, prepared: Prepared) -> None:
@@ -270,13 +298,16 @@ class Stream:
         except ScoresError as error:
             raise _NotFinite(self.record.frames, frame.source.name, frame.image) from error
         name, image, seconds, captured, _, duration, display = frame.source
+        make_room(*image.shape[:2])  # for the outputs, of what the network has left
         latency = None if captured is None else 1000 * (time.monotonic() - captured)
         self.record.add(labels, frame.start.milliseconds_until(frame.end), latency)
         probabilities = None if frame.probabilities is None else frame.probabilities()
         labeled = LabeledFrame(name, image, labels_at_size, seconds, probabilities, duration, display)
         self._before_writing(name)
+        if not self._writers:
+            frame.share.used()
         for writer in self._writers:
-            writer.put(labeled, self._gives_up)
+            writer.put((labeled, frame.share), self._gives_up)
 
     def _time_network_alone(self, image: Tensor) -> None:
         """Times the network without the other threads, for comparison with the stream's pace."""
@@ -313,15 +344,15 @@ class _NotFinite(Exception):
         self.position, self.name, self.image = position, name, image
 
 
-def _compare(consistency: TemporalConsistency, item: tuple[Prepared, dict[str, np.ndarray]]) -> None:
-    """Updates the consistency by a frame and its predictions' labels."""
-    prepared, labels = item
-    if prepared.begins_scene:
+def _compare(consistency: TemporalConsistency, item: tuple[Tensor, bool, dict[str, np.ndarray]]) -> None:
+    """Updates the consistency by a prepared frame, whether it begins a scene, and its predictions' labels."""
+    image, begins_scene, labels = item
+    if begins_scene:
         consistency.reset()
-    consistency.update(np.ascontiguousarray(prepared.image[0].permute(1, 2, 0).numpy()), labels)
+    consistency.update(np.ascontiguousarray(image[0].permute(1, 2, 0).numpy()), labels)
 
 
-class OutputThread(Background[LabeledFrame]):
+class OutputThread(Background[tuple[LabeledFrame, Share]]):
     """Writes an output in a thread of its own; an error tells which files are left."""
 
     def __init__(self, output: Output):
@@ -338,9 +369,11 @@ class OutputThread(Background[LabeledFrame]):
             with explained(self.name, self._output.abandon):
                 self._output.close()
 
-    def _write(self, frame: LabeledFrame) -> None:
+    def _write(self, item: tuple[LabeledFrame, Share]) -> None:
+        frame, share = item
         with explained(self.name, self._output.abandon):
             self._output.write(frame)
+        share.used()
 
 
 @contextmanager

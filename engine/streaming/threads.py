@@ -12,7 +12,6 @@ from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 from utils.errors import IncompleteError
-from utils.limits import QUEUED_BYTES
 from utils.signals import NotedSignals
 
 Item = TypeVar("Item")
@@ -28,6 +27,11 @@ class GivenUpError(IncompleteError):
     """A thread was no longer waited for."""
 
 
+def always(seconds: float) -> bool:
+    """That there is room, without waiting."""
+    return True
+
+
 class _End:
     """Marks the end of a queue."""
 
@@ -35,45 +39,25 @@ class _End:
 _END = _End()
 
 
-class _BoundedQueue(Queue[Item]):
-    """A queue of up to ``maxsize`` items, and of fewer where these are large: full from ``QUEUED_BYTES`` on."""
-
-    def _init(self, maxsize: int) -> None:
-        super()._init(maxsize)
-        self._bytes = 0
-
-    def _qsize(self) -> int:
-        return self.maxsize if self._bytes >= QUEUED_BYTES else super()._qsize()
-
-    def _put(self, item: Item) -> None:
-        super()._put(item)
-        self._bytes += _bytes_of(item)
-
-    def _get(self) -> Item:
-        item = super()._get()
-        self._bytes -= _bytes_of(item)
-        return item
-
-
-def _bytes_of(item: object) -> int:
-    """Bytes of the arrays and tensors in an item."""
-    if isinstance(item, (tuple, list)):
-        return sum(map(_bytes_of, item))
-    return getattr(item, "nbytes", 0)
-
-
 class Prefetched(Iterable[Made], Generic[Item, Made]):
     """Iterates over ``make(item)`` for each item, computed ahead by one thread.
 
     ``milliseconds`` are the latest durations of ``make`` and of reading its item; ``while_waiting`` is called every
-    ``POLL_SECONDS`` seconds without a result, and may raise.
+    ``POLL_SECONDS`` seconds without a result, and may raise. An item is read once ``has_room(seconds)``, which waits
+    for so long at most, says that there is room for what is made of it.
     """
 
-    def __init__(self, items: Iterable[Item], make: Callable[[Item], Made], depth: int = DEPTH):
+    def __init__(
+        self,
+        items: Iterable[Item],
+        make: Callable[[Item], Made],
+        depth: int = DEPTH,
+        has_room: Callable[[float], bool] = always,
+    ):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self.while_waiting: Callable[[], None] = lambda: None
-        self._items, self._make = items, make
-        self._queue: Queue[Made | _End] = _BoundedQueue(depth)
+        self._items, self._make, self._has_room = items, make, has_room
+        self._queue: Queue[Made | _End] = Queue(depth)
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -82,6 +66,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
         self._thread.start()
         while not isinstance(made := self._next(), _End):
             yield made
+            del made  # before the next one is waited for: it may be large
         if self._error is not None:
             raise self._error
 
@@ -101,7 +86,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
     def _run(self) -> None:
         try:
             items = iter(self._items)
-            while True:
+            while self._waited_for_room():
                 start = time.perf_counter()
                 try:
                     made = self._make(next(items))
@@ -110,6 +95,7 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
                 if not _put(self._queue, made, self._stopped.is_set):
                     break
+                del made
         except BaseException as error:  # raised in __iter__
             self._error = error
         finally:
@@ -117,6 +103,13 @@ class Prefetched(Iterable[Made], Generic[Item, Made]):
             if close is not None:
                 close()  # releases files and cameras in the thread that used them
             _put(self._queue, _END, self._stopped.is_set)
+
+    def _waited_for_room(self) -> bool:
+        """Waits for room; returns ``False`` where the thread is stopped before."""
+        while not self._stopped.is_set():
+            if self._has_room(POLL_SECONDS):
+                return True
+        return False
 
 
 class Newest(Generic[Item]):
@@ -160,23 +153,28 @@ class Newest(Generic[Item]):
 class OnDemand(Iterable[Made], Generic[Item, Made]):
     """Iterates over ``make(item)`` for the newest item, computed when it is asked for: nothing waits in a queue.
 
-    ``milliseconds`` are the latest durations of ``make``; ``while_waiting`` is as in ``Prefetched``.
+    ``milliseconds`` are the latest durations of ``make``; ``while_waiting`` and ``has_room`` are as in ``Prefetched``.
     """
 
-    def __init__(self, newest: Newest[Item], make: Callable[[Item], Made]):
+    def __init__(self, newest: Newest[Item], make: Callable[[Item], Made], has_room: Callable[[float], bool] = always):
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self.while_waiting: Callable[[], None] = lambda: None
-        self._newest, self._make = newest, make
+        self._newest, self._make, self._has_room = newest, make, has_room
 
     def __iter__(self) -> Iterator[Made]:
-        while not isinstance(item := self._newest.take(POLL_SECONDS), _End):
+        while True:
+            item = self._newest.take(POLL_SECONDS) if self._has_room(POLL_SECONDS) else None
+            if isinstance(item, _End):
+                return
             if item is None:
                 self.while_waiting()
                 continue
             start = time.perf_counter()
             made = self._make(item)
             self.milliseconds.append(1000 * (time.perf_counter() - start))
+            del item
             yield made
+            del made
 
     def stop(self) -> None:
         """Does nothing: the thread that puts the items is not this one's."""
@@ -207,7 +205,7 @@ class Background(Generic[Item]):
         self.name = name
         self.milliseconds: deque[float] = deque(maxlen=REMEMBERED)
         self._work = work
-        self._queue: Queue[Item | _End] = _BoundedQueue(depth)
+        self._queue: Queue[Item | _End] = Queue(depth)
         self._failed = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -217,6 +215,11 @@ class Background(Generic[Item]):
     def failed(self) -> bool:
         """Whether ``work`` has raised."""
         return self._failed.is_set()
+
+    def raise_failure(self) -> None:
+        """Raises the error of ``work``, if any, once."""
+        if self.failed:
+            self._raise()
 
     def put(self, item: Item, gives_up: Callable[[], bool] = lambda: False) -> None:
         """Enqueues an item as soon as there is room; raises the error of an earlier item.
@@ -253,6 +256,7 @@ class Background(Generic[Item]):
                 start = time.perf_counter()
                 self._work(item)
                 self.milliseconds.append(1000 * (time.perf_counter() - start))
+                del item
         except BaseException as error:  # raised in put or finish
             self._error = error
             self._failed.set()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import av
 import cv2
 import numpy as np
 
@@ -37,6 +38,27 @@ def yuv420p(picture: np.ndarray, display: Display) -> np.ndarray:
     planes[:height] = coded[..., 0]
     planes[height:].reshape(2, height // 2, width // 2)[:] = colors[..., 1:].transpose(2, 0, 1)
     return planes
+
+
+class Planes:
+    """A picture of ``size = (H, W)``, both even, for an encoder, ``frame``; it is put together of strips of RGB."""
+
+    def __init__(self, size: tuple[int, int], display: Display):
+        height, width = size
+        self._display = display
+        self.frame = av.VideoFrame(width, height, "yuv420p")
+        self._planes = [
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+            for plane in self.frame.planes
+        ]
+
+    def put(self, top: int, strip: np.ndarray) -> None:
+        """Puts a strip, RGB uint8 ``h W 3``, at the row ``top``; both ``h`` and ``top`` are even."""
+        height, width = strip.shape[:2]
+        coded, half = yuv420p(strip, self._display), slice(top // 2, (top + height) // 2)
+        self._planes[0][top : top + height] = coded[:height]
+        colors = coded[height:].reshape(2, height // 2, width // 2)
+        self._planes[1][half], self._planes[2][half] = colors
 
 
 def fitted(frame: LabeledFrame, size: tuple[int, int]) -> LabeledFrame:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.local_attention.cpu_build import built
+from utils.modules import constant_when_compiled
 
 _OWNER = os.getpid()  # a forked process must not use the thread pool that it inherited
 
@@ -20,7 +21,7 @@ def why_not_cpu(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: 
     return _build_problem()
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _build_problem() -> str | None:
     return built().problem
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.local_attention.border import inside_the_frame
+from utils.modules import constant_when_compiled
 
 _CACHE_BYTES, _OTHER_BYTES = 8 << 20, 256 << 20  # of a group on a CPU, and on devices that are neither CPU nor CUDA
 SHARE_OF_GPU = 16  # a group takes one part in so many of a GPU's memory
@@ -134,7 +135,7 @@ def _group_bytes(device: torch.device) -> int:
     return _CACHE_BYTES if device.type == "cpu" else _OTHER_BYTES
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _gpu_bytes(device: int) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 

@@ -16,10 +16,15 @@ def moving_blocks(count: int, height: int = 48, width: int = 96) -> list[np.ndar
 
 
 def write_video(
-    path: Path, frames: list[np.ndarray], codec: str = "libx264", pixels: str = "yuv420p", options=None
+    path: Path,
+    frames: list[np.ndarray],
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    options=None,
+    codec_options: dict[str, str] | None = None,
 ) -> Path:
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=Fraction(25))
+        stream = container.add_stream(codec, rate=Fraction(25), options=codec_options)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -14,9 +14,9 @@ from datasets.clips import VideoFrame
 from datasets.video_frames import video_frame, video_frame_size
 from engine.streaming.sources import open_source
 from tests.engine.videos import moving_blocks, write_video
-from utils import limits
+from utils import limits, video_files
 from utils.errors import DataError, IncompleteError
-from utils.video_files import OPTIONS, opened_video, video_stream
+from utils.video_files import OPTIONS, decoded_bytes, opened_video, video_stream
 
 
 @pytest.fixture
@@ -193,3 +193,20 @@ def test_frames_that_become_too_large_on_the_way_are_not_decoded(tmp_path, monke
             frames.append(frame)
     assert len(frames) >= 3
     assert {frame.image.shape[0] for frame in frames} == {48}
+
+
+def test_frames_of_too_many_bytes_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "deep.mp4", moving_blocks(2, 48, 96), pixels="yuv444p10le")
+    with opened_video(path) as container:
+        assert decoded_bytes(container.streams.video[0]) == 48 * 96 * 3 * 2
+        monkeypatch.setattr(video_files, "MAX_DECODED_BYTES", 48 * 96 * 6)
+        assert video_stream(container, "here").width == 96
+        monkeypatch.setattr(video_files, "MAX_DECODED_BYTES", 48 * 96 * 6 - 1)
+        with pytest.raises(DataError, match=r"here: its frames, 96x48 of yuv444p10le, take 0 MB each: at most .* MB"):
+            video_stream(container, "here")
+
+
+@pytest.mark.parametrize(("pixels", "size"), [("yuv420p", 96 * 48 * 3 // 2), ("yuv422p", 96 * 48 * 2)])
+def test_bytes_of_a_decoded_frame_are_those_of_its_planes(tmp_path, pixels, size):
+    with opened_video(write_video(tmp_path / "a.mp4", moving_blocks(1, 48, 96), pixels=pixels)) as container:
+        assert decoded_bytes(container.streams.video[0]) == size

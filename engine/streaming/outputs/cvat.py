@@ -42,10 +42,10 @@ class CvatOutput(Output):
         return cls.leaves if values["save_labels"] == CVAT else ()
 
     def write(self, frame: LabeledFrame) -> None:
-        from utils.png import png_of  # here, as options are parsed without OpenCV
-        from utils.visualize import colorized
+        from utils.png import png_of_labels  # here, as options are parsed without OpenCV
 
-        self._zip.writestr(f"SegmentationClass/{frame.name}.png", png_of(colorized(frame.labels, self._palette)))
+        content = png_of_labels(frame.labels, self._palette)
+        self._zip.writestr(f"SegmentationClass/{frame.name}.png", content)
         self._names.append(frame.name)
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ class ImageFiles:
                 for name, (pixels, seconds) in self._pictures(position, file):
                     moment = timed + untimed / self.fps
                     yield SourceFrame(name, pixels.permute(1, 2, 0).numpy(), moment, duration=seconds)
+                    del pixels  # before the next ones are decoded
                     count += 1
                     untimed, timed = (untimed + 1, timed) if seconds is None else (untimed, timed + seconds)
             except DataError as error:

@@ -34,6 +34,7 @@ class JoinedVideos:
                     seconds = start + frame.seconds - first
                     end = seconds + (frame.duration or 1 / self.fps)
                     yield frame._replace(name=self._name(position, number), seconds=seconds)
+                    del frame  # before the next one is decoded
                     number += 1
             except (DataError, IncompleteError) as error:
                 problems.append(str(error))

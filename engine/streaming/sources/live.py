@@ -8,7 +8,7 @@ from typing import TypeVar
 from engine.streaming.sources.feed import Feed, Playback
 from engine.streaming.sources.reception import ReceivedFrame, Reception
 from engine.streaming.sources.source import FrameSource, SourceFrame
-from engine.streaming.threads import Newest, OnDemand
+from engine.streaming.threads import Newest, OnDemand, always
 
 Made = TypeVar("Made")
 
@@ -56,11 +56,13 @@ class LiveSource(ReceivedSource):
         if not feed.ends:
             self._thread.start()
 
-    def reader(self, make: Callable[[SourceFrame], Made]) -> OnDemand[ReceivedFrame, Made]:
-        """Iterates over ``make(frame)`` of the newest frames; to be called once."""
+    def reader(
+        self, make: Callable[[SourceFrame], Made], has_room: Callable[[float], bool] = always
+    ) -> OnDemand[ReceivedFrame, Made]:
+        """Iterates over ``make(frame)`` of the newest frames, as ``OnDemand`` does; to be called once."""
         if self._thread.ident is None:
             self._thread.start()
-        return OnDemand(self._newest, lambda received: make(self._frame(received)))
+        return OnDemand(self._newest, lambda received: make(self._frame(received)), has_room)
 
     def _receive(self) -> None:
         has_put = False

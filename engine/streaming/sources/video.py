@@ -141,13 +141,17 @@ class _Decoding:
                 self._failed += 1  # of which packet is not known: threads decode ahead
                 self.damage.note(self._place(), reason_of(error))
                 continue
-            for frame in decoded:
+            while decoded:
+                frame = decoded.pop(0)
                 self._waited_for.discard(frame.opaque)
                 if frame.is_corrupt:
                     self.damage.note(self._place(), "damaged data")
-                else:
-                    yield self._source_frame(frame, stream)
-                    self.count += 1
+                    continue
+                found = self._source_frame(frame, stream)
+                del frame  # the decoder may use its memory again
+                yield found
+                del found
+                self.count += 1
         if stream.codec_context.name in ONE_FRAME_A_PACKET:
             self._note_lost()
 

@@ -2,12 +2,17 @@
 
 import contextlib
 import io
+import json
 import os
 import random
 import signal
 import socket
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +20,7 @@ from main import main
 from models import build_lmanet
 from models.weights.export import published_state_dict
 from tests.engine.streaming.hostile import Generator, fingerprint
+from tests.engine.videos import write_folder, write_video
 from tests.fuzzing import WrongResult, outcomes
 from tests.networks import LMANetConfig
 from utils.errors import DataError
@@ -80,3 +86,43 @@ def test_hostile_sources_do_no_harm(tmp_path, count):
     assert counts.total() == count
     assert victim.read_text() == "precious"
     assert not list(tmp_path.rglob("made_outside"))
+
+
+def largest_video(folder: Path, pixels: str = "yuv420p", width: int = 8192) -> Path:
+    """A video of a few KB whose frames are just below the limit."""
+    frame = np.full((6080 * 8192 // width, width, 3), (60, 90, 120), np.uint8)
+    options = {"preset": "ultrafast", "threads": "1"}
+    return write_video(folder / "large.mp4", [frame] * 6, pixels=pixels, codec_options=options)
+
+
+def largest_pictures(folder: Path, ending: str) -> Path:
+    """Pictures of 48 million pixels, as phones take them."""
+    return write_folder(folder / "large", [np.full((6000, 8000, 3), (60, 90, 120), np.uint8)] * 4, ending)
+
+
+EVERYTHING = ("--save-video=both", "--save-labels=cvat", "--save-probabilities")
+OVERLAY = ("--save-video=overlay", "--save-labels=trainIds")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (largest_video, OVERLAY),
+        (largest_video, EVERYTHING),
+        (partial(largest_video, width=6080), (*OVERLAY, "--live")),
+        (partial(largest_video, pixels="yuv444p"), (*OVERLAY, "--smooth=flow")),
+        (partial(largest_pictures, ending=".jpg"), (*OVERLAY, "--save-probabilities")),
+        (partial(largest_pictures, ending=".png"), EVERYTHING),
+    ],
+)
+def test_frames_just_below_the_limit_take_little_memory(tmp_path, make, options):
+    weights = tmp_path / "weights.pth"
+    torch.save(published_state_dict(build_lmanet(LMANetConfig(baseline=True))), weights)
+    words = ["main.py", "--stream", make(tmp_path), "--savedir", tmp_path / "run", "--weights", weights]
+    child = subprocess.Popen([sys.executable, *map(str, words), "--baseline-mode", "--device", "cpu", *options])
+    _, status, used = os.wait4(child.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert json.loads((tmp_path / "run" / "stream.json").read_text())["frames"] >= (1 if "--live" in options else 4)
+    print(f"{used.ru_maxrss / 1024:.0f} MiB")
+    assert 1024 * used.ru_maxrss < BYTES

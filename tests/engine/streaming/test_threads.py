@@ -4,11 +4,8 @@ import signal
 import threading
 import time
 
-import numpy as np
 import pytest
-import torch
 
-from engine.streaming import threads
 from engine.streaming.threads import DEPTH, Background, Prefetched, interruptible
 from utils.errors import StoppedError
 from utils.signals import ended_by_sigterm
@@ -39,22 +36,6 @@ def test_no_more_is_made_ahead_than_the_queue_holds():
     next(iter(reader))
     time.sleep(0.3)
     assert len(made) <= DEPTH + 2
-    reader.stop()
-
-
-@pytest.mark.parametrize(("kilobytes", "ahead"), [(1, DEPTH), (4, 2), (8, 1), (100, 1)])
-def test_of_large_items_fewer_are_made_ahead(monkeypatch, kilobytes, ahead):
-    monkeypatch.setattr(threads, "QUEUED_BYTES", 8 << 10)
-    made = []
-
-    def make(item):
-        made.append(item)
-        return [item, (np.zeros(kilobytes << 9, np.uint8), torch.zeros(kilobytes << 9, dtype=torch.uint8))]
-
-    reader = Prefetched(range(100), make)
-    assert next(iter(reader))[0] == 0
-    time.sleep(0.3)
-    assert len(made) == 1 + ahead + 1  # the one that was taken, those that wait, and the one in hand
     reader.stop()
 
 
