@@ -33,8 +33,11 @@ def make_room(height: int, width: int) -> None:
     What is kept leaves gaps where the next large block does not fit, and other threads do not use it. A network's
     blocks are seldom as large, and beside the decoding of such a frame the page faults take little time.
     """
-    if height * width >= LARGE_PIXELS and _set(LARGE_RETURNED):
-        ctypes.CDLL(None).malloc_trim(0)
+    if height * width < LARGE_PIXELS or not _set(LARGE_RETURNED):
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _set(values: tuple[tuple[int, int], ...]) -> bool:
