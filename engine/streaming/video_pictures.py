@@ -1,6 +1,7 @@
 """Pictures as the encoder of a video takes them: all of one size, and in the source's coding of colors."""
 
 from dataclasses import replace
+from typing import cast
 
 import av
 import cv2
@@ -48,7 +49,7 @@ class Planes:
         self._display = display
         self.frame = av.VideoFrame(width, height, "yuv420p")
         self._planes = [
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+            np.frombuffer(cast(memoryview, plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
             for plane in self.frame.planes
         ]
 
