@@ -5,7 +5,6 @@
 Weights are random, as the time does not depend on them. All variants of a network take turns, frame by frame.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from functools import partial
 
 import torch
 
-from datasets.cityscapes import CITYSCAPES_CLASSES
+from datasets.registry import DEFAULT, dataset_named
 from engine.benchmarks.stream import Call, onnx_runtime, spread, streaming
 from engine.benchmarks.tables import markdown_table
 from engine.version import machine_caption
@@ -37,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--work-size", type=height_x_width, default=(512, 1024), metavar="HxW", help="default: 512x1024"
     )
     parser.add_argument("--rounds", type=whole_number(1), default=7, metavar="N", help="default: %(default)s")
-    return run_command(parser, arguments, _run)
+    return run_command(parser, arguments, lambda options: _print(options.backbones, options.work_size, options.rounds))
 
 
-def _run(options: argparse.Namespace) -> None:
-    rows = [{"network": f"`{name}`", **measured(name, options.work_size, options.rounds)} for name in options.backbones]
+def _print(backbones: Sequence[str], size: tuple[int, int], rounds: int) -> None:
+    rows = [{"network": f"`{name}`", **measured(name, size, rounds)} for name in backbones]
     print(markdown_table({name: name for name in rows[0]}, rows))
     print(f"\n{machine_caption(torch.device('cpu'))}")
 
@@ -49,7 +48,7 @@ def _run(options: argparse.Namespace) -> None:
 @torch.inference_mode()
 def measured(backbone: str, size: tuple[int, int], rounds: int) -> dict[str, object]:
     """Median and quartiles in milliseconds of a frame, by variant, as text."""
-    config = LMANetConfig(backbone=backbone, num_classes=CITYSCAPES_CLASSES.num_outputs)
+    config = LMANetConfig(backbone=backbone, num_classes=dataset_named(DEFAULT).classes.num_outputs)
     torch.manual_seed(0)
     model, frame = build_lmanet(config).eval(), torch.rand(1, 3, *size)
     calls = {_name(*variant): _call(model, frame, *variant) for variant in VARIANTS}
