@@ -266,8 +266,7 @@ def backbone_card(name: str) -> BackboneCard:
         return _CARDS[name]
     family = _family_of(name)
     if family is None:
-        group = "torchvision/" if name.startswith("torchvision/") else ""
-        choices = ", ".join((*(each for each in known if each.startswith(group)), *(() if group else backbone_forms())))
+        choices = ", ".join((*known, *backbone_forms()))
         raise OptionError(f"--backbone {name} is not known: expected one of {choices}")
     if name not in _OF_FAMILIES:
         module, _, function = _FAMILIES[family][1].partition(":")

@@ -1,7 +1,8 @@
 """``--benchmark backbones``: several networks at one size of frames, with and without a memory, in a table and a plot.
 
 Each network is measured in a process of its own, so that its peak memory is its own. Weights are random, as the time
-does not depend on them; the variants of a network take turns, frame by frame.
+does not depend on them; the variants of a network take turns, frame by frame. Measured is what a stream does, from a
+frame of the working size to its labels; ONNX Runtime returns logits.
 """
 
 import io
@@ -15,18 +16,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from engine.benchmarks import tables
-from engine.benchmarks.stream import onnx_runtime, pipeline, streaming
+from engine.benchmarks.stream import onnx_runtime, pipeline
 from engine.options.plugins import load_plugins
 from engine.options.settings import NetworkSettings
 from engine.version import machine_caption, machine_lines
 from models.config import LMANetConfig
 from models.description import numel
-from models.inference.fast_copy import fast_copy
-from models.inference.int8 import quantize
 from models.inference.segmenter import VideoSegmenter
 from models.lmanet import LMANet, build_lmanet
 from utils.class_set import ClassSet
@@ -112,6 +112,7 @@ def measured(task: _Task) -> Row:
     model = build_lmanet(task.config, task.classes, (height, width)).eval()
     single = build_lmanet(replace(task.config, baseline=True), task.classes, (height, width)).eval()
     frame = torch.rand(1, 3, height, width)
+    image = torch.randint(0, 256, frame.shape, dtype=torch.uint8)
     row: Row = {
         "network": task.config.backbone,
         "size": format_size((height, width)),
@@ -119,22 +120,20 @@ def measured(task: _Task) -> Row:
         "gflop": round(floating_point_operations(single, frame) / 1e9, 2),
     }
     with torch.inference_mode():
-        calls = {TIMES[1]: streaming(fast_copy(model), frame, task.config.memory_size)}
+        calls = {TIMES[1]: labeling(VideoSegmenter(model), image)}
         for _ in range(WARM_UP):
             calls[TIMES[1]]()
         row["memory"] = peak_mebibytes()  # before anything else has been computed
-        calls[TIMES[0]] = streaming(fast_copy(single), frame)
-        quantized = _tried(task, TIMES[2], lambda: _quantized(model, frame))
+        calls[TIMES[0]] = labeling(VideoSegmenter(single), image)
+        quantized = _tried(task, TIMES[2], lambda: VideoSegmenter(model, int8_frames=_frames(height, width)))
         if quantized is not None:
-            calls[TIMES[2]] = streaming(quantized, frame, task.config.memory_size)
+            calls[TIMES[2]] = labeling(quantized, image)
         runtime = _tried(task, TIMES[3], lambda: onnx_runtime(single, frame))
         if runtime is not None:
             calls[TIMES[3]] = runtime
         row |= {name: round(1000 * seconds, 1) for name, seconds in _medians(calls, task.rounds).items()}
     if quantized is not None:
-        segmenter = VideoSegmenter(model, work_size=(height, width))
-        segmenter.model = quantized
-        found = pipeline(segmenter, task.classes)
+        found = pipeline(quantized, task.classes)
         row["pipeline"] = None if found is None else round(found["frames_per_second"], 2)
     return row
 
@@ -148,10 +147,17 @@ def _tried(task: _Task, what: str, make: Callable[[], Made | None]) -> Made | No
         return None
 
 
-def _quantized(model: LMANet, frame: torch.Tensor) -> LMANet:
-    fast = fast_copy(model)
-    quantize(fast, [torch.rand_like(frame) for _ in range(CALIBRATION_FRAMES)])
-    return fast
+def labeling(segmenter: VideoSegmenter, image: torch.Tensor) -> Callable[[], object]:
+    """A call that labels a prepared frame, with a full memory."""
+    for _ in range(segmenter.model.config.memory_size):
+        segmenter.step(image)
+    return lambda: segmenter.step(image).label_map
+
+
+def _frames(height: int, width: int) -> list[np.ndarray]:
+    """Frames for a calibration of which only the time is measured."""
+    numbers = np.random.default_rng(0)
+    return [numbers.integers(0, 256, (height, width, 3), np.uint8) for _ in range(CALIBRATION_FRAMES)]
 
 
 def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -67,7 +67,7 @@ def run_evaluation(settings: Settings, device: torch.device, folder: RunFolder) 
     on_batch = None if dashboard is None else dashboard.progress
     loss = loss_function(classes, model.config.shallow_decoder, device) if wanted.loss else None
     if segmenter is not None and is_fast:
-        evaluated = segmenter.model
+        evaluated = segmenter.enlarged_model()
     else:
         evaluated = fast_copy(model, for_clips=not isinstance(loader.dataset, StreamedClips))
     result = evaluate(

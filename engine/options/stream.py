@@ -13,6 +13,8 @@ AXES = ("T", "n", "size", "batch", "threads")  # of --benchmark scaling
 # Networks of --benchmark backbones that take few milliseconds a frame, of all libraries.
 BENCHMARKED = (
     "erf",
+    "lraspp_small",
+    "torchvision/lraspp_mobilenet_v3_large@classifier.scale",
     "torchvision/lraspp_mobilenet_v3_large",
     "smp/Unet:tu-mobilenetv3_small_100",
     "smp/DeepLabV3Plus:tu-mobilenetv3_large_100",
@@ -103,6 +105,10 @@ def check_stream(options: argparse.Namespace) -> None:
     if options.every > 1 and (options.memorize_first or options.baseline_mode):
         other = "--memorize-first" if options.memorize_first else "--baseline-mode"
         raise OptionError(f"--every {options.every} does not go with {other}: leave one of them out")
+    if options.backbones != list(BENCHMARKED) and options.benchmark != "backbones":
+        raise OptionError("--backbones belongs to --benchmark backbones: leave it out, or name one by --backbone")
+    if options.axes != list(AXES) and options.benchmark != "scaling":
+        raise OptionError("--axes belongs to --benchmark scaling: leave it out")
     if options.stream:
         for name in ("use_orig_res", "save_images", "save_all_vals", "loss", "baseline_path", "cache"):
             if getattr(options, name):
@@ -114,10 +120,6 @@ def check_stream(options: argparse.Namespace) -> None:
         raise OptionError("--consistency belongs to --stream and --eval-mode: leave it out")
     if options.compile and not options.benchmark:
         raise OptionError("--compile belongs to --stream and --benchmark: leave it out")
-    if options.backbones != list(BENCHMARKED) and options.benchmark != "backbones":
-        raise OptionError("--backbones belongs to --benchmark backbones: leave it out, or name one by --backbone")
-    if options.axes != list(AXES) and options.benchmark != "scaling":
-        raise OptionError("--axes belongs to --benchmark scaling: leave it out")
     if options.benchmark and options.baseline_mode:
         raise OptionError("--benchmark measures the single frame beside the LMANet: leave --baseline-mode out")
     for name, default in {**STREAM_DEFAULTS, **{option.dest: option.default for option in output_options()}}.items():

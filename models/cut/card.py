@@ -179,6 +179,11 @@ def card_of(
     )
 
 
+def cut_and_stride(place: str, cut: str) -> tuple[str, int | None]:
+    """Cut and stride of a backbone's name by what stands behind its ``@``: a stride, behind ``cut``, or another cut."""
+    return (cut, int(place)) if place.isdecimal() else (place or cut, None)
+
+
 def _square(size: tuple[int, int]) -> tuple[int, ...]:
     """The side of square frames, which may be the only ones that a network takes; none of others."""
     return size[:1] if size[0] == size[1] else ()

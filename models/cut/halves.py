@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.cut.structure import Placeholder, logits_of, replaced, tensors_of
+from models.enlarging import EnlargingDecoder
 from models.norms import BackboneNorm
 
 # What no layer computes: in float16 too it is far below every logit, and a softmax gives it nothing.
@@ -57,7 +57,7 @@ class Plan:
     arguments of the cut module where it is called with the frame itself, and nothing comes before it. ``own`` are names
     of tensors that lie directly in a module around the cut, and are used before it. ``written`` are numbers of levels
     that the decoder changes in place, ``folds`` pairs of a convolution and its batch norm in encoder and decoder,
-    ``unused`` names of parameters that no logit depends on.
+    ``unused`` names of parameters that no logit depends on, ``enlarging`` the module at the end that enlarges logits.
     """
 
     cut: str
@@ -69,6 +69,7 @@ class Plan:
     written: frozenset[int] = frozenset()
     folds: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = ((), ())
     unused: frozenset[str] = frozenset()
+    enlarging: str | None = None
 
 
 _now = threading.local()  # clips of a step run in threads
@@ -99,14 +100,23 @@ class Encoder(nn.Module):
         return tuple(levels) if len(levels) > 1 else levels[0]
 
 
-class Decoder(nn.Module):
+class Decoder(EnlargingDecoder):
     """What the encoder returns, and the size (H, W) -> logits B K H W; ``added`` logits no layer computes."""
 
     def __init__(self, network: nn.Module, plan: Plan, added: int = 0):
         super().__init__()
         self.plan, self.added, self.convolutions_with_norms = plan, added, plan.folds[1]
         self.network = _carved(network, "", plan, before=False)
+        self._left_out: nn.Upsample | None = None
         _prepare(self, plan)
+
+    def stop_enlarging(self) -> None:
+        super().stop_enlarging()
+        if self.plan.enlarging is not None and self._left_out is None:
+            last = self.network.get_submodule(self.plan.enlarging)
+            assert isinstance(last, nn.Upsample)
+            self._left_out, self.align_corners = last, bool(last.align_corners)
+            self.network.set_submodule(self.plan.enlarging, nn.Identity())
 
     def forward(self, features: Tensor | tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         levels = list(features) if isinstance(features, tuple) else [features]
@@ -121,10 +131,17 @@ class Decoder(nn.Module):
             return leaf.zeros(frame) if isinstance(leaf, Gap) else leaf
 
         _now.outputs = {name: replaced(output, filled) for name, output in self.plan.sources.items()}
-        logits = logits_of(self.network(frame))
-        if logits.shape[-2:] != torch.Size(size):
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        logits = self.enlarged(logits_of(self.network(frame)), size)
+        if self._left_out is not None and not _reaches(logits, self._left_out, size):  # is enlarged once more
+            logits = F.interpolate(self._left_out(logits), size, mode="bilinear", align_corners=False)
         return F.pad(logits, (0, 0, 0, 0, 0, self.added), value=NEVER) if self.added else logits
+
+
+def _reaches(logits: Tensor, enlarging: nn.Upsample, size: tuple[int, int]) -> bool:
+    """Whether a module enlarges logits ``B K h w`` to the size (H, W)."""
+    scale = enlarging.scale_factor
+    assert isinstance(scale, float | int)
+    return all(int(here * scale) == there for here, there in zip(logits.shape[-2:], size, strict=True))
 
 
 class _Reached(Exception):
@@ -140,22 +157,32 @@ class _Returns:
         return _now.outputs[self.cut_name]
 
 
-@dataclass(frozen=True)
-class _Note:
-    """A forward hook of a module before the cut, in the encoder: notes what it returns, and ends at the cut."""
+class _Notes(nn.Module):
+    """A module before the cut, in the encoder: what it returns is noted, and the cut ends the run.
 
-    name: str
+    Around the call and not by a hook in it: exporters, which follow the calls of modules, must see each of them end.
+    """
+
+    cut_name: str
     cut_here: bool
 
-    def __call__(self, module: nn.Module, arguments: object, output: object) -> None:
-        _now.outputs[self.name] = output
+    def __call__(self, *arguments: object, **named: object) -> object:
+        _now.outputs[self.cut_name] = output = super().__call__(*arguments, **named)
         if self.cut_here:
             raise _Reached
+        return output
 
 
-def _returning(kind: type) -> type:
-    """A class of modules that are like those of a kind, but return what was handed over."""
-    return type(f"Handed{kind.__name__}", (_Returns, kind), {})
+class _Around(nn.Module):
+    """A module around the cut, in the encoder: its call, which does not end, is followed by nobody."""
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        return self.forward(*arguments, **named)
+
+
+def _like(kind: type, first: type, name: str) -> type:
+    """A class of modules that are like those of a kind, but for what ``first`` does."""
+    return type(f"{name}{kind.__name__}", (first, kind), {})
 
 
 def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module:
@@ -163,18 +190,21 @@ def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module
     if name in plan.sources:
         if not before:
             new = _stripped(module)
-            new.__class__ = _returning(type(module))
+            new.__class__ = _like(type(module), _Returns, "Handed")
             new.cut_name = name  # type: ignore[assignment]  # for nn.Module, whose attributes are tensors and modules
             return new
         new = copy.deepcopy(module)
         if plan.call is None:
-            new.register_forward_hook(_Note(name, name == plan.cut))
+            new.__class__ = _like(type(module), _Notes, "Noted")
+            new.cut_name, new.cut_here = name, name == plan.cut  # type: ignore[assignment]  # as above
         return new
     around = name == "" or any(source.startswith(f"{name}.") for source in plan.sources)
     if not around:
         is_stateless = next(iter(module.state_dict()), None) is None
         return copy.deepcopy(module) if is_stateless or not before else _stripped(module)
     new = _stripped(module)
+    if before and plan.call is None:
+        new.__class__ = _like(type(module), _Around, "Half")
     dot = f"{name}." if name else ""
     for child, part in module._modules.items():
         if before and plan.call is not None and not f"{plan.cut}.".startswith(f"{dot}{child}."):
@@ -198,6 +228,8 @@ def _stripped(module: nn.Module) -> nn.Module:
     new._parameters, new._buffers = dict.fromkeys(module._parameters), dict.fromkeys(module._buffers)
     new._modules = {}
     new._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+    if isinstance(new, nn.modules.batchnorm._BatchNorm):
+        new.track_running_stats = False  # when weights are loaded it would ask for its counter of batches
     return new
 
 

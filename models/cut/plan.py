@@ -26,7 +26,7 @@ LIKELY_CUTS = ("encoder", "backbone", "body", "features", "trunk", "stem_and_sta
 
 
 class _NoLevelError(OptionError):
-    """Nothing that crosses the cut is a map of features at a whole stride."""
+    """Nothing that crosses the cut is a map of features at a whole stride, or at the wanted one."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def plan_cut(
         network = copy.deepcopy(network).eval().cpu()
         network.requires_grad_(True)
         cut = _checked_name(network, cut)
-        trial = _best_trial(network, cut, stride, _sides_taken(network, (*sides, *SIDES)))
+        # Of frames whose sides are no multiple of it, a stride such as 18 is not seen.
+        multiple = () if stride is None else (8 * stride,)
+        trial = _best_trial(network, cut, stride, _sides_taken(network, (*sides, SIDES[0], *multiple, *SIDES)))
         plan, encoder, decoder, side = trial.plan, trial.encoder, trial.decoder, trial.side
         frame = _frame(side, side)
         encoded = encoder(frame)
@@ -74,6 +76,7 @@ def plan_cut(
             convolutions_with_norms(decoder, lambda: decoder(encoded, (side, side))),
         )
         num_logits = decoder(encoded, (side, side)).shape[1]
+        enlarging = _enlarging(decoder, encoded, side)
         measured = Measured(
             _first(encoded).shape[1],
             trial.stride,
@@ -82,7 +85,7 @@ def plan_cut(
             num_logits,
             _last_layer(decoder, encoded, side, num_logits),
         )
-    return replace(plan, folds=folds), measured
+    return replace(plan, folds=folds, enlarging=enlarging), measured
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,11 @@ def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Pla
             f"the cut at {cut} changes the logits of {name} by up to {(whole - logits).abs().max():.2g}: something "
             "passes by it; expected a module that all of the network's first half goes through"
         )
-    used = _depended_on(logits, leaves)
+    # Integers, such as the places that a pooling noted for its unpooling, have no gradients: they are all handed over.
+    used = [
+        depends or not leaf.is_floating_point()
+        for depends, leaf in zip(_depended_on(logits, leaves), leaves, strict=True)
+    ]
 
     numbers = range(len(leaves) - 1)  # the last one is the frame
     strides = {number: _stride_of(leaves[number], frame) for number in numbers if used[number]}
@@ -445,7 +452,7 @@ def _memory_level(strides: dict[int, int], wanted: int | None, cut: str, shapes:
         )
     choices = sorted(set(strides.values()))
     if wanted is not None and wanted not in choices:
-        raise OptionError(f"stride {wanted} is no level of {cut}: expected one of {', '.join(map(str, choices))}")
+        raise _NoLevelError(f"stride {wanted} is no level of {cut}: expected one of {', '.join(map(str, choices))}")
     if wanted is None:
         preferred = [stride for stride in choices if stride in MEMORY_STRIDES]
         wanted = max(preferred) if preferred else min(choices, key=lambda stride: abs(stride - MEMORY_STRIDES[-1]))
@@ -486,3 +493,21 @@ def _last_layer(decoder: Decoder, encoded: Tensor | tuple[Tensor, ...], side: in
         for hook in hooks:
             hook.remove()
     return called[-1] if called else None
+
+
+def _enlarging(decoder: Decoder, encoded: Tensor | tuple[Tensor, ...], side: int) -> str | None:
+    """The name of the module that enlarges the logits bilinearly at the end; ``None`` where there is none."""
+    outputs: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
+        for name, module in decoder.network.named_modules()
+        if isinstance(module, nn.Upsample)
+        and module.mode == "bilinear"
+        and isinstance(module.scale_factor, float | int)
+    ]
+    try:
+        logits = decoder(encoded, (side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((name for name, output in outputs.items() if output is logits), None)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGES = (*NEEDED, "onnxruntime")
-QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "Concat"]
+QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "Concat", "Mul", "GlobalAveragePool", "ReduceMean"]
 FINE = 4  # convolutions whose input has more than 1/4 of the frame's height stay float32 in the encoder
 EQUALIZED_BY = 4  # inputs are enough for equalization
 

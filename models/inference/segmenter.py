@@ -1,8 +1,9 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from models.choices import ENGINES, SMOOTHINGS, TORCH
 from models.config import LMANetConfig
+from models.enlarging import EnlargedDecoder, enlarged, stop_enlarging
 from models.inference.engines import check_engine, use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
+from models.inference.labels import labels_of
 from models.inference.smoothing import Motion, Smoother
 from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
@@ -40,28 +43,37 @@ def all_finite(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The prediction for one frame; all but the ``logits`` ``1 K H W`` is computed on first access.
+    """The prediction for one frame, computed on first access.
 
-    ``H W`` is the working size, or the features' with the shallow decoder. With smoothing there are also the
-    ``smoothed`` probabilities ``K H W``, whose labels these are, and the ``motion`` since the frame before (``None``
-    where a scene begins). Labels on the CPU raise ``ScoresError`` where a logit is NaN or infinite; tensors do not, as
-    that would wait for a GPU.
+    ``decoded`` are the logits as the decoder returned them, ``1 K h w``; ``size``, ``H W``, says what they are to be
+    enlarged to, and ``align_corners`` how. ``H W`` is the working size, or the features' with the shallow decoder.
+    With smoothing there are also the ``smoothed`` probabilities ``K H W``, whose labels these are, and the ``motion``
+    since the frame before (``None`` where a scene begins). Labels on the CPU raise ``ScoresError`` where a logit is NaN
+    or infinite; tensors do not, as that would wait for a GPU.
     """
 
-    logits: Tensor
+    decoded: Tensor
     smoothed: Tensor | None = None
     motion: Motion | None = None
+    size: tuple[int, int] | None = None
+    align_corners: bool = False
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits ``1 K H W``, on the network's device."""
+        return self.decoded if self.size is None else enlarged(self.decoded, self.size, self.align_corners)
 
     @cached_property
     def label_map(self) -> Tensor:
         """Class indices, uint8 ``H W``, on the network's device."""
-        scores = self.logits[0] if self.smoothed is None else self.smoothed
-        return scores.argmax(0).to(torch.uint8)
+        if self.smoothed is not None:
+            return labels_of(self.smoothed[None], height_width(self.smoothed.shape))
+        return labels_of(self.decoded, self.size or height_width(self.decoded.shape), self.align_corners)
 
     @cached_property
     def is_finite(self) -> Tensor:
         """Whether all logits are finite: one element, on the network's device."""
-        return all_finite(self.logits)
+        return all_finite(self.decoded)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -77,7 +89,7 @@ class Prediction:
 
         Any thread may call it.
         """
-        label_map, device = self.label_map, self.logits.device
+        label_map, device = self.label_map, self.decoded.device
         if size is None:
             labels = fetched(lambda: label_map, device)
         elif device.type == "cpu":
@@ -100,11 +112,11 @@ class Prediction:
 
     def without_smoothing(self) -> "Prediction":
         """What the network alone predicts."""
-        return Prediction(self.logits)
+        return replace(self, smoothed=None, motion=None)
 
     def fetched_probabilities(self) -> Callable[[], np.ndarray]:
         """A function that returns the probabilities, float16 ``K H W``; as ``fetched_labels``."""
-        return fetched(lambda: self.probabilities.half(), self.logits.device)
+        return fetched(lambda: self.probabilities.half(), self.decoded.device)
 
 
 def _resized(label_map: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -184,6 +196,10 @@ class VideoSegmenter:
         check_engine(engine, self.amp, others)
         self.engine = engine
         self.model = fast_copy(model.to(self.device), compiled)
+        # On the CPU labels are found faster in logits that are not enlarged.
+        self._align_corners = None
+        if self.device.type == "cpu" and not hasattr(self.model, "memory_decoder"):
+            self._align_corners = stop_enlarging(self.model.decoder)
         if engine != TORCH:
             use_engine(self.model, engine, self.work_size, self.amp)
         if int8_frames is not None:
@@ -234,15 +250,31 @@ class VideoSegmenter:
         with self._precision():
             frame = self._normalized(image)
             if not use_memory:
-                return Prediction(self.model.single_frame(frame))
+                return self._prediction(self.model.single_frame(frame))
             remember = self._position % self.every == 0
             logits, self._memory = self.model.step(frame, self._memory, remember)
         self._position += 1
+        prediction = self._prediction(logits)
         if self.smoother is None:
-            return Prediction(logits)
+            return prediction
         # On a GPU the network still computes while the motion is found on the CPU.
-        motion = self.smoother.motion(image, height_width(logits.shape))
-        return Prediction(logits, self.smoother.average(logits, motion), motion)
+        motion = self.smoother.motion(image, height_width(prediction.logits.shape))
+        smoothed = self.smoother.average(prediction.logits, motion)
+        return replace(prediction, smoothed=smoothed, motion=motion)
+
+    def enlarged_model(self) -> LMANet:
+        """The network as it runs here, whose steps return logits of the working size."""
+        if self._align_corners is None:
+            return self.model
+        model = copy.copy(self.model)
+        model._modules = dict(self.model._modules)
+        model.decoder = EnlargedDecoder(self.model.decoder, self._align_corners)
+        return model
+
+    def _prediction(self, logits: Tensor) -> Prediction:
+        if self._align_corners is None:
+            return Prediction(logits)
+        return Prediction(logits, size=self.work_size, align_corners=self._align_corners)
 
     @torch.inference_mode()
     def first_part_not_finite(self, image: Tensor) -> str | None:

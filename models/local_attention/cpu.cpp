@@ -1,7 +1,9 @@
-// Windowed cross-frame attention, and convolutions along a line, on a CPU, float32: the C interface. One translation unit, compiled at first use.
+// Windowed cross-frame attention, convolutions along a line, and labels of logits on a CPU, float32: the C interface. One
+// translation unit, compiled at first use.
 
 #include "cpu_backward.h"
 #include "cpu_forward.h"
+#include "cpu_labels.h"
 #include "cpu_lines.h"
 
 namespace {
@@ -90,6 +92,20 @@ extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x
     return !parallel(
         l.frames * l.tiles() * l.groups(), z[10], gomp, [&] { return std::make_unique<LineScratch>(l); },
         [&](long i, LineScratch& f) { call.tile(i, f); });
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// sizes: K h w H W, strides of class, row and column, threads. out: H W. Returns 0, or 1 if memory ran out.
+extern "C" int labels_of_logits(const long* z, GompParallel gomp, const float* logits, const int32_t* first_row,
+                                const float* row_weight, const int32_t* first_column, const float* column_weight,
+                                uint8_t* out) try {
+    const LabelCall call{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[7], logits,
+                         first_row, first_column, row_weight, column_weight, out};
+    return !parallel(
+        (call.H + LabelCall::kBand - 1) / LabelCall::kBand, z[8], gomp,
+        [&] { return std::make_unique<LabelCall::Scratch>(call); },
+        [&](long band, LabelCall::Scratch& s) { call.task(band, s); });
 } catch (const std::bad_alloc&) {
     return 1;
 }

@@ -99,6 +99,20 @@ def line_convolution(
     return out
 
 
+Between = tuple[Tensor, Tensor]  # positions, int32, and weights of the ones behind them
+
+
+def labels_of_logits(logits: Tensor, size: tuple[int, int], rows: Between, columns: Between) -> Tensor:
+    """The index of the largest of ``1 K h w`` logits, enlarged to ``size`` on the way -> uint8 ``H W``.
+
+    ``rows`` and ``columns`` say which two each of the output lies between.
+    """
+    out = torch.empty(size, dtype=torch.uint8)
+    sizes = (ctypes.c_long * 9)(*logits.shape[1:], *size, *logits.stride()[1:], torch.get_num_threads())
+    _call("labels_of_logits", sizes, logits, *rows, *columns, out)
+    return out
+
+
 def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False) -> ctypes.Array:
     (b, c, h, w), (_, d, t, _, _) = query.shape, values.shape
     return (ctypes.c_long * 9)(b, c, d, t, h, w, window, torch.get_num_threads(), nhwc)

@@ -1,4 +1,4 @@
-"""Compiles the C++ of the ``cpu`` backend, once per user, source, compiler and processor, and loads it."""
+"""Compiles the C++ for CPUs, once per user, source, compiler and processor, and loads it: attention and labels."""
 
 import contextlib
 import ctypes
@@ -20,8 +20,14 @@ from utils.files import part_name, remove_parts, written_whole
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("cpu.cpp", "cpu_backward.h", "cpu_common.h", "cpu_forward.h", "cpu_lines.h")
-_FUNCTIONS = ("local_attention_forward", "local_attention_backward", "line_block", "line_convolution")
+_SOURCES = ("cpu.cpp", "cpu_backward.h", "cpu_common.h", "cpu_forward.h", "cpu_labels.h", "cpu_lines.h")
+_FUNCTIONS = (
+    "local_attention_forward",
+    "local_attention_backward",
+    "line_block",
+    "line_convolution",
+    "labels_of_logits",
+)
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 
 

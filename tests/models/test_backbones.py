@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import segmentation
+from torchvision.models import mobilenet_v3_small, segmentation
+from torchvision.models.segmentation import lraspp
 
 from models import BackboneTraits, build_lmanet, describe, load_weights, register_backbone
+from models.backbone import backbone_card
 from models.losses import WeightedCrossEntropy
 from models.weights.export import published_state_dict
 from tests.networks import BACKBONES, LMANetConfig
@@ -224,3 +226,53 @@ def test_the_finer_level_skips_the_memory():
     assert seen[0]["high"].shape == levels["high"].shape and not torch.equal(seen[0]["high"], levels["high"])
     with pytest.raises(ValueError, match="width is 90: torchvision/lraspp_mobilenet_v3_large takes 80 or 96"):
         model(torch.rand(1, 2, 3, 64, 90))
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "stride", "levels"),
+    [
+        ("lraspp_mobilenet_v3_large@classifier.scale", 128, 16, [(128, 4, 6), (40, 8, 12), (128, 1, 1)]),
+        ("lraspp_mobilenet_v3_large@8", 40, 8, [(40, 8, 12), (960, 4, 6)]),
+        ("deeplabv3_mobilenet_v3_large@classifier.0", 256, 16, [(256, 4, 6)]),
+    ],
+)
+def test_torchvision_models_are_cut_behind_a_module_that_is_named(name, features, stride, levels):
+    torch.manual_seed(0)
+    network = getattr(segmentation, name.partition("@")[0])(weights=None, weights_backbone=None, num_classes=5).eval()
+    model = build_lmanet(LMANetConfig(backbone=f"torchvision/{name}", corr_size=3, num_classes=6)).eval()
+    assert not [n for n in load_weights(model, network.state_dict()).fresh if n.startswith(("encoder.", "decoder."))]
+    assert (model.config.traits.features, model.config.traits.stride) == (features, stride)
+    frame = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        encoded = model.encoder(frame)
+        assert torch.equal(model.single_frame(frame)[:, :5], network(frame)["out"])
+    shapes = [tuple(each.shape[1:]) for each in (encoded if isinstance(encoded, tuple) else (encoded,))]
+    assert shapes == levels
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lraspp_mobilenet_v3_large@", "ends in @: expected a module or a stride behind it, such as @16"),
+        ("lraspp_mobilenet_v3_large@5", "stride 5 is no level of backbone: expected one of 8, 16"),
+        ("lraspp_mobilenet_v3_large@classifier.cbs", "is no module of Unresized: expected one such as classifier.cbr"),
+        ("lraspp_mobilenet_v3_larg", "is not known: expected one of torchvision/lraspp_mobilenet_v3_large"),
+    ],
+)
+def test_cuts_that_torchvision_models_do_not_have(name, message):
+    with pytest.raises(OptionError) as error:
+        backbone_card(f"torchvision/{name}")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_small_lraspp_has_the_memory_where_channels_are_few():
+    traits = backbone_card("lraspp_small").traits
+    assert (traits.features, traits.stride, traits.key_channels) == (128, 16, 16)
+    torch.manual_seed(0)
+    model = build_lmanet(LMANetConfig(backbone="lraspp_small", corr_size=3, num_classes=6)).eval()
+    # That of torchvision's own builder, on the small network.
+    theirs = lraspp._lraspp_mobilenetv3(mobilenet_v3_small(weights=None, dilated=True), 5).eval()
+    assert not [n for n in load_weights(model, theirs.state_dict()).fresh if n.startswith(("encoder.", "decoder."))]
+    frame = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(model.single_frame(frame)[:, :5], theirs(frame)["out"])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 from models.config import LMANetConfig
+from models.enlarging import EnlargingDecoder
 from models.norms import BackboneNorm
 
 STAGE_BLOCKS = (3, 4, 23, 3)  # ResNet-101
@@ -81,8 +82,10 @@ class PyramidPooling(nn.Module):
         return torch.cat([x, *pooled], dim=1)
 
 
-class Decoder(nn.Module):
+class Decoder(EnlargingDecoder):
     """Pyramid pooling and head: B C h w -> logits B K H W, the last one, of the ignore index, constantly 0."""
+
+    align_corners = True
 
     def __init__(self, channels: int, num_classes: int, batch_norm: bool = True):
         super().__init__()
@@ -97,7 +100,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        logits = F.interpolate(self.cls(self.ppm(features)), size, mode="bilinear", align_corners=True)
+        logits = self.enlarged(self.cls(self.ppm(features)), size)
         return F.pad(logits, (0, 0, 0, 0, 0, 1))  # B K-1 H W -> B K H W
 
 

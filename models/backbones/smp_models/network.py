@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from models.backbone import IMAGENET_MEAN, IMAGENET_STD, BackboneCard
-from models.cut.card import card_of
+from models.cut.card import card_of, cut_and_stride
 from models.extras import imported
 from utils.errors import OptionError
 
@@ -21,17 +21,17 @@ ASIDE = ("classification_head.",)
 def card(name: str) -> BackboneCard:
     """The card of ``smp/ARCH:ENCODER``, or of ``smp/FOLDER`` as ``save_pretrained`` writes it.
 
-    ``@STRIDE`` at the end names the level for the memory. Raises ``OptionError`` for what the package does not have.
+    ``@STRIDE`` at the end names the level for the memory, ``@MODULE`` another cut than behind the encoder. Raises
+    ``OptionError`` for what the package does not have.
     """
     smp = imported("segmentation_models_pytorch", f"--backbone {name}")
-    text, _, stride = name.removeprefix("smp/").partition("@")
-    if stride and not stride.isdecimal():
-        raise OptionError(f"--backbone {name}: {stride!r} is no stride: expected a number such as @8 or @16")
+    text, _, place = name.removeprefix("smp/").partition("@")
+    cut, stride = cut_and_stride(place, "encoder")
     file = Path(text) / "config.json"
     options = _saved_options(file) if file.is_file() else _named_options(smp, name, text)
     mean, std = _normalization(str(options.get("encoder_name", "")))
     make = _maker(smp, name, options)
-    return card_of(name, make, "encoder", int(stride) if stride else None, mean=mean, std=std, aside=ASIDE)
+    return card_of(name, make, cut, stride, mean=mean, std=std, aside=ASIDE)
 
 
 def _named_options(smp: ModuleType, name: str, text: str) -> dict[str, Any]:

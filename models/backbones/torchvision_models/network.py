@@ -5,6 +5,7 @@ coarser one's size (2x2 pixels become channels, which loses nothing) and reaches
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,10 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
+from models.backbone import BackboneCard
 from models.config import LMANetConfig
+from models.cut.card import card_of, cut_and_stride
+from models.enlarging import EnlargingDecoder
 from models.norms import BackboneNorm
 
 FINE_CHANNELS = 40  # of LR-ASPP's finer level
@@ -33,7 +37,7 @@ class Encoder(nn.Module):
         return self.body(x)["out"]
 
 
-class Decoder(nn.Module):
+class Decoder(EnlargingDecoder):
     """A head, resized: B C h w -> logits B K H W."""
 
     def __init__(self, head: nn.Module):
@@ -41,7 +45,7 @@ class Decoder(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(self.head(features), size, mode="bilinear", align_corners=False)
+        return self.enlarged(self.head(features), size)
 
 
 class TwoLevelEncoder(nn.Module):
@@ -56,7 +60,7 @@ class TwoLevelEncoder(nn.Module):
         return torch.cat([levels["high"], F.pixel_unshuffle(levels["low"], FOLD)], dim=1)
 
 
-class TwoLevelDecoder(nn.Module):
+class TwoLevelDecoder(EnlargingDecoder):
     """LR-ASPP's head on both levels, resized: B C+160 h w -> logits B K H W."""
 
     def __init__(self, channels: int, num_classes: int):
@@ -67,7 +71,7 @@ class TwoLevelDecoder(nn.Module):
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         high, folded = features.split(self.split, dim=1)
         logits = self.head({"high": high, "low": F.pixel_shuffle(folded, FOLD)})
-        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return self.enlarged(logits, size)
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,23 @@ class TorchvisionBackbone:
 def from_config(config: LMANetConfig) -> TorchvisionBackbone:
     """The model that ``--backbone torchvision/NAME`` names."""
     return TorchvisionBackbone(config.backbone.partition("/")[2])
+
+
+def cut_card(name: str, model: str, place: str) -> BackboneCard:
+    """The card of ``torchvision/NAME@PLACE``, whose model is cut by dry runs: at a stride, or behind a module."""
+    cut, stride = cut_and_stride(place, "backbone")
+    return card_of(name, partial(Unresized, model), cut, stride, aside=("aux_classifier.",))
+
+
+class Unresized(nn.Module):
+    """One of torchvision's models without the resizing at its end, which a cut network does itself."""
+
+    def __init__(self, name: str, num_classes: int):
+        super().__init__()
+        model = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=num_classes)
+        self.backbone, self.classifier = model.backbone, model.classifier
+
+    def forward(self, x: Tensor) -> Tensor:  # B 3 H W -> B K h w
+        levels = self.backbone(x)
+        logits: Tensor = self.classifier(levels if isinstance(self.classifier, LRASPPHead) else levels["out"])
+        return logits

@@ -156,6 +156,7 @@ def test_network_options_reach_the_configuration(folder_with_weights):
         ("--stream 0 --save-labels colors", "invalid choice: 'colors'"),
         ("--stream 0 --weights none", "nothing to label with"),
         ("--stream 0 --use-orig-res", "--use-orig-res belongs to labeled data"),
+        ("--stream 0 --backbones erf", "--backbones belongs to --benchmark backbones: leave it out, or name one by"),
         ("--stream 0 --resume", "--resume belongs to --training"),
         ("--eval-mode --save-video overlay", "--save-video belongs to --stream"),
         ("--eval-mode --overwrite", "--overwrite belongs to --stream"),

@@ -107,7 +107,7 @@ def test_folders_of_save_pretrained(tmp_path):
         ("smp/Unet", "names no encoder: expected one such as smp/Unet:resnet34"),
         ("smp/Unet:resnet19", "resnet19 is no encoder of segmentation_models_pytorch: expected resnet1"),
         ("smp/Unet:tu-mobilenetv3_smal_100", "expected tu-mobilenetv3_small_100"),
-        ("smp/Unet:resnet18@x", "'x' is no stride: expected a number such as @8 or @16"),
+        ("smp/Unet:resnet18@encodr", "cut='encodr' is no module of Unet: expected one such as encoder"),
     ],
 )
 def test_unknown_names(name, message):

@@ -35,6 +35,14 @@ def cut_of(network, *arguments, **options):
 CUTS = {
     "levels": (zoo.UNet, None, None, 24, [(24, 4, 6), (12, 16, 24), (16, 8, 12), (32, 2, 3)], 1),
     "another level": (zoo.UNet, "encoder", 8, 16, [(16, 8, 12), (12, 16, 24), (24, 4, 6), (32, 2, 3)], 1),
+    "indices of poolings": (
+        zoo.SegNet,
+        None,
+        None,
+        16,
+        [(16, 8, 12), (8, 32, 48), (12, 16, 24), (16, 8, 12)],
+        8,
+    ),
     "without an encoder": (
         zoo.HandMadeUNet,
         "bottom",
@@ -73,6 +81,18 @@ def test_cut_network_is_the_whole_network_bit_by_bit(name):
         if size == (64, 96):
             levels = encoded if isinstance(encoded, tuple) else (encoded,)
             assert [tuple(level.shape[1:]) for level in levels] == shapes
+
+
+def test_a_stride_that_small_frames_do_not_show():
+    torch.manual_seed(0)
+    network = randomized(zoo.OddStrides())
+    encoder, decoder, found = cut_of(network, "third", 18)
+    assert (found.features, found.stride, found.side_multiple) == (16, 18, 1)
+    frame = torch.rand(1, 3, 72, 145)
+    whole = F.interpolate(network(frame), (72, 145), mode="bilinear")
+    assert torch.equal(decoder(encoder(frame), (72, 145)), whole)
+    with pytest.raises(OptionError, match="stride 5 is no level of third: expected one of 3, 6, 16"):
+        plan_cut(network, "third", 5)
 
 
 def test_sides_follow_from_patches_and_positions():

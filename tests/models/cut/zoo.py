@@ -50,6 +50,48 @@ class UNet(nn.Module):
         return F.interpolate(self.head(x), frame.shape[-2:], mode="bilinear", align_corners=False)
 
 
+class SegNet(nn.Module):
+    """The decoder puts values where the encoder's poolings found them: their indices are integers."""
+
+    class Encoder(nn.Module):
+        def __init__(self, widths=(8, 12, 16)):
+            super().__init__()
+            self.stages = nn.ModuleList(conv(a, b) for a, b in zip((3, *widths), widths, strict=False))
+
+        def forward(self, x):
+            indices = []
+            for stage in self.stages:
+                x, index = F.max_pool2d(stage(x), 2, return_indices=True)
+                indices.append(index)
+            return x, indices
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.encoder = self.Encoder()
+        self.up = nn.ModuleList([conv(16, 12), conv(12, 8), nn.Conv2d(8, classes, 3, padding=1)])
+
+    def forward(self, frame):
+        x, indices = self.encoder(frame)
+        for up, index in zip(self.up, reversed(indices), strict=True):
+            x = up(F.max_unpool2d(x, index, 2))
+        return x
+
+
+class OddStrides(nn.Module):
+    """Levels at strides 3, 6 and 18."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.first, self.second, self.third = conv(3, 8, stride=3), conv(8, 12, stride=2), conv(12, 16, stride=3)
+        self.up, self.head = conv(28, 12), nn.Conv2d(20, classes, 1)
+
+    def forward(self, frame):
+        first = self.first(frame)
+        second = self.second(first)
+        x = self.up(torch.cat([F.interpolate(self.third(second), second.shape[-2:]), second], dim=1))
+        return self.head(torch.cat([F.interpolate(x, first.shape[-2:]), first], dim=1))
+
+
 class HandMadeUNet(nn.Module):
     """No encoder: the first half is written out, with a pooling that both halves share."""
 

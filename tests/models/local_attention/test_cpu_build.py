@@ -12,15 +12,12 @@ import pytest
 
 from models.local_attention import cpu_build
 
-STUB = (
-    'extern "C" int local_attention_forward() { return 0; }\nextern "C" int local_attention_backward() { return 0; }\n'
-    'extern "C" int line_block() { return 16; }\nextern "C" int line_convolution() { return 0; }\n'
-)
+STUB = "\n".join(f'extern "C" int {name}() {{ return 0; }}' for name in cpu_build._FUNCTIONS)
 
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory) -> Path:
-    """A library with the two functions that are looked for, compiled in no time."""
+    """A library with the functions that are looked for, compiled in no time."""
     gcc = shutil.which("c++") or shutil.which("g++")
     if gcc is None:
         pytest.skip("no C++ compiler")
@@ -110,10 +107,7 @@ def test_nothing_of_somebody_else_is_loaded(place, what):
 def test_a_library_without_its_functions_is_a_reason(place, stub):
     place.answer_with(stub / "empty.so")
     problem, _ = place.built()
-    assert (
-        "lacks local_attention_forward and local_attention_backward and line_block and line_convolution: remove it"
-        in problem
-    )
+    assert f"lacks {' and '.join(cpu_build._FUNCTIONS)}: remove it" in problem
 
 
 def test_a_cache_that_can_only_be_read_is_read(place, monkeypatch):
