@@ -1,7 +1,7 @@
 """Class indices of logits, enlarged on the way.
 
-Enlarging 20 logits to 512x1024 and looking for the largest takes longer than a small network. A C++ kernel does both at
-once, on the CPU, without writing the enlarged logits to memory.
+Enlarging the logits to the size of a frame, and looking for the largest, takes longer than a small network. A kernel in
+C++ does both at once, on the CPU, without writing the enlarged logits to memory.
 """
 
 import functools
