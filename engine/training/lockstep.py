@@ -139,10 +139,8 @@ def prepare(model: nn.Module) -> None:
                     kind = type(child).__name__
                     log.warning("%s normalizes each clip by itself: what it computes is not known here", kind)
                     continue
-                norm = ClipNorm(child.num_features, child.eps, child.momentum)
+                norm = ClipNorm(child.num_features, child.eps, child.momentum, rest)
                 norm.training, norm._parameters, norm._buffers = child.training, child._parameters, child._buffers
-                if not isinstance(rest, nn.Identity):
-                    norm.rest = rest
                 setattr(parent, name, norm)
             elif isinstance(child, nn.Dropout | nn.Dropout2d):
                 setattr(parent, name, ClipDropout(child.p, 2 if isinstance(child, nn.Dropout2d) else None))
@@ -177,13 +175,15 @@ class ClipDropout(nn.Module):
 
 
 class ClipNorm(nn.BatchNorm2d):
-    """Batch norm over all clips of a lockstep, and ``rest``, if there is one; in evaluation mode ``nn.BatchNorm2d``."""
+    """Batch norm over all clips of a lockstep, and then ``rest``; in evaluation mode that of ``nn.BatchNorm2d``."""
 
-    rest: nn.Module | None = None
+    def __init__(self, channels: int, eps: float, momentum: float | None, rest: nn.Module):
+        super().__init__(channels, eps, momentum)
+        self.rest = rest  # in no attribute of the class: that would hide it
 
     def forward(self, x: Tensor) -> Tensor:  # B C h w
-        normalized = self._normalized(x)
-        return normalized if self.rest is None else self.rest(normalized)
+        normalized: Tensor = self.rest(self._normalized(x))
+        return normalized
 
     def _normalized(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -63,6 +63,26 @@ def test_a_single_value_is_normed_by_the_running_statistics():
     assert model[0].num_batches_tracked == 0
 
 
+class BatchNormAct2d(nn.BatchNorm2d):
+    """A batch norm with its activation, as timm's networks have them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+def test_a_norm_keeps_its_activation():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), BatchNormAct2d(4)).eval()
+    x = torch.randn(2, 3, 5, 6)
+    expected = network(x)
+    lockstep.prepare(network)
+    assert torch.equal(network(x), expected) and expected.min() == 0
+
+
 def test_a_clip_draws_its_own_dropout():
     model = nn.Sequential(nn.Dropout2d(0.5))
     lockstep.prepare(model)
