@@ -183,7 +183,8 @@ class Step:
     def __init__(self, config: LMANetConfig, point: Point, device: torch.device):
         torch.manual_seed(0)
         config = replace(config, memory_size=point.frames, corr_size=point.window)
-        self.model: LMANet = fast_copy(build_lmanet(config).to(device))
+        self._plain = build_lmanet(config).eval().to(device)
+        self.model: LMANet = fast_copy(self._plain)
         frames = torch.rand(point.batch, 3, point.height, point.width)
         self._frames = frames.to(device).to(memory_format=torch.channels_last)
         self._memory: FrameMemory | None = None
@@ -200,10 +201,11 @@ class Step:
     def operations(self) -> dict[str, float]:
         """Two for each multiplication that is added, whole and by stages; of the memory's push, numbers written.
 
-        The memory must have been filled.
+        They are those of the network itself, whatever its fast copy computes. The memory must have been filled.
         """
         assert self._memory is not None
         counts = dict.fromkeys(STAGES, 0.0)
+        memory = self._plain.memorize(self._frames)
         with FlopCounterMode(display=False) as counter:
 
             def start(stage: str, part: nn.Module, inputs: tuple) -> None:
@@ -212,10 +214,10 @@ class Step:
             def end(stage: str, part: nn.Module, inputs: tuple, output: object) -> None:
                 counts[stage] += counter.get_total_flops()
 
-            parts = stages_of(self.model)
+            parts = stages_of(self._plain)
             hooks = [part.register_forward_pre_hook(partial(start, stage)) for stage, part in parts]
             hooks += [part.register_forward_hook(partial(end, stage)) for stage, part in parts]
-            self()
+            self._plain.step(self._frames, memory)
             for hook in hooks:
                 hook.remove()
         keys, values, window = self._memory.keys, self._memory.values, self.model.config.corr_size
