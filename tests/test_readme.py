@@ -120,7 +120,7 @@ def test_files_of_the_project_that_are_named_exist(document):
 
 def test_the_tour_counts_the_files_that_it_names():
     tour = DOCUMENTS["docs/architecture.md"]
-    for way, count in (("training clip", 22), ("stream's frame", 20)):
+    for way, count in (("training clip", 22), ("stream's frame", 21)):
         section = tour.partition(f"## The way of a {way}\n")[2].partition("\n## ")[0]
         assert f"**{count} files**" in section
         assert re.findall(r"^(\d+)\. `", section, re.MULTILINE) == [str(number + 1) for number in range(count)]
