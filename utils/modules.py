@@ -1,7 +1,7 @@
 """Packages whose modules register themselves, and what is registered."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -9,11 +9,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any, TypeVar
 
 from utils.errors import OptionError
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @cache
@@ -67,12 +64,3 @@ def left_out(*modules: str) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(Finder)
-
-
-def constant_when_compiled(function: Function) -> Function:
-    """Marks a plain function as ``torch.compiler.assume_constant_result`` does: torch.compile calls it once.
-
-    That one imports the whole compiler, 150 MB and more than a second of every program that never compiles.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # all that it does
-    return function

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from models.local_attention.cpu_build import built
-from utils.modules import constant_when_compiled
 
 _OWNER = os.getpid()  # a forked process must not use the thread pool that it inherited
 
@@ -21,7 +20,7 @@ def why_not_cpu(query: Tensor, keys: Tensor, values: Tensor, window: int, sink: 
     return _build_problem()
 
 
-@constant_when_compiled
+@torch.compiler.assume_constant_result
 def _build_problem() -> str | None:
     return built().problem
 

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.modules import constant_when_compiled
-
 _SOURCE = Path(__file__).with_name("local_attention.cu")
 _FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _COLS, _THREADS, _GROUP = 32, 256, 64  # kCols, kThreads and kGroup of the source
@@ -70,7 +68,7 @@ def why_not_nvidia(query: Tensor) -> str | None:
     return "it needs an NVIDIA GPU, this PyTorch is for ROCm" if torch.version.hip else None
 
 
-@constant_when_compiled  # on a plain function: torch.compile steps past it on top of a cache
+@torch.compiler.assume_constant_result  # on a plain function: torch.compile steps past it on top of a cache
 def _device_problem(device: int) -> str | None:
     return _found_problem(device)
 

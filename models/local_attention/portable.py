@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.local_attention.border import inside_the_frame
-from utils.modules import constant_when_compiled
 
 _CACHE_BYTES, _OTHER_BYTES = 8 << 20, 256 << 20  # of a group on a CPU, and on devices that are neither CPU nor CUDA
 SHARE_OF_GPU = 16  # a group takes one part in so many of a GPU's memory
@@ -135,7 +134,7 @@ def _group_bytes(device: torch.device) -> int:
     return _CACHE_BYTES if device.type == "cpu" else _OTHER_BYTES
 
 
-@constant_when_compiled
+@torch.compiler.assume_constant_result
 def _gpu_bytes(device: int) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 
