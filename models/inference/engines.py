@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from models.choices import TORCH
-from models.inference.int8 import AtSize, RuntimePart
+from models.inference.int8 import AtSize
 from models.inference.onnx import NEEDED, exported
 from models.inference.openvino import openvino_module
+from models.inference.runtime_part import RuntimePart
 from models.lmanet import LMANet
 from utils.errors import OptionError
 

@@ -1,8 +1,9 @@
-"""Encoder and decoder in 8-bit integers, run by ONNX Runtime, for the CPU.
+"""Encoder, heads and decoder in 8-bit integers, run by ONNX Runtime, for the CPU.
 
 Static quantization: scales follow from calibration frames. Activations are unsigned and weights signed, with a scale
-per channel: the fastest combination on processors with VNNI. Heads, attention and fusion stay float32, and so do the
-encoder's first layers: little work, but most of the loss of accuracy.
+per channel: the fastest combination on processors with VNNI. Attention and fusion stay float32, whose gates lose much
+in 8 bits, and so do the encoder's first layers and a decoder's last transposed convolution: little work, but most of
+the loss of accuracy.
 """
 
 import importlib.util
@@ -11,6 +12,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.inference.onnx import NEEDED, exported, runtime_session
+from models.inference.fast_copy import JoinedHeads, SharedHead
+from models.inference.onnx import NEEDED, exported
+from models.inference.runtime_part import (
+    ChannelsLast,
+    EncoderWithHeads,
+    RuntimeEncoder,
+    RuntimeHeads,
+    RuntimePart,
+    SplitHeads,
+)
 from models.lmanet import LMANet
 from utils.errors import OptionError
 
@@ -28,14 +39,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGES = (*NEEDED, "onnxruntime")
-QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "Concat", "Mul", "GlobalAveragePool", "ReduceMean"]
+QUANTIZED = (
+    "Conv",
+    "Relu",
+    "Add",
+    "MaxPool",
+    "Concat",
+    "Mul",
+    "GlobalAveragePool",
+    "ReduceMean",
+    "Transpose",
+    "Reshape",
+)
 FINE = 4  # convolutions whose input has more than 1/4 of the frame's height stay float32 in the encoder
 EQUALIZED_BY = 4  # inputs are enough for equalization
+
+Inputs = tuple[Tensor, ...]  # of a part, for one frame
 
 
 @torch.inference_mode()
 def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
-    """Replaces encoder and decoder of a ``fast_copy`` by 8-bit ones, in place.
+    """Replaces encoder, heads and decoder of a ``fast_copy`` by 8-bit ones, in place.
 
     ``frames``, each ``1 3 H W`` and normalized, are the calibration set, taken as a video with a memory; afterwards the
     network takes frames of that size only. Raises ``OptionError`` without frames or without ONNX Runtime.
@@ -46,35 +70,45 @@ def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
     if not frames:
         raise OptionError("int8 has no frames to be calibrated on: expected one or more, for example 16")
     start, (height, width) = time.perf_counter(), frames[0].shape[-2:]
-    features = _decoder_inputs(fast, frames)
-    encoder = _quantized(fast.encoder, [(frame.numpy(),) for frame in frames], kept_from=height // FINE)
-    decoder = _quantized(AtSize(fast.decoder, (height, width)), features)
-    fast.encoder, fast.decoder = RuntimePart(encoder), RuntimePart(decoder)
-    log.info("encoder and decoder in int8, from %d frames, in %.1f s", len(frames), time.perf_counter() - start)
+    new: dict[str, nn.Module] = {}
+    for name, inputs in _inputs_of_parts(fast, frames).items():
+        part = fast.get_submodule(name)
+        if isinstance(part, JoinedHeads):
+            heads = SplitHeads(part)
+            new[name] = RuntimeHeads(_quantized(ChannelsLast(heads, heads.keys), inputs), part)
+        else:
+            new[name] = RuntimePart(_quantized(ChannelsLast(AtSize(part, (height, width)), planes=[0]), inputs))
+    new |= _encoder(fast, [(frame,) for frame in frames], kept_from=height // FINE)
+    for name, part in new.items():
+        fast.set_submodule(name, part)
+    log.info("%s in int8, from %d frames, in %.1f s", ", ".join(new), len(frames), time.perf_counter() - start)
 
 
-class RuntimePart(nn.Module):
-    """An ONNX graph as a module; tensors have fixed shapes, several inputs or outputs are a tuple."""
+def _encoder(fast: LMANet, frames: list[Inputs], kept_from: int) -> dict[str, nn.Module]:
+    """The encoder, as one graph with the heads that read its features."""
+    if fast.config.baseline:
+        part = ChannelsLast(fast.encoder, takes_planes=True)
+        return {"encoder": RuntimePart(_quantized(part, frames, kept_from=kept_from))}
+    joined = _joined_heads(fast)
+    heads = joined["query_head"]
+    both = EncoderWithHeads(fast.encoder, heads, fast.config.traits.features)
+    levels = len(both(*frames[0])) - len(heads.sizes)
+    keys = [levels + place for place in both.heads.keys]
+    graph = _quantized(ChannelsLast(both, keys, takes_planes=True), frames, kept_from=kept_from)
+    encoder = RuntimeEncoder(graph, heads)
+    made = {f"{name}.joined": encoder.made_heads for name, each in joined.items() if each is heads}
+    return {"encoder": encoder, **made}
 
-    def __init__(self, content: bytes):
-        super().__init__()
-        self.session = runtime_session(content)
-        self.inputs, self.outputs = self.session.get_inputs(), self.session.get_outputs()
 
-    def forward(self, x: Tensor | tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor | tuple:
-        given = [each.contiguous() for each in (x if isinstance(x, tuple) else (x,))]
-        found, expected = [list(each.shape) for each in given], [each.shape for each in self.inputs]
-        if found != expected:
-            shapes = [", ".join(str(tuple(shape)) for shape in each) for each in (found, expected)]
-            raise ValueError(f"input has shape {shapes[0]}: expected {shapes[1]}, as calibrated")
-        results = tuple(torch.empty(output.shape) for output in self.outputs)
-        binding = self.session.io_binding()  # neither side is copied
-        for tensor, to in zip(given, self.inputs, strict=True):
-            binding.bind_input(to.name, "cpu", 0, np.float32, to.shape, tensor.data_ptr())
-        for tensor, of in zip(results, self.outputs, strict=True):
-            binding.bind_output(of.name, "cpu", 0, np.float32, of.shape, tensor.data_ptr())
-        self.session.run_with_iobinding(binding)
-        return results if len(results) > 1 else results[0]
+def _joined_heads(fast: LMANet) -> dict[str, JoinedHeads]:
+    """The heads of the query and of the memory by name; in most structures both are one convolution of the features."""
+    found = {}
+    for name in ("query_head", "memory_head"):
+        head = fast.get_submodule(name)
+        assert isinstance(head, SharedHead)
+        assert isinstance(head.joined, JoinedHeads)
+        found[name] = head.joined
+    return found
 
 
 class AtSize(nn.Module):
@@ -88,9 +122,6 @@ class AtSize(nn.Module):
         return self.decoder(levels if len(levels) > 1 else levels[0], self.size)
 
 
-Inputs = tuple[np.ndarray, ...]  # of a part, for one frame
-
-
 class _Calibration:
     """Calibration data reader of ONNX Runtime's quantization."""
 
@@ -101,54 +132,68 @@ class _Calibration:
         return next(self._feeds, None)
 
 
-def _decoder_inputs(fast: LMANet, frames: Sequence[Tensor]) -> list[Inputs]:
-    """Inputs of the decoder for each frame: the encoder's features alone, and fused with the memory's read."""
-    seen: list[Inputs] = []
+def _inputs_of_parts(fast: LMANet, frames: Sequence[Tensor]) -> dict[str, list[Inputs]]:
+    """Inputs of each part but encoder and joint heads, by its name: over a video with a memory, and of the decoder for
+    each frame alone too."""
+    names = ["decoder"]
+    if not fast.config.baseline:
+        joined = _joined_heads(fast)
+        names += ["memory_decoder"] if fast.config.structure == "mem_only" else []
+        names += ["memory_head.joined"] if joined["memory_head"] is not joined["query_head"] else []
+    seen: dict[str, list[Inputs]] = {name: [] for name in names}
 
-    def keep(decoder: nn.Module, arguments: tuple[Tensor | tuple[Tensor, ...], ...]) -> None:
-        levels = arguments[0] if isinstance(arguments[0], tuple) else (arguments[0],)
-        seen.append(tuple(level.contiguous().numpy().copy() for level in levels))
+    def keep(name: str, part: nn.Module, arguments: tuple[object, ...]) -> None:
+        given = [x for each in arguments for x in (each if isinstance(each, tuple) else (each,))]
+        seen[name].append(tuple(x.contiguous().clone() for x in given if isinstance(x, Tensor)))
 
-    hook, memory = fast.decoder.register_forward_pre_hook(keep), None
+    hooks = [fast.get_submodule(name).register_forward_pre_hook(partial(keep, name)) for name in names]
+    memory = None
     try:
-        for frame in frames:
+        for frame in frames if len(frames) > 1 else [*frames, *frames]:  # a memory is read by the second
             _, memory = fast.step(frame, memory)
             if not fast.config.baseline:
                 fast.step(frame, None)
     finally:
-        hook.remove()
-    return seen
+        for hook in hooks:
+            hook.remove()
+    return {name: inputs for name, inputs in seen.items() if inputs}
 
 
-def _quantized(part: nn.Module, inputs: Sequence[Inputs], kept_from: int | None = None) -> bytes:
+def _quantized(part: ChannelsLast, inputs: Sequence[Inputs], kept_from: int | None = None) -> bytes:
     """The quantized ONNX graph of a part; first layers with inputs of more than ``kept_from`` rows stay float32."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from models.inference.equalize import equalize
+    from models.inference.onnx_layout import enter_channels_last, split_transposed_convolutions
 
-    names = tuple(f"x{number}" for number in range(len(inputs[0])))
-    content = exported(part, tuple(torch.from_numpy(each) for each in inputs[0]), names)
-    feeds = [dict(zip(names, each, strict=True)) for each in inputs]
+    example = part.inputs(inputs[0])
+    content = exported(part, tuple(example.values()), tuple(example), tuple(part.output_names(inputs[0])))
+    feeds = [{name: x.numpy() for name, x in part.inputs(each).items()} for each in inputs]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.onnx"
         whole = Path(folder) / "whole.onnx"
         whole.write_bytes(content)  # of a graph in memory its constants would be kept apart, where shapes are unseen
         quant_pre_process(whole, file, skip_symbolic_shape=True)
         graph = onnx.load(file)
+        split_transposed_convolutions(graph)
         equalize(graph, feeds[:: max(1, len(feeds) // EQUALIZED_BY)])
+        fine = [] if kept_from is None else _fine_nodes(graph, kept_from)
+        enter_channels_last(
+            graph, {name for node in graph.graph.node if node.name in fine for name in node.output}, fine
+        )
         quantize_static(
             graph,
             file,
             _Calibration(feeds),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=QUANTIZED,
+            op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
             reduce_range=_saturates(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[] if kept_from is None else _fine_nodes(graph, kept_from),
+            nodes_to_exclude=fine,
             calibrate_method=CalibrationMethod.MinMax,
         )
         return file.read_bytes()

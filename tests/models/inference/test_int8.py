@@ -1,4 +1,4 @@
-"""Encoder and decoder in 8 bits: the same labels, nearly; and channels of like ranges, which compute what they did."""
+"""A step in 8 bits: the same labels, nearly, at any time; and rewritten graphs, which compute what they did."""
 
 import importlib.util
 from pathlib import Path
@@ -15,13 +15,16 @@ from datasets.synthetic.options import StreetOptions
 from engine.evaluation.confusion_matrix import ConfusionMatrix
 from models import VideoSegmenter, build_lmanet
 from models.inference import int8
+from models.inference.fast_copy import fast_copy
 from models.inference.onnx import exported, runtime_session
+from models.inference.runtime_part import RuntimePart
 from tests.cityscapes import NUM_CLASSES, CityscapesClips
 from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
 TRAINED = Path(__file__).resolve().parents[3] / "trained_models"
 SIZE = (64, 128)
+FRAMES = 200
 REAL_LOSS = 0.2  # of mIoU, in points: what int8 may cost
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,6 +125,96 @@ def test_equalised_channels_compute_the_same_with_like_ranges(runtime):
     spans = [_channel_ranges(each, [read], inputs)[read] for each in (before, after)]
     assert spans[0].max() / spans[0].min() > 20
     assert spans[1].max() / spans[1].min() < 0.5 * spans[0].max() / spans[0].min()
+
+
+KINDS = [
+    {},
+    {"fusion": "residual"},
+    {"fusion": "concat", "structure": "mem_only", "learnable_constant": True},
+    {"structure": "original_kv_fusion", "fusion": "linear"},
+    {"structure": "aux_mem_loss", "fusion": "sigmoid-do3", "memorize_first": True},
+    {"backbone": "torchvision/lraspp_mobilenet_v3_large", "fusion": "residual"},  # whose decoder takes two levels
+]
+
+
+def blurred(frame: torch.Tensor) -> torch.Tensor:
+    return nn.functional.avg_pool2d(frame, 9, stride=1, padding=4)
+
+
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])], ids=str
+)
+@torch.inference_mode()
+def test_no_part_drifts_from_float32_while_the_memory_overflows(runtime, kind):
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        model = build_lmanet(LMANetConfig(memory_size=2, corr_size=5, **kind)).eval().requires_grad_(False)
+        if kind.get("fusion") == "residual":
+            nn.init.normal_(model.fusion.gate.weight, std=0.05)
+    fast = fast_copy(model)
+    scene = blurred(torch.rand(1, 3, *SIZE)) * 3 - 1
+    clip = [scene.roll(2 * t, dims=3) for t in range(12)]
+    int8.quantize(fast, clip[:4])
+    if kind.get("structure") == "mem_only":
+        assert isinstance(fast.memory_decoder, RuntimePart)
+    assert isinstance(fast.encoder, RuntimePart)
+    assert isinstance(fast.decoder, RuntimePart)
+    memory = fast_memory = None
+    errors = []
+    for t in range(FRAMES):
+        frame = clip[t % len(clip)]
+        expected, memory = model.step(frame, memory)
+        found, fast_memory = fast.step(frame, fast_memory)
+        spread = expected.std()
+        errors.append(((found - expected).pow(2).mean().sqrt() / spread).item())
+    assert max(errors) < 0.1  # of the logits' standard deviation
+    assert max(errors[-len(clip) :]) < 1.1 * max(errors[2 * len(clip) : 3 * len(clip)])  # the same frames as then
+
+
+@torch.inference_mode()
+def test_heads_in_the_graph_of_the_encoder_know_other_features(runtime):
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        model = build_lmanet(LMANetConfig(memory_size=2, corr_size=5)).eval().requires_grad_(False)
+    exact, fast = fast_copy(model), fast_copy(model)
+    frame = torch.rand(1, 3, *SIZE)
+    int8.quantize(fast, [frame])
+    features = fast.encoder(frame)
+    key, value = fast.query_head(features)
+    for found, expected in zip((key, value), exact.query_head(features), strict=True):
+        error = (found - expected).abs().max()
+        assert 0 < error < 0.03 * expected.abs().max()
+    others = torch.rand_like(features)
+    for found, expected in zip(fast.memory_head(others), exact.memory_head(others), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "added"), [(3, 2, 1, 1), (2, 2, 0, 0), (4, 2, 1, 0), (3, 3, 0, 0)]
+)
+def test_a_transposed_convolution_is_one_whose_pixels_are_moved(runtime, kernel, stride, padding, added):
+    import onnx
+
+    from models.inference.onnx_layout import split_transposed_convolutions
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(3, 5, kernel, stride, padding, added), nn.ReLU(), nn.Conv2d(5, 2, 1)).eval()
+    x = torch.randn(1, 3, 4, 6)
+    graph = onnx.load_from_string(exported(net, (x,), ("x",), ("y",)))
+    assert split_transposed_convolutions(graph) == 1
+    assert not any(node.op_type == "ConvTranspose" for node in graph.graph.node)
+    found = runtime_session(graph.SerializeToString()).run(None, {"x": x.numpy()})[0]
+    assert np.abs(found - net(x).detach().numpy()).max() < 1e-5
+
+
+def test_a_transposed_convolution_that_makes_the_output_stays(runtime):
+    import onnx
+
+    from models.inference.onnx_layout import split_transposed_convolutions
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2)).eval()
+    graph = onnx.load_from_string(exported(net, (torch.zeros(1, 3, 4, 6),), ("x",), ("y",)))
+    assert split_transposed_convolutions(graph) == 0
 
 
 @pytest.mark.slow
