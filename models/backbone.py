@@ -290,4 +290,4 @@ def _load_shipped() -> None:
     if not _loading:  # while it loads, each of them asks whether it is there
         _loading = True
         import_all("models.backbones")
-        _shipped = tuple(_CARDS)
+        _shipped = (*_CARDS, *_LATER)

@@ -199,7 +199,7 @@ def test_the_cache_gives_the_same_figures(command, tmp_path):
     ids=["Python's", "torch's"],
 )
 def test_memory_that_is_not_there_is_said(command, capsys, monkeypatch, error):
-    def evaluate(*_: object) -> None:
+    def evaluate(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("engine.modes.evaluation.evaluate", evaluate)
