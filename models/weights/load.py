@@ -242,10 +242,11 @@ def _refuse_other_backbone(tensors: Mapping[str, Tensor], placed: int, config: L
     """Says which other backbone a file is of, where more of its names belong to that one."""
     best, best_backbone, best_kind = placed, config.backbone, None
     for backbone in shipped_backbones():
+        card = backbone_card(backbone)  # some are made by running the network, which a tensor without data cannot
         with torch.device("meta"):
             other = LMANetConfig(backbone=backbone, num_classes=config.num_classes)
             names = LMANet(other).state_dict()
-        for kind in backbone_card(backbone).file_kinds():
+        for kind in card.file_kinds():
             count = _placed(tensors, kind, names, other)
             if count > best:
                 best, best_backbone, best_kind = count, backbone, kind
