@@ -53,6 +53,9 @@ def split_transposed_convolutions(model: ModelProto) -> int:
         new += _chain(graph, new[-1].output[0], kept, moved)
         _replace(graph, [node, *([relu] if relu is not None else [])], new)
         count += 1
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)  # else ONNX Runtime warns of it
     return count
 
 

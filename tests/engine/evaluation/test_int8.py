@@ -48,7 +48,7 @@ def test_an_evaluation_is_one_of_the_quantised_network(command, toytown, tmp_pat
     losses = [json.loads((tmp_path / name / "report.json").read_text())["loss"] for name in ("exact", "coarse")]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
-    assert "encoder and decoder in int8, from 16 frames" in capsys.readouterr().err
+    assert "decoder, encoder in int8, from 16 frames" in capsys.readouterr().err
 
 
 @pytest.mark.slow
