@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -34,6 +35,18 @@ class Moment:
             return 1000 * (later._seconds - self._seconds)
         later._event.synchronize()
         return self._event.elapsed_time(later._event)
+
+
+def seconds_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int) -> dict[str, list[float]]:
+    """Seconds of each call on a CPU in so many rounds, in which all of them take turns, after a warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warm_up + rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def resident_mebibytes() -> float | None:

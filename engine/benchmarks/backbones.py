@@ -8,7 +8,6 @@ frame of the working size to its labels; ONNX Runtime returns logits.
 import io
 import logging
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from utils.class_set import ClassSet
 from utils.errors import OptionError
 from utils.files import write_bytes, write_text
 from utils.sizes import format_size
-from utils.timing import peak_mebibytes
+from utils.timing import peak_mebibytes, seconds_in_turns
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +78,15 @@ def run(
     """
     rows: list[Row] = []
     for name in tqdm(backbones, "networks", disable=None, leave=False):
-        task = _Task(
-            replace(network.config, backbone=name, fusion=""),
-            network.classes,
-            network.work_size,
-            tuple(plugins),
-            torch.get_num_threads(),
-            rounds,
-        )
         try:
+            task = _Task(
+                replace(network.config, backbone=name, fusion=""),
+                network.classes,
+                network.work_size,
+                tuple(plugins),
+                torch.get_num_threads(),
+                rounds,
+            )
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 rows.append(pool.submit(measured, task).result())
         except OptionError as error:
@@ -162,14 +161,7 @@ def _frames(height: int, width: int) -> list[np.ndarray]:
 
 def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each call, after a warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds_in_turns(calls, rounds, WARM_UP).items()}
 
 
 def floating_point_operations(single: LMANet, frame: torch.Tensor) -> int:

@@ -5,7 +5,6 @@
 Weights are random, as the time does not depend on them. All variants of a network take turns, frame by frame.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,6 +21,7 @@ from models.inference.engines import use_engine
 from models.inference.fast_copy import fast_copy
 from models.lmanet import LMANet, build_lmanet
 from utils.command import height_x_width, module_parser, run_command, run_program, whole_number
+from utils.timing import seconds_in_turns
 
 WARM_UP = 2
 SINGLE = "single, onnxruntime float32"
@@ -55,14 +55,7 @@ def measured(backbone: str, size: tuple[int, int], rounds: int) -> dict[str, obj
     runtime = onnx_runtime(build_lmanet(replace(config, baseline=True)).eval(), frame)
     if runtime is not None:
         calls[SINGLE] = runtime
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
-    found = {name: spread(values) for name, values in seconds.items()}
+    found = {name: spread(values) for name, values in seconds_in_turns(calls, rounds, WARM_UP).items()}
     return {name: "{median:.0f} ({quartile_1:.0f}-{quartile_3:.0f})".format_map(each) for name, each in found.items()}
 
 
