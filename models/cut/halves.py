@@ -180,9 +180,13 @@ class _Around(nn.Module):
         return self.forward(*arguments, **named)
 
 
-def _like(kind: type, first: type, name: str) -> type:
-    """A class of modules that are like those of a kind, but for what ``first`` does."""
-    return type(f"{name}{kind.__name__}", (first, kind), {})
+def _like(kind: type, first: type) -> type:
+    """A class of modules that are like those of a kind, but for what ``first`` does.
+
+    It has the name of the kind, by which transformers looks up what it records of a module.
+    """
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (first, kind), named)
 
 
 def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module:
@@ -190,12 +194,12 @@ def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module
     if name in plan.sources:
         if not before:
             new = _stripped(module)
-            new.__class__ = _like(type(module), _Returns, "Handed")
+            new.__class__ = _like(type(module), _Returns)
             new.cut_name = name  # type: ignore[assignment]  # for nn.Module, whose attributes are tensors and modules
             return new
         new = copy.deepcopy(module)
         if plan.call is None:
-            new.__class__ = _like(type(module), _Notes, "Noted")
+            new.__class__ = _like(type(module), _Notes)
             new.cut_name, new.cut_here = name, name == plan.cut  # type: ignore[assignment]  # as above
         return new
     around = name == "" or any(source.startswith(f"{name}.") for source in plan.sources)
@@ -204,7 +208,7 @@ def _carved(module: nn.Module, name: str, plan: Plan, before: bool) -> nn.Module
         return copy.deepcopy(module) if is_stateless or not before else _stripped(module)
     new = _stripped(module)
     if before and plan.call is None:
-        new.__class__ = _like(type(module), _Around, "Half")
+        new.__class__ = _like(type(module), _Around)
     dot = f"{name}." if name else ""
     for child, part in module._modules.items():
         if before and plan.call is not None and not f"{plan.cut}.".startswith(f"{dot}{child}."):

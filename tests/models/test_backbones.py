@@ -276,3 +276,19 @@ def test_the_small_lraspp_has_the_memory_where_channels_are_few():
     frame = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(model.single_frame(frame)[:, :5], theirs(frame)["out"])
+
+
+def test_batch_norms_of_the_small_lraspp_follow_a_short_training():
+    model = build_lmanet(LMANetConfig(backbone="lraspp_small", corr_size=3, num_classes=6, baseline=True)).train()
+    inputs = {}
+    for norm in [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]:
+        norm.register_forward_pre_hook(lambda norm, arguments: inputs.update({norm: arguments[0]}))
+    frames = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        for _ in range(50):
+            model.single_frame(frames)
+    assert len(inputs) == 35  # 34 of torchvision's network, and that of its head
+    for norm, x in inputs.items():
+        mean, least = x.mean((0, 2, 3)), 1e-6  # of what is zero but for rounding
+        # 0.9 ** 50 is 0.005; 0.99 ** 50, as torchvision's are, would be 0.6.
+        assert (norm.running_mean - mean).abs().max() < 0.01 * mean.abs().max() + least

@@ -13,6 +13,9 @@ from models.cut.card import card_of
 
 LOW, HIGH = 2, 12  # blocks whose outputs are taken, at strides 8 and 16
 LOW_CHANNELS, HIGH_CHANNELS, HEAD_CHANNELS = 24, 576, 128
+# PyTorch's. torchvision's 0.01 is for trainings of hundreds of epochs: after a few hundred steps the running statistics
+# are still those of the start, and an evaluation is worthless.
+MOMENTUM = 0.1
 
 
 class LrasppSmall(nn.Module):
@@ -23,6 +26,9 @@ class LrasppSmall(nn.Module):
         features = mobilenet_v3_small(weights=None, dilated=True).features
         self.backbone = IntermediateLayerGetter(features, {str(LOW): "low", str(HIGH): "high"})
         self.classifier = LRASPPHead(LOW_CHANNELS, HIGH_CHANNELS, num_classes, HEAD_CHANNELS)
+        for norm in features.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = MOMENTUM
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.backbone(x))

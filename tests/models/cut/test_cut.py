@@ -102,6 +102,16 @@ def test_sides_follow_from_patches_and_positions():
     assert found.side_offset == 56 and found.side_multiple > 10_000
 
 
+def test_modules_of_both_halves_are_of_the_name_of_their_kind():
+    network = zoo.Normalizing()
+    encoder, decoder, _ = cut_of(network, "backbone")
+    for name, module in network.named_modules():
+        for half in (encoder, decoder):
+            kinds = {name: type(part) for name, part in half.network.named_modules()}
+            if name in kinds and not isinstance(module, nn.BatchNorm2d):
+                assert str(kinds[name]) == str(type(module)) and issubclass(kinds[name], type(module))
+
+
 def test_network_and_random_numbers_stay_as_they_are():
     network = zoo.UNet()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
