@@ -13,7 +13,7 @@ from engine.evaluation.confusion_matrix import ConfusionMatrix
 from models.inference.segmenter import Prediction, VideoSegmenter
 from models.inference.smoothing import RunningAverage
 
-WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.9)
+WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
 MOST_VIDEOS = 30  # spread over the data set
 
 
