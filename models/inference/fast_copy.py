@@ -18,6 +18,7 @@ from models.cut.halves import Decoder, Encoder
 from models.fusion import GatedFusion, PreparedInput
 from models.line_convolution import LineConvolution, takes
 from models.lmanet import LMANet
+from models.local_attention import cpu
 from models.memory import KeyValueHead, PushInPlace
 from models.norms import after_norm
 
@@ -130,6 +131,11 @@ class JoinedHeads(nn.Module):
         self.passes_features = len(convolutions) == len(heads)
         self.conv: nn.Conv2d | LineConvolution = joined_convolution(convolutions)
 
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether products are those of bfloat16 numbers."""
+        return isinstance(self.conv, LineConvolution) and self.conv.in_bfloat16
+
     def forward(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         return self.pairs(self.conv(features).split(self.sizes, dim=1), features)
 
@@ -195,10 +201,19 @@ class JoinedGatedFusion(nn.Module):
     def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
         # The attention reads planes; its few channels are put in order before they are joined with others.
         query, read = self.prepare_query(query), self.prepare_read(read.contiguous(memory_format=torch.channels_last))
-        gates = self.activate_gates(self.gates(torch.cat([query, read], dim=1)))
+        gates = self.gates(torch.cat([query, read], dim=1))
+        query, read = self.features_query(query), self.features_read(read)
+        if self._is_one_pass(gates, query, read):
+            return cpu.gated_sum(gates, query, read, self.shift)
+        gates = self.activate_gates(gates)
         gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
-        fused = self.features_query(query).mul_(gate_query).add_(self.shift)
-        return fused.addcmul_(gate_read, self.features_read(read)).relu_()
+        return query.mul_(gate_query).add_(self.shift).addcmul_(gate_read, read).relu_()
+
+    def _is_one_pass(self, gates: Tensor, query: Tensor, read: Tensor) -> bool:
+        """Whether the compiled library computes what follows the convolutions."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
+            return False
+        return self.activate_gates is Tensor.sigmoid_ and cpu.why_not_gated_sum(gates, query, read) is None
 
 
 def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:

@@ -1,9 +1,11 @@
-"""Encoder, heads and decoder in 8-bit integers, run by ONNX Runtime, for the CPU.
+"""Encoder and decoder in 8-bit integers, run by ONNX Runtime, for the CPU; what belongs to the memory in bfloat16.
 
 Static quantization: scales follow from calibration frames. Activations are unsigned and weights signed, with a scale
-per channel: the fastest combination on processors with VNNI. Attention and fusion stay float32, whose gates lose much
-in 8 bits, and so do the encoder's first layers and a decoder's last transposed convolution: little work, but most of
-the loss of accuracy.
+per channel: the fastest combination on processors with VNNI. The encoder's first layers stay float32, and so does a
+decoder's last transposed convolution: little work, but most of the loss of accuracy.
+
+Heads, attention and fusion, whose gates lose much in 8 bits, multiply bfloat16 where the processor does: as fast, and
+more precise. Elsewhere the heads are in 8 bits, attention and fusion in float32.
 """
 
 import importlib.util
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.inference.bfloat16 import use_bfloat16
 from models.inference.fast_copy import JoinedHeads, SharedHead
 from models.inference.onnx import NEEDED, exported
 from models.inference.runtime_part import (
@@ -71,6 +74,7 @@ def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
         raise OptionError("int8 has no frames to be calibrated on: expected one or more, for example 16")
     start, (height, width) = time.perf_counter(), frames[0].shape[-2:]
     new: dict[str, nn.Module] = {}
+    why_not = use_bfloat16(fast)
     for name, inputs in _inputs_of_parts(fast, frames).items():
         part = fast.get_submodule(name)
         if isinstance(part, JoinedHeads):
@@ -82,11 +86,13 @@ def quantize(fast: LMANet, frames: Sequence[Tensor]) -> None:
     for name, part in new.items():
         fast.set_submodule(name, part)
     log.info("%s in int8, from %d frames, in %.1f s", ", ".join(new), len(frames), time.perf_counter() - start)
+    if not fast.config.baseline:
+        log.info("memory in %s", "bfloat16" if why_not is None else f"float32: {why_not}")
 
 
 def _encoder(fast: LMANet, frames: list[Inputs], kept_from: int) -> dict[str, nn.Module]:
-    """The encoder, as one graph with the heads that read its features."""
-    if fast.config.baseline:
+    """The encoder, as one graph with the heads that read its features, unless these are in bfloat16."""
+    if fast.config.baseline or _joined_heads(fast)["query_head"].in_bfloat16:
         part = ChannelsLast(fast.encoder, takes_planes=True)
         return {"encoder": RuntimePart(_quantized(part, frames, kept_from=kept_from))}
     joined = _joined_heads(fast)
@@ -139,7 +145,8 @@ def _inputs_of_parts(fast: LMANet, frames: Sequence[Tensor]) -> dict[str, list[I
     if not fast.config.baseline:
         joined = _joined_heads(fast)
         names += ["memory_decoder"] if fast.config.structure == "mem_only" else []
-        names += ["memory_head.joined"] if joined["memory_head"] is not joined["query_head"] else []
+        has_own = joined["memory_head"] is not joined["query_head"] and not joined["memory_head"].in_bfloat16
+        names += ["memory_head.joined"] if has_own else []
     seen: dict[str, list[Inputs]] = {name: [] for name in names}
 
     def keep(name: str, part: nn.Module, arguments: tuple[object, ...]) -> None:

@@ -1,6 +1,7 @@
 """A video in, labels out, one frame at a time: the network, its memory and the sizes, for programs of any kind."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from torch import Tensor
 from models.choices import ENGINES, SMOOTHINGS, TORCH
 from models.config import LMANetConfig
 from models.enlarging import EnlargedDecoder, enlarged, stop_enlarging
+from models.inference.bfloat16 import use_bfloat16
 from models.inference.engines import check_engine, use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
@@ -30,6 +32,8 @@ from utils.errors import OptionError, ScoresError, WeightsError
 from utils.resize import resize_frames, resize_labels
 from utils.sizes import height_width
 from utils.transfer import fetched, pinned
+
+log = logging.getLogger(__name__)
 
 NOT_FINITE = "the network's scores are not finite (NaN or infinity)"
 
@@ -202,6 +206,9 @@ class VideoSegmenter:
             self._align_corners = stop_enlarging(self.model.decoder)
         if engine != TORCH:
             use_engine(self.model, engine, self.work_size, self.amp)
+        elif self.amp == torch.bfloat16 and self.device.type == "cpu" and not compiled:
+            why_not = use_bfloat16(self.model)
+            log.info("bfloat16 by %s", "the compiled library" if why_not is None else f"PyTorch alone: {why_not}")
         if int8_frames is not None:
             quantize(self.model, [self._normalized(self.prepare(frame)).contiguous() for frame in int8_frames])
         self.reset()

@@ -3,6 +3,7 @@
 
 #include "cpu_backward.h"
 #include "cpu_forward.h"
+#include "cpu_gates.h"
 #include "cpu_labels.h"
 #include "cpu_lines.h"
 
@@ -11,8 +12,10 @@ namespace {
 struct Size {
     Shape s;
     long threads;
-    bool nhwc;  // values and output of the forward are channels-last: B T h w D and B h w D
-    explicit Size(const long* z) : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]), nhwc(z[8]) {}
+    bool nhwc;         // values and output of the forward are channels-last: B T h w D and B h w D
+    bool in_bfloat16;  // products of weights and values, of the forward
+    explicit Size(const long* z)
+        : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]), nhwc(z[8]), in_bfloat16(z[9]) {}
 };
 
 bool forward(const Size& z, GompParallel gomp, const float* query, const float* keys, const float* values,
@@ -20,12 +23,23 @@ bool forward(const Size& z, GompParallel gomp, const float* query, const float* 
     const Shape& s = z.s;
     const bool ready = z.nhwc && s.one_block();
     const Floats planes(s.planes_floats(s.C)), blocked(ready ? 0 : s.blocked_floats());
-    const ForwardCall call{s, query, planes.data, ready ? values : blocked.data, sink, z.nhwc, out, lse};
+    const float* in_blocks = ready ? values : blocked.data;
+#if defined(__AVX512BF16__)
+    const Floats pairs(z.in_bfloat16 ? Pairs(s).floats(s) : 0);
+    const auto pack_rest = [&] { return !z.in_bfloat16 || pack_pairs(s, in_blocks, pairs.data, z.threads, gomp); };
+    const ForwardCall call{s,    query,  planes.data,   z.in_bfloat16 ? pairs.data : in_blocks,
+                           sink, z.nhwc, z.in_bfloat16, out,
+                           lse};
+#else
+    const auto pack_rest = [] { return true; };
+    const ForwardCall call{s, query, planes.data, in_blocks, sink, z.nhwc, false, out, lse};
+#endif
     const auto pack_values = z.nhwc ? pack_blocked_from_last : pack_blocked;
     return pack_planes(s, s.C, keys, planes.data, z.threads, gomp) &&
-           (ready || pack_values(s, values, blocked.data, z.threads, gomp)) &&
+           (ready || pack_values(s, values, blocked.data, z.threads, gomp)) && pack_rest() &&
            parallel(
-               s.B * s.rows * s.cols, z.threads, gomp, [&] { return std::make_unique<ForwardScratch>(s); },
+               s.B * s.rows * s.cols, z.threads, gomp,
+               [&] { return std::make_unique<ForwardScratch>(s, call.in_bfloat16); },
                [&](long i, ForwardScratch& f) { call.tile(i, f); });
 }
 
@@ -61,9 +75,18 @@ bool backward(const Size& z, GompParallel gomp, const float* grad, const float* 
     return !dq || parallel(s.B * s.h, z.threads, gomp, no_scratch, [&](long i, None&) { call.gather(dq, i); });
 }
 
+template <class Factor>
+bool line_convolution_of(const Lines& l, long threads, GompParallel gomp, const float* x, const void* weights,
+                         const float* bias, const float* added, float* y) {
+    const LineCall<Factor> call{l, x, static_cast<const Factor*>(weights), bias, added, y};
+    return parallel(
+        l.frames * l.tiles() * l.groups(), threads, gomp, [&] { return std::make_unique<LineScratch<Factor>>(l); },
+        [&](long i, LineScratch<Factor>& f) { call.tile(i, f); });
+}
+
 }  // namespace
 
-// All tensors contiguous float32. sizes: B C D T h w n threads nhwc. sink and any of the gradients may be null.
+// All tensors contiguous float32. sizes: B C D T h w n threads nhwc bfloat16. sink and any of the gradients may be null.
 // Both return 0, or 1 if memory ran out.
 extern "C" int local_attention_forward(const long* sizes, GompParallel gomp, const float* query, const float* keys,
                                        const float* values, const float* sink, float* out, float* lse) try {
@@ -80,18 +103,34 @@ extern "C" int local_attention_backward(const long* sizes, GompParallel gomp, co
     return 1;
 }
 
-// Channels of line_convolution come in multiples of this.
+// Channels read by line_convolution come in multiples of the first, and those made in multiples of the second, whose
+// weights lie in blocks of the first.
 extern "C" int line_block() { return kBlock; }
+extern "C" int line_lanes() { return kLanes; }
+
+// Whether pairs of bfloat16 are multiplied at once here.
+extern "C" int has_bfloat16() { return kHasBfloat16; }
 
 // y = a convolution of x of three taps along an axis, plus what is added, B h w (channels); see cpu_lines.h.
-// sizes: B length count along across read made taps dilation relu threads. added may be null.
-extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x, const float* weights, const float* bias,
+// sizes: B length count along across read made taps dilation relu threads bfloat16, which weights are of. added may be null.
+extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x, const void* weights, const float* bias,
                                 const float* added, float* y) try {
     const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[7], z[8], z[9] != 0};
-    const LineCall call{l, x, weights, bias, added, y};
-    return !parallel(
-        l.frames * l.tiles() * l.groups(), z[10], gomp, [&] { return std::make_unique<LineScratch>(l); },
-        [&](long i, LineScratch& f) { call.tile(i, f); });
+#if defined(__AVX512BF16__)
+    if (z[11]) return !line_convolution_of<bfloat16>(l, z[10], gomp, x, weights, bias, added, y);
+#endif
+    return !line_convolution_of<float>(l, z[10], gomp, x, weights, bias, added, y);
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// out = ReLU(sigmoid(gates) * first + sigmoid(gates behind) * second + shift), all (pixels) (channels).
+// sizes: pixels, channels, channels of the gates, threads; channels come in multiples of line_lanes().
+extern "C" int gated_sum(const long* z, GompParallel gomp, const float* gates, const float* first, const float* second,
+                         const float* shift, float* out) try {
+    const GateCall call{z[0], z[1], z[2], gates, first, second, shift, out};
+    return !parallel((call.pixels + GateCall::kPixels - 1) / GateCall::kPixels, z[3], gomp, no_scratch,
+                     [&](long i, None&) { call.task(i); });
 } catch (const std::bad_alloc&) {
     return 1;
 }

@@ -26,18 +26,33 @@ def _build_problem() -> str | None:
 
 
 def forward(
-    query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int, masked: bool = False
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    sink: Tensor | None,
+    window: int,
+    masked: bool = False,
+    in_bfloat16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
 
     Values may be channels-last (``torch.channels_last_3d``), as a ``fast_copy`` makes them: then the output is too.
+    With ``in_bfloat16`` weights and values are rounded to it before they are multiplied (see ``why_not_bfloat16``); NaN
+    in a value may then reach the queries one column beside those whose window holds it.
     """
     assert not masked  # fused_in_float masks by another channel
     b, _, h, w = query.shape
     out, lse = empty_output(query, values), query.new_empty((b, h, w))
-    sizes = _sizes(query, values, window, is_channels_last(values))
+    sizes = _sizes(query, values, window, is_channels_last(values), in_bfloat16)
     _call("local_attention_forward", sizes, query, keys, values, sink, out, lse)
     return out, lse
+
+
+def read_in_bfloat16(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> Tensor:
+    """The forward's output for float32 tensors in any order, with weights and values rounded to bfloat16."""
+    values = values if is_channels_last(values) else values.contiguous()
+    sink = None if sink is None else sink.reshape(1).float()
+    return forward(query.contiguous(), keys.contiguous(), values, sink, window, in_bfloat16=True)[0]
 
 
 def empty_output(query: Tensor, values: Tensor) -> Tensor:
@@ -74,9 +89,25 @@ def backward(
 
 
 def line_block() -> int:
-    """Channels come in multiples of this for ``line_convolution``; 0 where there is no library."""
+    """Channels read come in multiples of this for ``line_convolution``; 0 where there is no library."""
     library = built().library
     return 0 if library is None else library.line_block()
+
+
+def line_lanes() -> int:
+    """Channels made come in multiples of this for ``line_convolution``; 0 where there is no library."""
+    library = built().library
+    return 0 if library is None else library.line_lanes()
+
+
+def why_not_bfloat16() -> str | None:
+    """Why products of bfloat16 numbers are not computed here at twice the pace, as a phrase; None if they are."""
+    problem = _build_problem()
+    if problem is not None:
+        return f"the library is missing: {problem}"
+    library = built().library
+    assert library is not None
+    return None if library.has_bfloat16() else "this processor, or the compiler, has no avx512_bf16"
 
 
 def line_convolution(
@@ -84,17 +115,41 @@ def line_convolution(
 ) -> Tensor:
     """A convolution of three taps along rows or columns plus ``added``, and its ReLU: ``B C h w`` -> ``B D h w``.
 
-    ``weight`` is the filter at Winograd's points (``models/line_convolution.py``). All are float32; the result is
-    channels-last.
+    ``weight`` is the filter at Winograd's points (``models/line_convolution.py``); in bfloat16 the products are of
+    numbers rounded to it (see ``why_not_bfloat16``). All others are float32; the result is channels-last.
     """
     (b, c, h, w), d = x.shape, len(bias)
     x = x.contiguous(memory_format=torch.channels_last)
     added = None if added is None else added.contiguous(memory_format=torch.channels_last)
     out = torch.empty((b, h, w, d)).permute(0, 3, 1, 2)
     lines = (w, h, 1, w) if along_rows else (h, w, w, 1)
-    taps = weight.shape[2] // c
-    sizes = (ctypes.c_long * 11)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads())
+    taps, is_short = weight.shape[1] // (c * d), weight.dtype == torch.bfloat16
+    sizes = (ctypes.c_long * 12)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads(), is_short)
     _call("line_convolution", sizes, x, weight, bias, added, out)
+    return out
+
+
+def why_not_gated_sum(gates: Tensor, first: Tensor, second: Tensor) -> str | None:
+    """Why ``gated_sum`` cannot take these, as a phrase; None if it can."""
+    if any(x.device.type != "cpu" or x.dtype != torch.float32 for x in (gates, first, second)):
+        return "it needs float32 on the CPU"
+    lanes = line_lanes()
+    if lanes == 0 or first.shape[1] % lanes:
+        return "there is no library, or it takes another number of channels"
+    if not all(x.is_contiguous(memory_format=torch.channels_last) for x in (gates, first, second)):
+        return "it needs channels-last tensors"
+    return None
+
+
+def gated_sum(gates: Tensor, first: Tensor, second: Tensor, shift: Tensor) -> Tensor:
+    """The ReLU of ``sigmoid(gates) * (first, second)``, summed, and ``shift``: ``B D h w`` twice -> ``B D h w``.
+
+    Gates are ``B 2D h w``, or ``B D h w`` for both; ``shift`` has D elements. See ``why_not_gated_sum``.
+    """
+    out = torch.empty_like(first)
+    channels = first.shape[1]
+    sizes = (ctypes.c_long * 4)(first.numel() // channels, channels, gates.shape[1], torch.get_num_threads())
+    _call("gated_sum", sizes, gates, first, second, shift, out)
     return out
 
 
@@ -112,9 +167,9 @@ def labels_of_logits(logits: Tensor, size: tuple[int, int], rows: Between, colum
     return out
 
 
-def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False) -> ctypes.Array:
+def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False, in_bfloat16: bool = False) -> ctypes.Array:
     (b, c, h, w), (_, d, t, _, _) = query.shape, values.shape
-    return (ctypes.c_long * 9)(b, c, d, t, h, w, window, torch.get_num_threads(), nhwc)
+    return (ctypes.c_long * 10)(b, c, d, t, h, w, window, torch.get_num_threads(), nhwc, in_bfloat16)
 
 
 def _call(name: str, sizes: ctypes.Array, *tensors: Tensor | None) -> None:

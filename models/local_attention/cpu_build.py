@@ -20,11 +20,24 @@ from utils.files import part_name, remove_parts, written_whole
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("cpu.cpp", "cpu_backward.h", "cpu_common.h", "cpu_forward.h", "cpu_labels.h", "cpu_lines.h")
+_SOURCES = (
+    "cpu.cpp",
+    "cpu_backward.h",
+    "cpu_bfloat16.h",
+    "cpu_common.h",
+    "cpu_forward.h",
+    "cpu_gates.h",
+    "cpu_labels.h",
+    "cpu_lines.h",
+    "cpu_pairs.h",
+)
 _FUNCTIONS = (
     "local_attention_forward",
     "local_attention_backward",
     "line_block",
+    "line_lanes",
+    "gated_sum",
+    "has_bfloat16",
     "line_convolution",
     "labels_of_logits",
 )
@@ -80,7 +93,8 @@ def _opened(library: Path) -> ctypes.CDLL:
     opened = ctypes.CDLL(str(library))
     missing = [name for name in _FUNCTIONS if not hasattr(opened, name)]
     if missing:
-        raise _NotBuilt(f"{library} lacks {' and '.join(missing)}: remove it, and it is built anew")
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise _NotBuilt(f"{library} lacks {missing[0]}{others}: remove it, and it is built anew")
     return opened
 
 

@@ -338,30 +338,34 @@ inline void read_block(float* acc, const float* p, long row_stride, const float*
 }
 
 // The same for the queries x0 ... x0 + count of one key row; neighbours outside of the frame have no value to add.
-template <int RR, int DD>
-void read_row(float* acc, const float* p, long row_stride, const float* v, const Shape& s, long x0, long count) {
-    for (long x = 0; x < count; x++) {
-        const long left = s.rx - (x0 + x);  // offset of the frame's first column
-        const float* first = v - left * DD * kLanes;
-        read_block<RR, DD>(acc + x * kBlock, p + x, row_stride, first, std::max(0L, left), std::min(s.nx, s.w + left));
+struct ReadValues {
+    using Function = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
+    template <int RR, int DD>
+    static void call(float* acc, const float* p, long row_stride, const float* v, const Shape& s, long x0, long count) {
+        for (long x = 0; x < count; x++) {
+            const long left = s.rx - (x0 + x);  // offset of the frame's first column
+            const float* first = v - left * DD * kLanes;
+            read_block<RR, DD>(acc + x * kBlock, p + x, row_stride, first, std::max(0L, left), std::min(s.nx, s.w + left));
+        }
     }
-}
+};
 
-using ReadRow = void (*)(float*, const float*, long, const float*, const Shape&, long, long);
-template <int... R>
-ReadRow read_row_for(long rows, long depth, std::integer_sequence<int, R...>) {
-    static constexpr ReadRow functions[][4] = {
-        {read_row<R + 1, 1>, read_row<R + 1, 2>, read_row<R + 1, kDepth - 1>, read_row<R + 1, kDepth>}...};
+// The function of `Kind` for so many rows, and channels in vectors.
+template <class Kind, int... R>
+typename Kind::Function row_function(long rows, long depth, std::integer_sequence<int, R...>) {
+    static constexpr typename Kind::Function functions[][4] = {{Kind::template call<R + 1, 1>, Kind::template call<R + 1, 2>,
+                                                Kind::template call<R + 1, kDepth - 1>,
+                                                Kind::template call<R + 1, kDepth>}...};
     return functions[rows - 1][depth == kDepth ? 3 : depth == kDepth - 1 ? 2 : depth - 1];
 }
-inline ReadRow read_row_for(long rows, long width) {
-    return read_row_for(rows, width / kLanes, std::make_integer_sequence<int, kRows>{});
+template <class Kind>
+inline typename Kind::Function row_function(long rows, long width) {
+    return row_function<Kind>(rows, width / kLanes, std::make_integer_sequence<int, kRows>{});
 }
 
-// What a tile reads of a row of values, ahead of its use.
-inline void fetch_row(const float* v, long width, const Shape& s, long x0) {
-    const float* until = v + std::min(s.w, x0 + kLanes + s.rx) * width;
-    for (v += std::max(0L, x0 - s.rx) * width; v < until; v += 16) __builtin_prefetch(v);
+// Asks for what a tile reads of the next row of values, ahead of its use.
+inline void fetch(const float* from, const float* until) {
+    for (; from < until; from += 16) __builtin_prefetch(from);
 }
 
 // Adds what a tile reads of the rows [from, to) of a frame of values in blocks; weights are [key row][row][offset][lane].
@@ -374,9 +378,12 @@ void read(const Shape& s, float* acc, const float* weights, long stride, const f
             for (long block = group; block < std::min(s.blocks, group + kTogether); block++) {
                 const long width = s.width(block);
                 const float* v = values + block * kBlock * s.h * s.w + key * s.w * width;
-                if (key + 1 < to) fetch_row(v + s.w * width, width, s, x0);
-                read_row_for(reach.to - reach.from, width)(acc + (block * kRows + reach.from) * kLanes * kBlock, p, stride,
-                                                           v, s, x0, count);
+                if (key + 1 < to) {
+                    const float* next = v + s.w * width;
+                    fetch(next + std::max(0L, x0 - s.rx) * width, next + std::min(s.w, x0 + kLanes + s.rx) * width);
+                }
+                row_function<ReadValues>(reach.to - reach.from, width)(
+                    acc + (block * kRows + reach.from) * kLanes * kBlock, p, stride, v, s, x0, count);
             }
         }
 }

@@ -3,16 +3,18 @@
 #pragma once
 
 #include "cpu_common.h"
+#include "cpu_pairs.h"
 
 namespace {
 
 struct ForwardScratch {
     long keys;  // key rows done at once
-    Floats q, weights, acc;
+    Floats q, weights, acc, pairs;
     vec top[kRows], sum[kRows], scale[kRows];  // running maximum, sum of weights, what the sums still have to be scaled by
-    explicit ForwardScratch(const Shape& s)
+    ForwardScratch(const Shape& s, bool in_bfloat16)
         : keys(std::max(1L, std::min(2 * s.ry + kRows, kWeightFloats / (kRows * s.nx * kLanes)))),
-          q(s.C * kRows * kLanes), weights(keys * kRows * s.nx * kLanes), acc(s.blocks * kRows * kLanes * kBlock) {}
+          q(s.C * kRows * kLanes), weights(keys * kRows * s.nx * kLanes), acc(s.blocks * kRows * kLanes * kBlock),
+          pairs(in_bfloat16 ? keys * kRows * (s.rx + 1) * kLanes : 0) {}
 };
 
 // Lifts the running maximum where key row i of a chunk has scores far above it, and rescales the weights before.
@@ -32,7 +34,7 @@ void lift(ForwardScratch& f, const Shape& s, long i, Reach reach, const vec* hig
 
 // Scores of key row i of a chunk -> weights, in place. The maximum follows lazily: only a score far above it has the
 // weights so far rescaled, so that the usual row costs no more than its exponentials.
-void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool& rescaled) {
+void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool add, bool& rescaled) {
     const long stride = s.nx * kLanes, key_stride = kRows * stride;
     vec high[kRows];
     ivec passed{};
@@ -54,7 +56,7 @@ void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool& rescale
             store(p + j * kLanes, e);
             sum += e;
         }
-        f.sum[r] += sum;
+        if (add) f.sum[r] += sum;
     }
 }
 
@@ -106,6 +108,7 @@ struct ForwardCall {
     Shape s;
     const float *query, *keys, *values, *sink;  // keys as planes, values in blocks
     bool nhwc;                                  // the output is B h w D, otherwise B D h w
+    bool in_bfloat16;                           // values are pairs
     float *out, *lse;
 
     void tile(long index, ForwardScratch& f) const {
@@ -133,9 +136,18 @@ struct ForwardCall {
                 scores_rows_for(reach.to - reach.from)(
                     f.q.data + (c * kRows + reach.from) * kLanes, k + c * s.plane, s.plane,
                     std::min<long>(kChannels, s.C - c), p, stride, c > 0, s.nx);
-            weigh(f, s, key - from, reach, rescaled);
+            weigh(f, s, key - from, reach, !in_bfloat16, rescaled);
         }
         if (rescaled) rescale(f, s);
+#if defined(__AVX512BF16__)
+        if (in_bfloat16) {
+            for (long key = from; key < to; key++)
+                pair_weights(s, f.weights.data + (key - from) * key_stride, Reach(s, y0, key),
+                             f.pairs.data + (key - from) * kRows * Pairs(s).count * kLanes, f.sum);
+            const float* pairs = values + bt * s.Dp * s.h * Pairs(s).columns;
+            return read_pairs(s, f.acc.data, f.pairs.data, pairs, y0, x0, count, from, to);
+        }
+#endif
         read(s, f.acc.data, f.weights.data, stride, values + bt * s.Dp * frame, y0, x0, count, from, to);
     }
 };

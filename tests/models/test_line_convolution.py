@@ -37,7 +37,7 @@ def test_it_is_the_convolution_the_sum_and_the_relu(library, rows, height, width
     conv = conv_along(rows, dilation)
     x, added = torch.randn(2, CHANNELS, height, width), torch.randn(2, CHANNELS, height, width)
     fast = LineConvolution(conv, relu=True)
-    assert fast._is_fast(x)
+    assert fast._factors(x) == torch.float32
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 1, conv.padding, conv.dilation)
     for found, expected in ((fast(x), exact), (fast(x, added), exact + added)):
         assert (found - expected.relu()).abs().max() < 3e-5
@@ -79,14 +79,43 @@ def test_bits_do_not_depend_on_the_threads_and_nan_stays(library, monkeypatch):
 
 def test_elsewhere_pytorch_computes_it(library):
     fast, x = LineConvolution(conv_along(True, 1)), torch.randn(1, CHANNELS, 4, 8)
-    assert not fast._is_fast(x)  # gradients are wanted
+    assert fast._factors(x) is None  # gradients are wanted
     fast(x).sum().backward()
     assert fast.conv.weight.grad is not None
     with torch.no_grad():
-        assert not fast._is_fast(x.double())
-        assert not LineConvolution(nn.Conv2d(5, 5, (1, 3), padding=(0, 1)))._is_fast(x[:, :5])
+        assert fast._factors(x.double()) is None
+        assert LineConvolution(nn.Conv2d(5, 5, (1, 3), padding=(0, 1)))._factors(x[:, :5]) is None
+        with torch.autocast("cpu", torch.float16):
+            assert fast._factors(x) is None
         with torch.autocast("cpu", torch.bfloat16):
-            assert not fast._is_fast(x)
+            assert fast._factors(x) == (None if cpu.why_not_bfloat16() else torch.bfloat16)
+
+
+@pytest.fixture
+def bfloat16():
+    why_not = cpu.why_not_bfloat16()
+    if why_not is not None:
+        pytest.skip(why_not)
+
+
+@pytest.mark.parametrize(("made", "rows", "dilation"), [(64, True, 1), (64, False, 3), (100, None, 1), (160, None, 1)])
+@torch.inference_mode()
+def test_factors_of_bfloat16_cost_less_than_a_hundredth(bfloat16, made, rows, dilation):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(CHANNELS, made, 3, padding=1) if rows is None else conv_along(rows, dilation)
+    x, added = torch.randn(2, CHANNELS, 13, 35), torch.randn(2, made, 13, 35)
+    fast = LineConvolution(conv)
+    fast.in_bfloat16 = True
+    exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 1, conv.padding, conv.dilation) + added
+    for found in (fast(x, added), under_autocast(fast, x, added), under_autocast(fast, x.bfloat16().float(), added)):
+        assert found.dtype == torch.float32
+        assert 1e-4 < (found - exact).std() / (exact - added).std() < 0.01
+    assert torch.equal(under_autocast(fast, x, added), fast(x, added))
+
+
+def under_autocast(conv: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return conv(*inputs)
 
 
 @torch.inference_mode()
