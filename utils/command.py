@@ -81,6 +81,8 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     another one. A closed standard output or error ends the printing and not the work.
     """
     keep_standard_streams()
+    # Read by PyTorch at its first tensor: in pages of 4 KB a frame's logits cost more time to allocate than to compute.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background of a shell
         signal.signal(signal.SIGINT, FirstInterrupt())
     try:
