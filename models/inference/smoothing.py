@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
+from models.local_attention import cpu
 from utils.errors import OptionError
 from utils.optical_flow import fast_flow, inside, moved
 from utils.scene_cuts import SceneCuts
@@ -57,6 +58,20 @@ class RunningAverage:
         ``motion`` is that since the frame before; with ``None`` the average begins with this frame.
         """
         classes, height, width = logits.shape[1:]
+        is_one_pass = cpu.why_not_average(logits) is None
+        average = self._in_one_pass(logits, motion) if is_one_pass else self._in_blocks(logits, motion)
+        self._before = average
+        return average.view(height, width, classes).permute(2, 0, 1)
+
+    def _in_one_pass(self, logits: Tensor, motion: Motion | None) -> Tensor:
+        """The average ``[h w, K]`` by the compiled library."""
+        before = None if motion is None else self._before
+        index, trust = (None, None) if motion is None else (motion.index, motion.trust)
+        return cpu.average(logits, before, index, trust, self.weight, SURE)
+
+    def _in_blocks(self, logits: Tensor, motion: Motion | None) -> Tensor:
+        """The average ``[h w, K]`` by PyTorch's operators."""
+        classes = logits.shape[1]
         # The probabilities of a pixel lie side by side, so that one index moves all of them.
         rows = logits[0].permute(1, 2, 0).reshape(-1, classes)
         average = torch.empty(rows.shape, device=rows.device)
@@ -66,8 +81,7 @@ class RunningAverage:
             now = torch.softmax(rows[part], 1, dtype=torch.float32, out=average[part])
             if motion is not None and self._before is not None:
                 self._blend(now, self._before, motion, part)
-        self._before = average
-        return average.view(height, width, classes).permute(2, 0, 1)
+        return average
 
     def _blend(self, now: Tensor, before: Tensor, motion: Motion, part: slice) -> None:
         """Makes the probabilities ``now`` ``[n, K]`` of the frame alone, of a part of its pixels, the average."""

@@ -1,6 +1,7 @@
 // Windowed cross-frame attention, convolutions along a line, and labels of logits on a CPU, float32: the C interface. One
 // translation unit, compiled at first use.
 
+#include "cpu_average.h"
 #include "cpu_backward.h"
 #include "cpu_forward.h"
 #include "cpu_gates.h"
@@ -131,6 +132,18 @@ extern "C" int gated_sum(const long* z, GompParallel gomp, const float* gates, c
     const GateCall call{z[0], z[1], z[2], gates, first, second, shift, out};
     return !parallel((call.pixels + GateCall::kPixels - 1) / GateCall::kPixels, z[3], gomp, no_scratch,
                      [&](long i, None&) { call.task(i); });
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// out = softmax of the logits, averaged with the rows of `before`; see cpu_average.h. before, index and trust may be null.
+// sizes: pixels, classes, strides of class and pixel, threads; factors: weight, sure.
+extern "C" int average(const long* z, GompParallel gomp, const float* logits, const float* before, const int32_t* index,
+                       const float* trust, const float* factors, float* out) try {
+    const AverageCall call{z[0], z[1], z[2], z[3], factors[0], factors[1], logits, before, index, trust, out};
+    return !parallel((call.pixels + AverageCall::kPixels - 1) / AverageCall::kPixels, z[4], gomp,
+                     [&] { return std::make_unique<AverageCall::Scratch>(call); },
+                     [&](long i, AverageCall::Scratch& s) { call.task(i, s); });
 } catch (const std::bad_alloc&) {
     return 1;
 }

@@ -153,6 +153,36 @@ def gated_sum(gates: Tensor, first: Tensor, second: Tensor, shift: Tensor) -> Te
     return out
 
 
+def why_not_average(logits: Tensor) -> str | None:
+    """Why ``average`` cannot take these, as a phrase; None if it can."""
+    return _build_problem() if logits.device.type == "cpu" else f"it needs logits on the CPU, found {logits.device}"
+
+
+def average(
+    logits: Tensor,
+    before: Tensor | None,
+    index: Tensor | None,
+    trust: Tensor | None,
+    weight: float,
+    sure: float,
+) -> Tensor:
+    """The softmax of logits ``1 K h w``, averaged with the probabilities ``before``, ``[h w, K]`` -> ``[h w, K]``.
+
+    ``index``, int32, is each pixel's row there (None: its own), ``trust`` a factor of the share of the past, which is
+    ``weight``, or with an index ``weight * trust * (1 - sure * p)`` with the largest probability p of the pixel.
+    """
+    (_, classes, height, width), logits = logits.shape, logits.float()
+    if logits.stride(1) == 1 and logits.is_contiguous(memory_format=torch.channels_last):
+        strides = 1, classes
+    else:
+        logits, strides = logits.contiguous(), (height * width, 1)
+    index, trust = (None if x is None else x.contiguous() for x in (index, trust))
+    out = torch.empty(height * width, classes)
+    sizes = (ctypes.c_long * 5)(height * width, classes, *strides, torch.get_num_threads())
+    _call("average", sizes, logits, before, index, trust, torch.tensor([weight, sure]), out)
+    return out
+
+
 Between = tuple[Tensor, Tensor]  # positions, int32, and weights of the ones behind them
 
 

@@ -5,10 +5,6 @@
 
 #include "cpu_common.h"
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
 struct bfloat16 {

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _FOLDER = Path(__file__).parent
 _SOURCES = (
     "cpu.cpp",
+    "cpu_average.h",
     "cpu_backward.h",
     "cpu_bfloat16.h",
     "cpu_common.h",
@@ -37,6 +38,7 @@ _FUNCTIONS = (
     "line_block",
     "line_lanes",
     "gated_sum",
+    "average",
     "has_bfloat16",
     "line_convolution",
     "labels_of_logits",

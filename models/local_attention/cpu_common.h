@@ -24,6 +24,10 @@
 #include <sys/mman.h>
 #endif
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 // kLanes floats a vector; kDepth vectors of channels and kOffsets window offsets are what the registers hold beside kRows.
@@ -49,6 +53,23 @@ typedef vec loose __attribute__((aligned(4), may_alias));
 
 inline vec load(const float* p) { return *reinterpret_cast<const loose*>(p); }
 inline void store(float* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
+// Of the first `count` lanes; the others are zero, and stay as they are.
+inline vec load_part(const float* p, long count) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+#else
+    vec x{};
+    std::memcpy(&x, p, count * 4);
+    return x;
+#endif
+}
+inline void store_part(float* p, vec x, long count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)x);
+#else
+    std::memcpy(p, &x, count * 4);
+#endif
+}
 inline vec all(float x) { return x - vec{}; }
 // Loads once, for several uses: compilers like to read memory again in each multiplication, and the loads then set the pace.
 inline vec held(const float* p) {

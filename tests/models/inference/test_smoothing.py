@@ -7,6 +7,7 @@ import torch
 
 from models import VideoSegmenter, build_lmanet
 from models.inference.smoothing import STILL, Motion, RunningAverage, Smoother
+from models.local_attention import cpu
 from tests.networks import LMANetConfig
 from utils.errors import OptionError
 
@@ -53,6 +54,25 @@ def test_the_average_along_a_motion_by_hand():
     # The frame is sure by 0.6, which takes two thirds of that off the weight: 0.5 * 0.6 of 0.4, half as much of 0.8,
     # and nothing of the pixel that is not trusted.
     assert torch.allclose(found, torch.tensor([0.7 * 0.6 + 0.3 * 0.4, 0.85 * 0.6 + 0.15 * 0.8, 0.6]))
+
+
+@pytest.mark.parametrize(("classes", "height", "width"), [(20, 13, 17), (2, 1, 1), (3, 40, 50), (33, 9, 9)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_one_pass_averages_as_pytorchs_operators_do(monkeypatch, classes, height, width, order):
+    if cpu.line_block() == 0:
+        pytest.skip("needs a C++ compiler")
+    torch.manual_seed(0)
+    pixels, (one_pass, by_operators) = height * width, (RunningAverage(0.9), RunningAverage(0.9))
+    moved = [Motion(torch.randint(pixels, (pixels,), dtype=torch.int32), torch.rand(pixels, 1)) for _ in range(2)]
+    for motion in (None, STILL, *moved):
+        logits = 8 * torch.randn(1, classes, height, width).to(memory_format=order)
+        found = one_pass.update(logits, motion)
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu, "why_not_average", lambda logits: "not here")
+            assert (found - by_operators.update(logits, motion)).abs().max() < 2e-6
+    logits[0, 0, 0, 0], logits[0, 1, -1, -1] = torch.nan, torch.inf
+    found = one_pass.update(logits, None).flatten(1)
+    assert found.isnan().any(0).nonzero().flatten().tolist() == sorted({0, pixels - 1})
 
 
 def test_what_the_network_is_sure_of_changes_at_once_and_guesses_stay():
