@@ -27,6 +27,7 @@ from models.weights.load import load_weights
 from utils.command import OneLineParser
 from utils.errors import OptionError, UserError
 from utils.files import write_text
+from utils.sizes import format_size
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
 SIDES = (64, 96)
@@ -91,7 +92,8 @@ class _Subject:
 
 def _cut(model: LMANet, subject: _Subject) -> str:
     traits = model.config.traits
-    return f"{traits.features} @ {traits.stride}, {traits.side_multiple}"
+    sides = format_size(traits.work_size) if traits.one_size else traits.side_multiple
+    return f"{traits.features} @ {traits.stride}, {sides}"
 
 
 def _steps(model: LMANet, frames: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -209,7 +211,7 @@ def row_of(backbone: str) -> dict[str, str]:
     torch.manual_seed(0)
     config = LMANetConfig(backbone=backbone, memory_size=2, corr_size=5, num_classes=CLASSES + 1)
     model = build_lmanet(config).eval()
-    size = [config.traits.nearest_sides(side)[-1] for side in SIDES]
+    size = config.traits.size_above(SIDES)
     subject = _Subject(config, [torch.rand(1, 3, *size) for _ in range(FRAMES)])
     subject.logits = _steps(model, subject.clip)
     found = {}

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Means and deviations of RGB in [0, 1] that most networks are trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LONGEST_SIDE = 65_536  # of frames: beyond it is the next multiple of a network that takes one size
 # Above this, the 3x3 gates of the other fusions would outweigh the backbone.
 WIDEST_FOR_3X3_GATES = 512
 
@@ -51,8 +50,9 @@ class BackboneTraits:
     behind them ``skip_channels`` channels that reach the decoder without passing through the memory, such as fine
     detail of the current frame.
     ``work_size`` is the height and width that frames are resized to. Input sides must be a multiple of
-    ``side_multiple``, plus ``side_offset``. ``mean`` and ``std`` normalize RGB in [0, 1], which is not normalized where
-    they are ``None``. With ``batch_norm_optional`` the backbone can be built without its batch norms.
+    ``side_multiple``, plus ``side_offset``; with ``one_size`` frames of ``work_size`` alone are taken. ``mean`` and
+    ``std`` normalize RGB in [0, 1], which is not normalized where they are ``None``. With ``batch_norm_optional`` the
+    backbone can be built without its batch norms.
 
     Defaults follow from ``features`` by the rules of the published networks: ``key_channels`` a 16th of them, in steps
     of 16, at least 16; ``default_fusion`` by their number; ``value_channels`` such that the fusion's output has
@@ -68,6 +68,7 @@ class BackboneTraits:
     skip_channels: int = 0
     side_multiple: int = 1
     side_offset: int = 0
+    one_size: bool = False
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     batch_norm_optional: bool = False
@@ -84,7 +85,7 @@ class BackboneTraits:
             if type(value) is not int or value < least:
                 raise OptionError(f"{name} is {value!r}: expected a whole number of {least} or more")
         sides = self.work_size if isinstance(self.work_size, tuple | list) and len(self.work_size) == 2 else (0, 0)
-        if any(type(side) is not int or self.nearest_sides(side) != [side] for side in sides):
+        if any(type(side) is not int or self.nearest_sides(side, axis) != [side] for axis, side in enumerate(sides)):
             raise OptionError(
                 f"work_size is {self.work_size!r}: expected a height and a width, multiples of {self.side_multiple} "
                 f"plus {self.side_offset}"
@@ -107,12 +108,22 @@ class BackboneTraits:
         wanted = self.features
         return [n for n, width in FUSION_WIDTH.items() if width is None or width * self.value_channels_for(n) == wanted]
 
-    def nearest_sides(self, side: int) -> list[int]:
-        """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed."""
+    def nearest_sides(self, side: int, axis: int = 0) -> list[int]:
+        """The allowed side at or below ``side`` and the one above it; one number where ``side`` itself is allowed.
+
+        ``axis`` is 0 for heights and 1 for widths.
+        """
+        if self.one_size:
+            return [self.work_size[axis]] if self.work_size[axis] > 0 else []
         below = (side - self.side_offset) // self.side_multiple * self.side_multiple + self.side_offset
         if below == side > 0:
             return [side]
-        return [allowed for allowed in (below, below + self.side_multiple) if 0 < allowed <= LONGEST_SIDE]
+        return [allowed for allowed in (below, below + self.side_multiple) if allowed > 0]
+
+    def size_above(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The allowed height and width at or above those of a size."""
+        height, width = (self.nearest_sides(side, axis)[-1] for axis, side in enumerate(size))
+        return height, width
 
     def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The encoder's output size h, w for frames of size H, W."""

@@ -94,11 +94,11 @@ class LMANetConfig:
         sides = tuple(size) if isinstance(size, tuple | list) else ()
         if len(sides) != 2 or any(not isinstance(side, Integral) or side < 1 for side in sides):
             raise OptionError(f"{name} is {size!r}: expected a height and a width, for example (512, 1024)")
-        allowed = [self.traits.nearest_sides(side) for side in sides]
+        allowed = [self.traits.nearest_sides(side, axis) for axis, side in enumerate(sides)]
         if any(side not in nearest for side, nearest in zip(sides, allowed, strict=True)):
-            lower, upper = (format_size(nearest[place] for nearest in allowed) for place in (0, -1))
+            choices = dict.fromkeys(format_size(nearest[place] for nearest in allowed) for place in (0, -1))
             raise OptionError(
-                f"{name} {format_size(sides)} does not fit --backbone {self.backbone}: try {lower} or {upper}"
+                f"{name} {format_size(sides)} does not fit --backbone {self.backbone}: try {' or '.join(choices)}"
             )
 
     def _check_baseline(self) -> None:

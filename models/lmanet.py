@@ -212,8 +212,8 @@ class LMANet(nn.Module):
 
     def check_sides(self, size: tuple[int, int]) -> None:
         """Raises ``ValueError`` for a height and width of frames that the backbone does not take."""
-        for name, side in zip(("height", "width"), size, strict=True):
-            nearest = self.config.traits.nearest_sides(side)
+        for axis, (name, side) in enumerate(zip(("height", "width"), size, strict=True)):
+            nearest = self.config.traits.nearest_sides(side, axis)
             if side not in nearest:
                 choices = " or ".join(str(allowed) for allowed in nearest)
                 raise ValueError(f"the frame's {name} is {side}: {self.config.backbone} takes {choices}")

@@ -107,7 +107,7 @@ def measured(task: _Task) -> Row:
     load_plugins(task.plugins)
     torch.manual_seed(0)
     traits = task.config.traits
-    height, width = (traits.nearest_sides(side)[-1] for side in task.work_size)
+    height, width = traits.size_above(task.work_size)
     model = build_lmanet(task.config, task.classes, (height, width)).eval()
     single = build_lmanet(replace(task.config, baseline=True), task.classes, (height, width)).eval()
     frame = torch.rand(1, 3, height, width)

@@ -125,10 +125,7 @@ def points_of(axis: str, base: Point, config: LMANetConfig, device: torch.device
     if axis == "threads":
         counts = {2**power for power in range(base.threads.bit_length())} | {base.threads}
         return {str(count): replace(base, threads=count) for count in sorted(counts) if device.type == "cpu"}
-    sizes = {
-        tuple(config.traits.nearest_sides(round(scale * side))[-1] for side in (base.height, base.width))
-        for scale in SCALES
-    }
+    sizes = {config.traits.size_above((round(scale * base.height), round(scale * base.width))) for scale in SCALES}
     return {f"{height}x{width}": replace(base, height=height, width=width) for height, width in sorted(sizes)}
 
 

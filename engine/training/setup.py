@@ -101,12 +101,12 @@ def unused_parameters(model: LMANet, window: int) -> list[str]:
     config = model.config
     positions = config.frame_positions(window)
     frames = config.memory_size + 1 if positions is None else len(positions)
-    side = config.traits.nearest_sides(PROBE_SIDE)[0]
+    height, width = (config.traits.nearest_sides(PROBE_SIDE, axis)[0] for axis in (0, 1))
     for module in probe.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()  # synchronized norms would wait for the other processes
     with torch.random.fork_rng(devices=[]):
-        logits = probe(torch.zeros(1, frames, 3, side, side), selected=True)
+        logits = probe(torch.zeros(1, frames, 3, height, width), selected=True)
     parts = logits if isinstance(logits, tuple) else (logits,)
     sum(part[:, -1].sum() for part in parts).backward()
     return [name for name, parameter in probe.named_parameters() if parameter.requires_grad and parameter.grad is None]

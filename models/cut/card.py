@@ -21,6 +21,7 @@ from models.backbone import (
 )
 from models.choices import RESIDUAL
 from models.config import LMANetConfig
+from models.cut.frames import line_of
 from models.cut.halves import NAME, Decoder, Encoder, Plan
 from models.cut.plan import Measured, plan_cut
 from models.lmanet import LMANet, build_lmanet
@@ -55,9 +56,7 @@ def register_network(
     Channels, strides and sides are found by dry runs when the backbone is first asked for. ``OptionError`` is then
     raised, with the reason, where the cut network would not return the same logits, bit by bit.
     """
-    register_later(
-        name, lambda: card_of(name, make, cut, stride, work_size, mean, std, tuple(aside), _square(work_size))
-    )
+    register_later(name, lambda: card_of(name, make, cut, stride, work_size, mean, std, tuple(aside)))
 
 
 def make_video(
@@ -82,9 +81,7 @@ def make_video(
     Raises ``OptionError`` where the network cannot be cut there, or has another number of logits.
     """
     name = name or f"{type(network).__name__}-{_digest(network, cut, stride)}"
-    card = card_of(
-        name, lambda num_classes: network, cut, stride, work_size, mean, std, sides=_square(work_size), given=True
-    )
+    card = card_of(name, lambda num_classes: network, cut, stride, work_size, mean, std, given=True)
     keep_card(card)
     assert isinstance(card.maker, CutBackbone)
     logits = card.maker.num_logits
@@ -150,12 +147,12 @@ def card_of(
     given: bool = False,
 ) -> BackboneCard:
     """The card of a network that is cut; see ``register_network``. ``sides`` are tried first in the dry runs."""
+    _check_work_size(name, work_size)
+    make = _checked(name, make)
     with torch.random.fork_rng(devices=[]):
         network = make(FEW_CLASSES)
-        if not isinstance(network, nn.Module):
-            raise OptionError(f"--backbone {name}: its maker returns {type(network).__name__}: expected a nn.Module")
         try:
-            plan, found = plan_cut(network, cut, stride, sides)
+            plan, found = plan_cut(network, cut, stride, sides, work_size)
         except OptionError as error:
             raise OptionError(f"--backbone {name}: {error}") from error
         if not given and found.num_logits != FEW_CLASSES:
@@ -179,14 +176,47 @@ def card_of(
     )
 
 
+def _checked(name: str, make: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+    """A maker that returns the network itself where it is wrapped, and raises ``OptionError`` for all that fails."""
+
+    def made(num_classes: int) -> nn.Module:
+        try:
+            network = make(num_classes)
+        except OptionError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise OptionError(
+                f"--backbone {name}: its maker fails for {num_classes} classes: {type(error).__name__}: "
+                f"{line_of(error)}; expected a function such as lambda classes: Network(classes)"
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise OptionError(f"--backbone {name}: its maker returns {type(network).__name__}: expected a nn.Module")
+        return _unwrapped(network)
+
+    return made
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """The network in a wrapper of PyTorch's, for several GPUs or for compiling."""
+    while True:
+        parallel = isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = network.module if parallel else getattr(network, "_orig_mod", None)  # the latter of torch.compile
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner
+
+
+def _check_work_size(name: str, size: object) -> None:
+    sides = size if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise OptionError(
+            f"--backbone {name}: work_size is {size!r}: expected a height and a width, for example (512, 1024)"
+        )
+
+
 def cut_and_stride(place: str, cut: str) -> tuple[str, int | None]:
     """Cut and stride of a backbone's name by what stands behind its ``@``: a stride, behind ``cut``, or another cut."""
     return (cut, int(place)) if place.isdecimal() else (place or cut, None)
-
-
-def _square(size: tuple[int, int]) -> tuple[int, ...]:
-    """The side of square frames, which may be the only ones that a network takes; none of others."""
-    return size[:1] if size[0] == size[1] else ()
 
 
 def _traits(found: Measured, work_size: tuple[int, int], mean: RGB | None, std: RGB | None) -> BackboneTraits:
@@ -198,13 +228,13 @@ def _traits(found: Measured, work_size: tuple[int, int], mean: RGB | None, std: 
             default_fusion=RESIDUAL,  # with fresh weights too it returns the network's own logits
             side_multiple=found.side_multiple,
             side_offset=found.side_offset,
+            one_size=found.one_size is not None,
             mean=mean,
             std=std,
         )
 
     allowed = found.side_offset or found.side_multiple
-    height, width = (with_size((allowed, allowed)).nearest_sides(side)[-1] for side in work_size)
-    return with_size((height, width))
+    return with_size(found.one_size or with_size((allowed, allowed)).size_above(work_size))
 
 
 def _classifiers(network: nn.Module, make: Callable[[int], nn.Module]) -> list[Classifier]:

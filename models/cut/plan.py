@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.cut.halves import Decoder, Encoder, FrameHere, Gap, Handed, Plan
+from models.cut.ending import enlarging_module, last_layer
+from models.cut.frame_numbers import with_frame_numbers
+from models.cut.frames import Size, gap_of, line_of, random_frame, resized, sides_at, size_of, sizes_taken, stride_of
+from models.cut.halves import Decoder, Encoder, FrameHere, Handed, Plan
 from models.cut.norm_pairs import convolutions_with_norms
-from models.cut.structure import logits_of, replaced, tensors_of
+from models.cut.record import Record, around, maps_of, recorded, sources_of
+from models.cut.structure import copy_of, logits_of, replaced, tensors_of
+from models.cut.training_mode import held_in_evaluation
 from utils.errors import OptionError
 
 SIDES = (64, 128, 224, 256, 384, 512, 640)  # of the frames of dry runs, the first that the network takes
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 64, 128)
-ONE_SIZE = 1 << 20  # side multiple of a network that takes no other side
+ENOUGH = 4  # sizes of frames that the network takes, and from which no sides may grow: it takes one size
 MEMORY_STRIDES = (8, 16)
 LIKELY_CUTS = ("encoder", "backbone", "body", "features", "trunk", "stem_and_stages")
+WRAPPERS = ("", "module.", "_orig_mod.")  # what names begin with in a network that PyTorch wrapped
 
 
 class _NoLevelError(OptionError):
@@ -31,100 +34,128 @@ class _NoLevelError(OptionError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What dry runs found out about a cut network; ``classifier`` is the decoder's last layer with its logits."""
+    """What dry runs found out about a cut network; ``classifier`` is the decoder's last layer with its logits.
+
+    ``one_size`` is the only size of frames that it takes, if it is so.
+    """
 
     features: int
     stride: int
     side_multiple: int
     side_offset: int
+    one_size: Size | None
     num_logits: int
     classifier: str | None
 
 
-@dataclass
-class _Record:
-    """A run of the whole network: its logits, calls of modules in order, and the outputs of modules before the cut."""
-
-    logits: Tensor
-    calls: list[tuple[str, str]]  # ("start" or "end", name)
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-    outputs: dict[str, Any] = field(default_factory=dict)  # as they were returned
-    copies: dict[str, list[Tensor]] = field(default_factory=dict)  # their tensors, before anything changed them
-
-
 def plan_cut(
-    network: nn.Module, cut: str | None = None, stride: int | None = None, sides: Sequence[int] = ()
+    network: nn.Module,
+    cut: str | None = None,
+    stride: int | None = None,
+    sides: Sequence[int] = (),
+    size: Size | None = None,
 ) -> tuple[Plan, Measured]:
     """How ``network``, ``B 3 H W`` -> ``B K h w``, is cut behind the module named ``cut``.
 
     ``stride`` names the level for the memory (default: the deepest of stride 8 or 16). ``sides`` are tried first for
-    the square frames of dry runs. Raises ``OptionError`` that says why where the network cannot be cut there.
+    the square frames of dry runs, and frames of ``size`` where the network takes no squares, or one alone. Raises
+    ``OptionError`` that says why where the network cannot be cut there.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = copy.deepcopy(network).eval().cpu()
-        network.requires_grad_(True)
+        network = _own_copy(network)
         cut = _checked_name(network, cut)
         # Of frames whose sides are no multiple of it, a stride such as 18 is not seen.
-        multiple = () if stride is None else (8 * stride,)
-        trial = _best_trial(network, cut, stride, _sides_taken(network, (*sides, SIDES[0], *multiple, *SIDES)))
-        plan, encoder, decoder, side = trial.plan, trial.encoder, trial.decoder, trial.side
-        frame = _frame(side, side)
+        of_stride = () if stride is None else (8 * stride,)
+        squares = [(side, side) for side in (*sides, SIDES[0], *of_stride, *SIDES)]
+        last = () if size is None else (size,)
+        trial = _best_trial(network, cut, stride, sizes_taken(network, (*squares, *last)), size)
+        plan, encoder, decoder, size = trial.plan, trial.encoder, trial.decoder, trial.size
+        frame = random_frame(size)
         encoded = encoder(frame)
         folds = (
             convolutions_with_norms(encoder, lambda: encoder(frame)),
-            convolutions_with_norms(decoder, lambda: decoder(encoded, (side, side))),
+            convolutions_with_norms(decoder, lambda: decoder(encoded, size)),
         )
-        num_logits = decoder(encoded, (side, side)).shape[1]
-        enlarging = _enlarging(decoder, encoded, side)
+        num_logits = decoder(encoded, size).shape[1]
+        plan = replace(
+            plan,
+            folds=folds,
+            enlarging=enlarging_module(decoder, encoded, size),
+            held=held_in_evaluation(network, frame, cut, list(plan.sources)),
+        )
+        multiple = trial.multiple or 1
         measured = Measured(
             _first(encoded).shape[1],
             trial.stride,
-            trial.multiple,
-            side if trial.multiple == ONE_SIZE else side % trial.multiple,
+            multiple,
+            size[0] % multiple,
+            None if trial.multiple else size,
             num_logits,
-            _last_layer(decoder, encoded, side, num_logits),
+            last_layer(decoder, encoded, size, num_logits),
         )
-    return replace(plan, folds=folds, enlarging=enlarging), measured
+    return plan, measured
+
+
+def _own_copy(network: nn.Module) -> nn.Module:
+    """A copy for dry runs, in evaluation mode and with gradients. Raises ``OptionError`` where there can be none."""
+    name = type(network).__name__
+    if isinstance(network, torch.jit.ScriptModule):
+        raise OptionError(f"{name} is a scripted or traced module, which cannot be cut: expected the nn.Module itself")
+    try:
+        network = copy_of(network).eval().cpu()
+    except Exception as error:  # whatever the network raises, such as for tensors of its last run that it keeps
+        raise OptionError(f"{name} cannot be copied ({line_of(error)}): expected a network of modules") from error
+    lazy = [each for each, tensor in network.named_parameters() if isinstance(tensor, nn.UninitializedParameter)]
+    if lazy:
+        raise OptionError(
+            f"{lazy[0]} of {name} has no shape so far: expected a network that ran once, or no lazy layers"
+        )
+    return network.requires_grad_(True)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A network cut by frames of one size, and the multiple by which its sides may grow."""
+    """A network cut by frames of one size, and the multiple by which its sides may grow; ``None``: they may not."""
 
     plan: Plan
     encoder: Encoder
     decoder: Decoder
-    side: int
+    size: Size
     stride: int
-    multiple: int
+    multiple: int | None
 
 
-def _best_trial(network: nn.Module, cut: str, wanted: int | None, sides: Iterator[int]) -> _Trial:
-    """The first trial whose sides may grow; else the first one, for a network of one size."""
-    first, reason = None, None
-    for side in sides:
+def _best_trial(
+    network: nn.Module, cut: str, wanted: int | None, sizes: Iterator[Size], preferred: Size | None
+) -> _Trial:
+    """The first trial whose sides may grow; else, for a network of one size, that of the preferred one or the first."""
+    best, reason = None, None
+    for tried, size in enumerate(sizes):
+        if tried >= ENOUGH and size != preferred:
+            continue
         try:
-            trial = _trial(network, cut, wanted, side)
+            trial = _trial(network, cut, wanted, size)
         except _NoLevelError as error:  # which sides of patches of 14 have, where those of the frame are none of 14
             reason = reason or error
             continue
-        if trial.multiple != ONE_SIZE:
+        if trial.multiple:
             return trial
-        first = first or trial
-    if first is None:
+        if best is None or size == preferred:
+            best = trial
+    if best is None:
         assert reason is not None
         raise reason
-    return first
+    return best
 
 
-def _trial(network: nn.Module, cut: str, wanted: int | None, side: int) -> _Trial:
-    plan = _plan_at(network, cut, wanted, side)
+def _trial(network: nn.Module, cut: str, wanted: int | None, size: Size) -> _Trial:
+    plan = _plan_at(network, cut, wanted, size)
     encoder, decoder = Encoder(network, plan).eval(), Decoder(network, plan).eval()
-    frame = _frame(side, side)
-    stride = _stride_of(_first(encoder(frame)), frame)
+    frame = random_frame(size)
+    stride = stride_of(_first(encoder(frame)), frame)
     assert stride is not None
-    return _Trial(plan, encoder, decoder, side, stride, _side_multiple(network, encoder, decoder, side, stride))
+    return _Trial(plan, encoder, decoder, size, stride, _side_multiple(network, encoder, decoder, size, stride))
 
 
 def _first(encoded: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -140,6 +171,7 @@ def _checked_name(network: nn.Module, cut: str | None) -> str:
             if likely in children:
                 return likely
         raise OptionError(f"no cut is given, and no module is called encoder: expected one of {_some(children)}")
+    cut = next((cut.removeprefix(each) for each in WRAPPERS if cut.removeprefix(each) in names), cut)
     if cut not in names:
         near = difflib.get_close_matches(cut, names, 3) or [name for name, _ in network.named_children()]
         raise OptionError(f"cut={cut!r} is no module of {type(network).__name__}: expected one such as {_some(near)}")
@@ -150,110 +182,14 @@ def _some(names: Sequence[str], shown: int = 6) -> str:
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
-def _frame(height: int, width: int, batch: int = 1) -> Tensor:
-    return torch.rand(batch, 3, height, width)
-
-
-def _sides_taken(network: nn.Module, sides: Sequence[int]) -> Iterator[int]:
-    """Those of some sides for which the network runs on square frames, one or more."""
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is not None and first.in_channels in (1, 2, 4):
-        channels = f"{first.in_channels} channel{'s' if first.in_channels > 1 else ''}"
-        raise OptionError(
-            f"{type(network).__name__} takes frames of {channels}, by its first convolution: expected 3, RGB"
-        )
-    reasons: dict[int, str] = {}
-    candidates = dict.fromkeys(sides)
-    for side in candidates:
-        try:
-            with torch.no_grad():
-                logits_of(network(_frame(side, side)))
-            yield side
-        except OptionError:
-            raise
-        except Exception as error:  # whatever the network raises
-            reasons[side] = f"{type(error).__name__}: {_line(error)}"
-    if len(reasons) < len(candidates):
-        return
-    side, reason = next(iter(reasons.items()))
-    raise OptionError(f"{type(network).__name__} does not run on frames, such as {side} x {side} x 3: {reason}")
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]} ..."
-
-
-@contextmanager
-def _hooked(network: nn.Module, record: _Record, wanted: set[str], cut: str) -> Iterator[None]:
-    """Notes the order of calls, and the outputs of modules that are ``wanted``."""
-    hooks = []
-
-    def start(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        record.calls.append(("start", name))
-        if name == cut:
-            record.arguments = arguments, named
-
-    def end(name: str, output: Any) -> None:
-        record.calls.append(("end", name))
-        if name in wanted:
-            record.outputs[name] = output
-            record.copies[name] = [tensor.detach().clone() for tensor in tensors_of(output)]
-
-    for name, module in network.named_modules():
-        pre = lambda _, arguments, named, name=name: start(name, arguments, named)  # noqa: E731
-        post = lambda _, arguments, output, name=name: end(name, output)  # noqa: E731
-        hooks += [module.register_forward_pre_hook(pre, with_kwargs=True), module.register_forward_hook(post)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _recorded(network: nn.Module, frame: Tensor, wanted: set[str], cut: str) -> _Record:
-    record = _Record(torch.empty(0), [])
-    with _hooked(network, record, wanted, cut):
-        record.logits = logits_of(network(frame))
-    return record
-
-
-def _sources(network: nn.Module, record: _Record, cut: str) -> list[str]:
-    """Modules with tensors that are called before the cut, the largest first called, and the cut; each is called once.
-
-    Raises ``OptionError`` where one of them is called behind the cut too.
-    """
-    name = type(network).__name__
-    count = record.calls.count(("start", cut))
-    if count != 1:
-        how = "not called" if count == 0 else f"called {count} times"
-        raise OptionError(f"{cut} of {name} is {how} for a frame: expected a cut that is called once, as encoders are")
-    at = record.calls.index(("start", cut))
-    called = [each for _, each in record.calls]
-    around = {".".join(cut.split(".")[:length]) for length in range(cut.count(".") + 1)} | {""}
-    found: dict[str, None] = {}
-    for kind, each in record.calls[:at]:
-        if kind == "start" and each not in around:
-            parts = each.split(".")
-            prefixes = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-            unit = next(prefix for prefix in prefixes if prefix not in around and prefix in called)
-            if next(iter(network.get_submodule(unit).state_dict()), None) is not None:
-                found[unit] = None
-    for unit in found:
-        behind = sum(1 for kind, each in record.calls[at:] if kind == "start" and each == unit)
-        if behind or record.calls.count(("start", unit)) > 1:
-            where = "before and behind the cut" if behind else "more than once before the cut"
-            raise OptionError(f"{unit} of {name} is called {where} at {cut}: expected another cut, such as {unit}")
-    return [*found, cut]
-
-
-def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Plan:
+def _plan_at(network: nn.Module, cut: str, stride: int | None, size: Size) -> Plan:
     """The plan that hands over what the decoder depends on, the level for the memory first."""
-    frame, name = _frame(side, side), type(network).__name__
-    sources = _sources(network, _recorded(network, frame, set(), cut), cut)
-    record = _recorded(network, frame, set(sources), cut)
+    frame, name = random_frame(size), type(network).__name__
+    sources = sources_of(network, recorded(network, frame, set(), cut), cut)
+    record = recorded(network, frame, set(sources), cut)
     if not torch.equal(record.logits, logits_of(network(frame))):
         raise OptionError(f"{name} returns other logits for the same frame, in evaluation mode: it cannot be cut")
+    with_frame_numbers(network, record, frame)
     plan, given = _everything_handed(record, sources, cut, frame)
 
     decoder = Decoder(network, plan).eval()
@@ -261,11 +197,11 @@ def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Pla
     levels = [leaf.clone() for leaf in leaves]
     versions = [level._version for level in levels]
     try:
-        logits = decoder(tuple(levels), (side, side))
+        logits = decoder(tuple(levels), size)
     except Exception as error:  # whatever the network's code raises
-        raise OptionError(f"{cut} of {name} is no cut: what comes behind it fails alone: {_line(error)}") from error
+        raise OptionError(f"{cut} of {name} is no cut: what comes behind it fails alone: {line_of(error)}") from error
     written = {number for number, level in enumerate(levels) if level._version != versions[number]}
-    whole = _resized(record.logits, frame)
+    whole = resized(record.logits, frame)
     if not torch.equal(whole, logits):
         raise OptionError(
             f"the cut at {cut} changes the logits of {name} by up to {(whole - logits).abs().max():.2g}: something "
@@ -278,14 +214,15 @@ def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Pla
     ]
 
     numbers = range(len(leaves) - 1)  # the last one is the frame
-    strides = {number: _stride_of(leaves[number], frame) for number in numbers if used[number]}
+    strides = {number: stride_of(leaves[number], frame) for number in numbers if used[number]}
     level = _memory_level(
         {number: found for number, found in strides.items() if found is not None and found > 1},
         stride,
         cut,
-        [tuple(leaves[number].shape) for number in numbers],
+        [tuple(leaves[number].shape) for number in numbers if used[number]],
+        lambda: maps_of(network, frame, cut),
     )
-    kept = [number for number in numbers if used[number] or _gap(leaves[number], frame) is None]
+    kept = [number for number in numbers if used[number] or gap_of(leaves[number], frame) is None]
     order = [level, *(number for number in kept if number != level)]
     position = {number: place for place, number in enumerate(order)}
     if used[-1]:
@@ -294,7 +231,7 @@ def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Pla
     def renumbered(leaf: object) -> object:
         if not isinstance(leaf, Handed):
             return leaf
-        return Handed(position[leaf.number]) if leaf.number in position else _gap(leaves[leaf.number], frame)
+        return Handed(position[leaf.number]) if leaf.number in position else gap_of(leaves[leaf.number], frame)
 
     unused = _unused(network, record.logits)
     return replace(
@@ -308,7 +245,7 @@ def _plan_at(network: nn.Module, cut: str, stride: int | None, side: int) -> Pla
     )
 
 
-def _everything_handed(record: _Record, sources: list[str], cut: str, frame: Tensor) -> tuple[Plan, list[Tensor]]:
+def _everything_handed(record: Record, sources: list[str], cut: str, frame: Tensor) -> tuple[Plan, list[Tensor]]:
     """A plan that hands over every tensor of the sources, and the frame; and these tensors."""
     numbers: dict[int, int] = {}
     takes: list[tuple[str, int]] = []
@@ -353,7 +290,7 @@ def _unused(network: nn.Module, logits: Tensor) -> frozenset[str]:
 
 
 def _used_before(
-    network: nn.Module, record: _Record, decoder: Decoder, levels: list[Tensor], frame: Tensor
+    network: nn.Module, record: Record, decoder: Decoder, levels: list[Tensor], frame: Tensor
 ) -> frozenset[str]:
     """Names of tensors that lie in a module around the cut itself, and that what is handed over depends on.
 
@@ -361,7 +298,7 @@ def _used_before(
     """
     plan, found = decoder.plan, set()
     names = set(network.state_dict())
-    for module_name in _around(plan.cut):
+    for module_name in around(plan.cut):
         module = network.get_submodule(module_name)
         for own in (*module._parameters, *module._buffers):
             name = f"{module_name}.{own}".lstrip(".")
@@ -369,7 +306,7 @@ def _used_before(
             if name not in names or not tensor.is_floating_point():
                 continue
             with _changed(tensor):
-                again = _recorded(network, frame, set(plan.sources), plan.cut)
+                again = recorded(network, frame, set(plan.sources), plan.cut)
             differs = any(
                 not torch.equal(one, other)
                 for source in plan.sources
@@ -378,20 +315,14 @@ def _used_before(
             if not differs:
                 continue
             found.add(name)
-            before = decoder(tuple(level.clone() for level in levels), _size(frame))
+            before = decoder(tuple(level.clone() for level in levels), size_of(frame))
             with _changed(getattr(decoder.network.get_submodule(module_name), own)):
-                after = decoder(tuple(level.clone() for level in levels), _size(frame))
+                after = decoder(tuple(level.clone() for level in levels), size_of(frame))
             if not torch.equal(before, after):
                 raise OptionError(
                     f"{name} is used before and behind the cut at {plan.cut}: expected a cut with it on one side"
                 )
     return frozenset(found)
-
-
-def _around(cut: str) -> list[str]:
-    """Names of the modules that the module of the cut lies in; the network itself is ``""``."""
-    parts = cut.split(".")
-    return [".".join(parts[:length]) for length in range(len(parts))]
 
 
 @contextmanager
@@ -407,48 +338,17 @@ def _changed(tensor: Tensor) -> Iterator[None]:
             tensor.copy_(kept)
 
 
-def _size(frame: Tensor) -> tuple[int, int]:
-    return frame.shape[-2], frame.shape[-1]
-
-
-def _resized(logits: Tensor, frame: Tensor) -> Tensor:
-    if logits.shape[-2:] == frame.shape[-2:]:
-        return logits
-    return F.interpolate(logits, frame.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _stride_of(level: Tensor, frame: Tensor) -> int | None:
-    """The stride of features ``B C h w``, with sides rounded up; ``None`` for a tensor that is none."""
-    return _map_stride(level, frame) if level.is_floating_point() and level.numel() else None
-
-
-def _map_stride(level: Tensor, frame: Tensor) -> int | None:
-    """The stride of a tensor of the shape of features, whatever its numbers are; ``None`` for another shape."""
-    if level.dim() != 4 or level.shape[0] != frame.shape[0]:
-        return None
-    stride = round(frame.shape[-2] / max(1, level.shape[-2]))
-    return stride if stride >= 1 and level.shape[-2:] == _sides(frame, stride) else None
-
-
-def _sides(frame: Tensor, stride: int) -> tuple[int, int]:
-    """Height and width of features at a stride, rounded up."""
-    height, width = frame.shape[-2:]
-    return -(-height // stride), -(-width // stride)
-
-
-def _gap(level: Tensor, frame: Tensor) -> Gap | None:
-    """What stands for a tensor that the decoder does not use; ``None`` where it has no shape of features."""
-    stride = _map_stride(level, frame)
-    return None if stride is None else Gap(level.shape[1], stride)
-
-
-def _memory_level(strides: dict[int, int], wanted: int | None, cut: str, shapes: list[tuple[int, ...]]) -> int:
+def _memory_level(
+    strides: dict[int, int], wanted: int | None, cut: str, shapes: list[tuple[int, ...]], maps: Callable[[], list[str]]
+) -> int:
     """The number of the level for the memory: the last of the wanted stride, or the deepest of stride 8 or 16."""
     if not strides:
         found = ", ".join(" ".join(map(str, shape)) for shape in shapes[:4])
-        raise _NoLevelError(
+        # Maps may have a whole stride in frames of another size; what is none stays none.
+        error = _NoLevelError if any(len(shape) == 4 for shape in shapes) else OptionError
+        raise error(
             f"{cut} returns no map of features that the decoder uses (B C h w at a whole stride): it returns {found}; "
-            "expected a cut behind which features are maps"
+            f"expected a cut behind which features are maps, such as {_some(maps()) or 'a module for them'}"
         )
     choices = sorted(set(strides.values()))
     if wanted is not None and wanted not in choices:
@@ -460,54 +360,33 @@ def _memory_level(strides: dict[int, int], wanted: int | None, cut: str, shapes:
 
 
 def _same(network: nn.Module, encoder: Encoder, decoder: Decoder, frame: Tensor) -> bool:
-    return torch.equal(_resized(logits_of(network(frame)), frame), decoder(encoder(frame), _size(frame)))
+    return torch.equal(resized(logits_of(network(frame)), frame), decoder(encoder(frame), size_of(frame)))
 
 
 @torch.no_grad()
-def _side_multiple(network: nn.Module, encoder: Encoder, decoder: Decoder, side: int, stride: int) -> int:
-    """The least number by which sides may grow so that the cut network is the whole one, and features round up."""
-    if not _same(network, encoder, decoder, _frame(side, side, batch=2)):
-        raise OptionError(f"the cut at {encoder.plan.cut} does not return the logits of the whole network")
+def _side_multiple(network: nn.Module, encoder: Encoder, decoder: Decoder, size: Size, stride: int) -> int | None:
+    """The least number by which sides may grow so that the cut network is the whole one, and features round up.
+
+    ``None`` for a network that takes no other size.
+    """
+    try:
+        same, why = _same(network, encoder, decoder, random_frame(size, batch=2)), ""
+    except Exception as error:  # whatever the network's code raises
+        same, why = False, f" ({line_of(error)})"
+    if not same:
+        raise OptionError(
+            f"the cut at {encoder.plan.cut} does not return the logits of the whole network for another frame{why}: "
+            "expected a network that keeps nothing of a frame in its modules"
+        )
+    height, width = size
     for multiple in MULTIPLES:
-        frame = _frame(side + multiple, side + 8 * multiple)
+        if (height - width) % multiple:  # which traits have one offset for
+            continue
+        frame = random_frame((height + multiple, width + 8 * multiple))
         try:
             first = _first(encoder(frame))
-            if first.shape[-2:] == _sides(frame, stride) and _same(network, encoder, decoder, frame):
+            if first.shape[-2:] == sides_at(frame, stride) and _same(network, encoder, decoder, frame):
                 return multiple
         except Exception:  # whatever the network raises for a size that it does not take
             continue
-    return ONE_SIZE
-
-
-def _last_layer(decoder: Decoder, encoded: Tensor | tuple[Tensor, ...], side: int, channels: int) -> str | None:
-    """The name of the last convolution or linear layer with as many outputs as there are logits: the classifier."""
-    called: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: called.append(name))
-        for name, module in decoder.named_modules()
-        if getattr(module, "out_channels", getattr(module, "out_features", None)) == channels
-    ]
-    try:
-        decoder(encoded, (side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called[-1] if called else None
-
-
-def _enlarging(decoder: Decoder, encoded: Tensor | tuple[Tensor, ...], side: int) -> str | None:
-    """The name of the module that enlarges the logits bilinearly at the end; ``None`` where there is none."""
-    outputs: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
-        for name, module in decoder.network.named_modules()
-        if isinstance(module, nn.Upsample)
-        and module.mode == "bilinear"
-        and isinstance(module.scale_factor, float | int)
-    ]
-    try:
-        logits = decoder(encoded, (side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return next((name for name, output in outputs.items() if output is logits), None)
+    return None

@@ -5,12 +5,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from utils.errors import OptionError
 
 # Names of logits in the dictionaries that networks return: torchvision, transformers.
 LOGITS = ("out", "logits")
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy; of tensors that a network keeps of its last run, which cannot be copied with gradients, without."""
+    kept = (each for part in module.modules() for each in tensors_of(vars(part)) if not each.is_leaf)
+    return copy.deepcopy(module, {id(tensor): tensor.detach() for tensor in kept})
 
 
 class Placeholder:
@@ -19,10 +26,16 @@ class Placeholder:
 
 def tensors_of(value: object) -> Iterator[Tensor]:
     """All tensors of nested lists, tuples, mappings and dataclasses, in order."""
-    if isinstance(value, Tensor):
+    return (leaf for leaf in leaves_of(value) if isinstance(leaf, Tensor))
+
+
+def leaves_of(value: object) -> Iterator[object]:
+    """All that nested lists, tuples, mappings and dataclasses hold, in order."""
+    children = _children(value)
+    if children is None:
         yield value
-    for each in _children(value):
-        yield from tensors_of(each)
+    for each in children or ():
+        yield from leaves_of(each)
 
 
 def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
@@ -36,6 +49,8 @@ def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
         return new
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(replaced(each, replace) for each in value))
+    if isinstance(value, torch.Size):  # which holds nothing but numbers
+        return tuple(replaced(each, replace) for each in value)
     if isinstance(value, list | tuple):
         return type(value)(replaced(each, replace) for each in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type | Placeholder):
@@ -44,20 +59,22 @@ def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
     return replace(value)
 
 
-def _children(value: object) -> list[object]:
+def _children(value: object) -> list[object] | None:
+    """What a value holds; ``None`` for a leaf."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, list | tuple):
         return list(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name) for field in dataclasses.fields(value)]
-    return []
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Placeholder):
+        return [getattr(value, field.name) for field in dataclasses.fields(value) if field.init]
+    return None
 
 
 def logits_of(output: object) -> Tensor:
     """The logits ``B K h w`` in what a network returns: a tensor, or a dictionary or tuple with one.
 
-    Raises ``OptionError`` where there are none, as in networks that predict masks by queries.
+    They are the tensor called ``out`` or ``logits``, or the first one. Raises ``OptionError`` where there are none, as
+    in networks that predict masks by queries.
     """
     if isinstance(output, Mapping):
         queries = [name for name in output if "queries_logits" in str(name) or name == "pred_masks"]

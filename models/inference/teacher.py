@@ -118,9 +118,8 @@ class Teacher:
 def _scaled(segmenter: VideoSegmenter, scale: float) -> tuple[int, int]:
     """The sides that the backbone takes nearest to the working size times ``scale``."""
 
-    def nearest(side: int) -> int:
-        wanted = side * scale
-        return min(segmenter.traits.nearest_sides(max(1, round(wanted))), key=lambda each: abs(each - wanted))
+    def nearest(axis: int) -> int:
+        wanted = segmenter.work_size[axis] * scale
+        return min(segmenter.traits.nearest_sides(max(1, round(wanted)), axis), key=lambda each: abs(each - wanted))
 
-    height, width = segmenter.work_size
-    return nearest(height), nearest(width)
+    return nearest(0), nearest(1)

@@ -1,5 +1,7 @@
 """Networks of all sorts, cut: the halves return the whole network's logits, bit by bit; or the reason why not."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 
 from models.cut.halves import Decoder, Encoder
 from models.cut.plan import plan_cut
+from models.cut.structure import logits_of
 from tests.models.cut import zoo
 from utils.errors import OptionError
 
@@ -54,6 +57,8 @@ CUTS = {
     "stem before": (zoo.Normalizing, "backbone", None, 16, [(16, 8, 12)], 1),
     "frame once more": (zoo.Detail, "trunk", None, 16, [(16, 8, 12), (3, 64, 96)], 1),
     "sequence": (zoo.sequence, "2", None, 16, [(16, 8, 12)], 1),
+    "sizes among tokens": (zoo.Tokens, "stage2", None, 16, [(16, 8, 12), (384, 8), (8, 16, 24), (96, 16)], 8),
+    "traced": (zoo.extracted, "body", None, 16, [(16, 8, 12)], 1),
     "inside of the cut": (zoo.Detail, "trunk.1", None, 16, [(16, 8, 12), (3, 64, 96)], 1),
 }
 
@@ -98,8 +103,7 @@ def test_a_stride_that_small_frames_do_not_show():
 def test_sides_follow_from_patches_and_positions():
     found = plan_cut(zoo.Patches().eval(), "neck")[1]
     assert (found.features, found.stride, found.side_multiple, found.side_offset) == (8, 7, 14, 0)
-    found = plan_cut(zoo.OneSize().eval(), "neck", sides=(56,))[1]
-    assert found.side_offset == 56 and found.side_multiple > 10_000
+    assert plan_cut(zoo.OneSize().eval(), "neck", size=(56, 56))[1].one_size == (56, 56)
 
 
 def test_modules_of_both_halves_are_of_the_name_of_their_kind():
@@ -126,6 +130,43 @@ def test_network_and_random_numbers_stay_as_they_are():
     torch.random.set_rng_state(state)
     plan_cut(network)
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "cut", "held"),
+    [(zoo.Auxiliary, "encoder", {"", "encoder"}), (zoo.OwnLoss, "trunk", {""}), (zoo.UNet, None, set())],
+)
+def test_what_returns_something_else_in_training_stays_in_evaluation_mode(make, cut, held):
+    torch.manual_seed(0)
+    network = randomized(make())
+    encoder, decoder, _ = cut_of(network, cut)
+    frame = torch.rand(2, 3, 64, 64)
+    batch_norms = [each for half in (encoder, decoder) for each in half.modules() if isinstance(each, nn.BatchNorm2d)]
+    for half in (encoder, decoder):
+        half.train()
+        assert half.training and {name for name, each in half.network.named_modules() if not each.training} <= held
+    assert batch_norms and all(each.training for each in batch_norms)
+    trained = decoder(encoder(frame), (64, 64))
+    for name, module in network.named_modules():
+        module.training = name not in held
+    expected = logits_of(network(frame))
+    assert torch.equal(
+        trained, F.interpolate(expected, (64, 64), mode="bilinear") if make is zoo.Auxiliary else expected
+    )
+    assert not any(each.training for half in (encoder.eval(), decoder.eval()) for each in half.modules())
+
+
+def test_a_wrapper_of_names_is_left_out():
+    assert plan_cut(zoo.UNet().eval(), "module.encoder")[0].cut == "encoder"
+
+
+def test_halves_of_a_traced_encoder_are_copied_and_trained():
+    encoder, decoder, _ = cut_of(zoo.extracted(), "body")
+    halves = [copy.deepcopy(half).train() for half in (encoder, decoder)]
+    halves[1](halves[0](torch.rand(2, 3, 32, 32)), (32, 32)).sum().backward()
+    frame = torch.rand(1, 3, 32, 32)
+    again = [half.eval() for half in (copy.deepcopy(encoder), copy.deepcopy(decoder))]
+    assert torch.equal(again[1](again[0](frame), (32, 32)), decoder(encoder(frame), (32, 32)))
 
 
 class Shared(nn.Module):
@@ -178,6 +219,36 @@ class Noisy(zoo.UNet):
         return super().forward(frame + torch.rand_like(frame))
 
 
+class Hooked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head, self.kept = zoo.conv(3, 8, 8), nn.Conv2d(8, 5, 1), {}
+        self.encoder[1].register_forward_hook(lambda module, inputs, output: self.kept.update(output=output))
+
+    def forward(self, x):
+        self.encoder(x)
+        return self.head(self.kept["output"])
+
+
+class Keeping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.head = self.Trunk(), nn.Conv2d(11, 5, 1)
+
+    class Trunk(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = zoo.conv(3, 8, 8)
+
+        def forward(self, x):
+            self.small = F.avg_pool2d(x, 8)
+            return self.conv(x)
+
+    def forward(self, x):
+        x = self.trunk(x)
+        return self.head(torch.cat([x, self.trunk.small], dim=1))
+
+
 def grey(channels):
     return nn.Sequential(nn.Conv2d(channels, 4, 8, stride=8), nn.Conv2d(4, 5, 1))
 
@@ -189,10 +260,14 @@ REFUSED = {
     "both sides": (Shared, None, None, "stem of Shared is called before and behind the cut at encoder"),
     "parameter": (Scaled, None, None, "scale is used before and behind the cut at backbone"),
     "queries": (Queries, None, None, "predicts masks by queries"),
-    "tokens": (Tokens, None, None, r"encoder returns no map of features .* it returns 1 8 64"),
+    "tokens": (Tokens, None, None, r"encoder returns no map of features .* it returns 1 8 64; .* such as encoder.0"),
     "labels": (Labels, None, None, r"the network returns \(1, 8, 8\) of torch.int64: expected logits B K h w"),
     "no level": (zoo.UNet, None, 64, "stride 64 is no level of encoder: expected one of 4, 8, 16, 32"),
     "noise": (Noisy, None, None, "Noisy returns other logits for the same frame"),
+    "hooks": (Hooked, None, None, "KeyError: 'output'; a copy of it has no forward hooks of its own"),
+    "kept": (Keeping, "trunk", None, "trunk .*something passes by it|for another frame.*keeps nothing of a frame"),
+    "scripted": (lambda: torch.jit.script(zoo.sequence()), "2", None, "is a scripted or traced module"),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 8, 8), nn.LazyConv2d(5, 1)), "0", None, "0.weight of Sequential"),
     "one channel": (lambda: grey(1), "0", None, "takes frames of 1 channel, .* expected 3, RGB"),
     "four channels": (lambda: grey(4), "0", None, "takes frames of 4 channels, .* expected 3, RGB"),
     "nothing to go by": (zoo.HandMadeUNet, None, None, "no cut is given, .* expected one of down1, down2"),

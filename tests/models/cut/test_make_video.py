@@ -179,8 +179,40 @@ def test_registered_networks_are_measured_when_they_are_asked_for():
 def test_the_size_of_frames_is_one_that_the_network_takes():
     model = make_video(zoo.Patches(), "neck", corr_size=3)
     assert model.work_size == model.config.traits.work_size == (518, 1036)  # multiples of 14 from 512 and 1024 on
-    traits = make_video(zoo.OneSize(), "neck", corr_size=3, work_size=(56, 56)).config.traits
-    assert traits.work_size == (56, 56) and traits.nearest_sides(512) == [56]
+    for size in ((56, 56), (28, 56)):
+        model = make_video(zoo.OneSize(size=size), "neck", corr_size=3, work_size=size)
+        traits = model.config.traits
+        assert traits.work_size == size and [traits.nearest_sides(512, axis)[0] for axis in (0, 1)] == list(size)
+        assert model(torch.rand(1, 2, 3, *size)).shape == (1, 1, 5, *size)
+    with pytest.raises(OptionError, match=r"work_size 28x57 does not fit --backbone OneSize-\w+: try 28x56$"):
+        model.config.check_work_size((28, 57))
+    with pytest.raises(ValueError, match=r"width is 57: .* takes 56$"):
+        model(torch.rand(1, 2, 3, 28, 57))
+
+
+def test_wrapped_networks_are_those_inside():
+    network = randomized(zoo.UNet())
+    frame = torch.rand(1, 3, 64, 64)
+    for wrapped in (torch.nn.DataParallel(network), torch.compile(network, backend="eager")):
+        model = make_video(wrapped, "encoder", work_size=(64, 64), corr_size=3).eval()
+        with torch.inference_mode():
+            assert torch.equal(model.single_frame(frame), network(frame))
+        load_weights(model, wrapped.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "message"),
+    [
+        (lambda classes: zoo.UNet(), (64, 64), "made for 7 classes it returns 5 logits: expected 7"),
+        (lambda: zoo.UNet(), (64, 64), "its maker fails for 7 classes: TypeError: .* lambda classes: Network"),
+        (lambda classes: "UNet", (64, 64), "its maker returns str: expected a nn.Module"),
+        (zoo.UNet, 512, r"work_size is 512: expected a height and a width, for example \(512, 1024\)"),
+    ],
+)
+def test_makers_that_make_no_network(make, size, message):
+    register_network("unmade", make, work_size=size)
+    with pytest.raises(OptionError, match=f"--backbone unmade: {message}"):
+        backbone_card("unmade")
 
 
 def test_seeds_decide_the_fresh_weights():

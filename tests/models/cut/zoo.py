@@ -5,6 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor
 
 CLASSES = 5
 
@@ -168,12 +169,96 @@ class Patches(nn.Module):
         return self.head(self.neck(tokens.transpose(1, 2).reshape(grid.shape)))
 
 
-class OneSize(Patches):
-    """Positions are embedded for frames of 56 x 56."""
+class Auxiliary(nn.Module):
+    """In training auxiliary logits stand before the logits, and the encoder returns some too."""
+
+    class Encoder(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.body, self.head = conv(3, 8, 8), nn.Conv2d(8, classes, 1)
+
+        def forward(self, x):
+            x = self.body(x)
+            return (x, self.head(x)) if self.training else x
 
     def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.encoder = self.Encoder(classes)
+        self.side, self.head = nn.Conv2d(8, classes, 1), nn.Sequential(conv(8, 8), nn.Conv2d(8, classes, 1))
+
+    def forward(self, x):
+        if self.training:
+            x, others = self.encoder(x)
+            return [others, self.side(x), self.head(x)]
+        return self.head(self.encoder(x))
+
+
+class OwnLoss(Detail):
+    """In training it asks for labels, and returns its loss."""
+
+    def forward(self, x, labels=None):
+        (logits,) = super().forward(x)
+        return F.cross_entropy(logits, labels) if self.training else logits
+
+
+class Tokens(nn.Module):
+    """Stages of tokens, with their height and width beside them, and the frame's size in a dictionary."""
+
+    class Embed(nn.Module):
+        def __init__(self, channels_in, channels_out, stride):
+            super().__init__()
+            self.proj, self.norm = nn.Conv2d(channels_in, channels_out, stride, stride), nn.LayerNorm(channels_out)
+
+        def forward(self, x):
+            x = self.proj(x)
+            return self.norm(x.flatten(2).transpose(1, 2)), *x.shape[-2:]
+
+    class Stage(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.linear = nn.Linear(channels, channels)
+
+        def forward(self, tokens, size, whole):
+            x = self.linear(tokens).transpose(1, 2).unflatten(2, size)
+            return {"map": x, "size": whole, "tokens": x.shape[2] * x.shape[3]}
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.embed1, self.embed2 = self.Embed(3, 8, 4), self.Embed(8, 16, 2)
+        self.stage1, self.stage2 = self.Stage(8), self.Stage(16)
+        self.head = nn.Conv2d(24, classes, 1)
+
+    def forward(self, x):
+        tokens, height, width = self.embed1(x)
+        fine = self.stage1(tokens, (height, width), x.shape[-2:])["map"]
+        tokens, *half = self.embed2(fine)
+        found = self.stage2(tokens, half, x.shape[-2:])
+        coarse = found["map"].reshape(len(x), -1, found["tokens"]).unflatten(2, half)
+        x = torch.cat([fine, F.interpolate(coarse, (height, width))], dim=1)
+        return F.interpolate(self.head(x), found["size"], mode="bilinear")
+
+
+def extracted(classes=CLASSES):
+    """An encoder that torchvision traced, once for training and once for evaluation, behind a norm in front."""
+    body = create_feature_extractor(nn.Sequential(conv(3, 8, 4), nn.Dropout(0.5), conv(8, 16, 2)), {"2": "out"})
+    return nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(3), body=body, head=Named(nn.Conv2d(16, classes, 1))))
+
+
+class Named(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, levels):
+        return self.layer(levels["out"])
+
+
+class OneSize(Patches):
+    """Positions are embedded for frames of one size."""
+
+    def __init__(self, classes=CLASSES, size=(56, 56)):
         super().__init__(classes)
-        self.positions = nn.Parameter(torch.rand(1, 16, 16))
+        self.positions = nn.Parameter(torch.rand(1, size[0] * size[1] // 14**2, 16))
 
     def forward(self, x):
         grid = self.embed(x)
