@@ -19,8 +19,11 @@ AT_POINTS = [
     [0, 0, 1],
 ]
 
+# The same of F(2, 3), across, with the points 0, 1, -1 and infinity.
+AT_POINTS_ACROSS = [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]
+
 LEAST_CHANNELS = 96  # made: less would be mostly padding
-MOST_BYTES = 4 << 20  # of the weights at the points: twice as many as taps
+MOST_BYTES = 6 << 20  # of the weights at the points: 24 for 9 taps
 
 
 class LineConvolution(nn.Module):
@@ -85,10 +88,15 @@ class LineConvolution(nn.Module):
 
 
 def at_points(weight: Tensor, block: int, factors: torch.dtype = torch.float32) -> Tensor:
-    """A filter ``O I taps 3`` at each point, in the order of the library, which is 6, blocks of O, taps and I, O in a
-    block; in bfloat16 pairs of I are last. The last five are one dimension, as the last block may be smaller."""
-    there = torch.einsum("pt,oiat->paio", torch.tensor(AT_POINTS, dtype=torch.float64), weight.double())
-    blocks = there.flatten(1, 2).split(block, dim=2)  # 6, taps and I, O in a block
+    """A filter ``O I taps 3`` at each point, in the order of the library: points, blocks of O, I, O in a block; in
+    bfloat16 pairs of I are last. All but the points are one dimension, as the last block may be smaller.
+
+    There are 6 points, for three taps across 24: 6 along and 4 across.
+    """
+    along = torch.tensor(AT_POINTS, dtype=torch.float64)
+    across = torch.tensor(AT_POINTS_ACROSS if weight.shape[2] == 3 else [[1]], dtype=torch.float64)
+    there = torch.einsum("pt,qa,oiat->pqio", along, across, weight.double()).flatten(0, 1)
+    blocks = there.split(block, dim=2)  # points, I, O in a block
     if factors == torch.bfloat16:
         blocks = [each.unflatten(1, (-1, 2)).transpose(2, 3) for each in blocks]
     return torch.cat([each.flatten(1) for each in blocks], dim=1).to(factors)
@@ -99,4 +107,4 @@ def takes(conv: nn.Module) -> bool:
     if type(conv) is not nn.Conv2d or conv.bias is None or conv.groups > 1 or conv.padding_mode != "zeros":
         return False
     plain = conv.kernel_size == (3, 3) and conv.padding == (1, 1) == conv.stride == conv.dilation
-    return plain and conv.out_channels >= LEAST_CHANNELS and 8 * conv.weight.numel() <= MOST_BYTES
+    return plain and conv.out_channels >= LEAST_CHANNELS and 4 * 24 / 9 * conv.weight.numel() <= MOST_BYTES

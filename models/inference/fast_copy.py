@@ -182,38 +182,66 @@ class JoinedGatedFusion(nn.Module):
     """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features."""
 
     shift: Tensor
+    read_scale: Tensor | None
+    read_shift: Tensor | None
 
     def __init__(self, fusion: GatedFusion):
         super().__init__()
         self.prepare_query, self.prepare_read = fusion.prepare_query, fusion.prepare_read
         self.activate_gates = Tensor.sigmoid_ if fusion.gate_activation is torch.sigmoid else fusion.gate_activation
         self.one_gate = fusion.one_gate
-        norm = fusion.norm
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        scale, shift = _affine(fusion.norm)
         self.features_query, self.features_read = fusion.features_query, fusion.features_read
         for features in (self.features_query, self.features_read):
             features.weight.mul_(scale[:, None, None, None])
             _bias_of(features).mul_(scale)
-        self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
+        self.register_buffer("shift", shift[:, None, None])
+        read_scale, read_shift = self._read_affine()
+        self.register_buffer("read_scale", read_scale)
+        self.register_buffer("read_shift", read_shift)
         self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
-        # The attention reads planes; its few channels are put in order before they are joined with others.
-        query, read = self.prepare_query(query), self.prepare_read(read.contiguous(memory_format=torch.channels_last))
-        gates = self.gates(torch.cat([query, read], dim=1))
+        both = self._prepared(query, read)
+        gates = self.gates(both)
+        query, read = both.chunk(2, dim=1)
         query, read = self.features_query(query), self.features_read(read)
-        if self._is_one_pass(gates, query, read):
+        if self.activate_gates is Tensor.sigmoid_ and _is_fused(gates, query, read):
             return cpu.gated_sum(gates, query, read, self.shift)
         gates = self.activate_gates(gates)
         gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
         return query.mul_(gate_query).add_(self.shift).addcmul_(gate_read, read).relu_()
 
-    def _is_one_pass(self, gates: Tensor, query: Tensor, read: Tensor) -> bool:
-        """Whether the compiled library computes what follows the convolutions."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
-            return False
-        return self.activate_gates is Tensor.sigmoid_ and cpu.why_not_gated_sum(gates, query, read) is None
+    def _read_affine(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The batch norm of what was read, where that of the query is in its head; a ReLU follows both."""
+        query, read = self.prepare_query, self.prepare_read
+        if isinstance(query, PreparedInput) and isinstance(read, PreparedInput):
+            norm = read[0]
+            if isinstance(query[0], nn.Identity) and isinstance(norm, nn.BatchNorm2d):
+                return _affine(norm)
+        return None, None
+
+    def _prepared(self, query: Tensor, read: Tensor) -> Tensor:
+        """Both inputs after their preparation, concatenated: ``B 2D h w``."""
+        # The attention reads planes; its few channels are put in order before they are joined with others.
+        query, read = (x.contiguous(memory_format=torch.channels_last) for x in (query, read))
+        if self.read_scale is not None and self.read_shift is not None and _is_fused(query, read):
+            return cpu.prepared_inputs(query, read, self.read_scale, self.read_shift)
+        return torch.cat([self.prepare_query(query), self.prepare_read(read)], dim=1)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Factor and summand of a batch norm in evaluation mode, for each channel."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _is_fused(*inputs: Tensor) -> bool:
+    """Whether the compiled library computes what a fusion does around its convolutions."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
+        return False
+    return cpu.why_not_fused(*inputs) is None
 
 
 def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:

@@ -113,14 +113,26 @@ extern "C" int line_lanes() { return kLanes; }
 extern "C" int has_bfloat16() { return kHasBfloat16; }
 
 // y = a convolution of x of three taps along an axis, plus what is added, B h w (channels); see cpu_lines.h.
-// sizes: B length count along across read made taps dilation relu threads bfloat16, which weights are of. added may be null.
+// sizes: B length count along across read made taps dilation relu threads bfloat16 (which weights are of), channels from a
+// pixel of x to the next. added may be null.
 extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x, const void* weights, const float* bias,
                                 const float* added, float* y) try {
-    const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[7], z[8], z[9] != 0};
+    const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[12], z[7], z[8], z[9] != 0};
 #if defined(__AVX512BF16__)
     if (z[11]) return !line_convolution_of<bfloat16>(l, z[10], gomp, x, weights, bias, added, y);
 #endif
     return !line_convolution_of<float>(l, z[10], gomp, x, weights, bias, added, y);
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// out = ReLU of query and of read * scale + shift, side by side: (pixels) (2 channels).
+// sizes: pixels, channels, threads; channels come in multiples of line_lanes().
+extern "C" int prepared_inputs(const long* z, GompParallel gomp, const float* query, const float* read, const float* scale,
+                               const float* shift, float* out) try {
+    const PrepareCall call{z[0], z[1], query, read, scale, shift, out};
+    return !parallel((call.pixels + PrepareCall::kPixels - 1) / PrepareCall::kPixels, z[2], gomp, no_scratch,
+                     [&](long i, None&) { call.task(i); });
 } catch (const std::bad_alloc&) {
     return 1;
 }

@@ -119,32 +119,46 @@ def line_convolution(
     numbers rounded to it (see ``why_not_bfloat16``). All others are float32; the result is channels-last.
     """
     (b, c, h, w), d = x.shape, len(bias)
-    x = x.contiguous(memory_format=torch.channels_last)
+    pixel = x.stride(3)  # a slice of the channels is read where it lies
+    if x.stride() != (h * w * pixel, 1, w * pixel, pixel):
+        x, pixel = x.contiguous(memory_format=torch.channels_last), c
     added = None if added is None else added.contiguous(memory_format=torch.channels_last)
     out = torch.empty((b, h, w, d)).permute(0, 3, 1, 2)
     lines = (w, h, 1, w) if along_rows else (h, w, w, 1)
-    taps, is_short = weight.shape[1] // (c * d), weight.dtype == torch.bfloat16
-    sizes = (ctypes.c_long * 12)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads(), is_short)
+    taps, is_short = 1 if len(weight) == 6 else 3, weight.dtype == torch.bfloat16
+    sizes = (ctypes.c_long * 13)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads(), is_short, pixel)
     _call("line_convolution", sizes, x, weight, bias, added, out)
     return out
 
 
-def why_not_gated_sum(gates: Tensor, first: Tensor, second: Tensor) -> str | None:
-    """Why ``gated_sum`` cannot take these, as a phrase; None if it can."""
-    if any(x.device.type != "cpu" or x.dtype != torch.float32 for x in (gates, first, second)):
+def why_not_fused(*inputs: Tensor) -> str | None:
+    """Why ``prepared_inputs`` and ``gated_sum`` cannot take these, as a phrase; None if they can."""
+    if any(x.device.type != "cpu" or x.dtype != torch.float32 for x in inputs):
         return "it needs float32 on the CPU"
     lanes = line_lanes()
-    if lanes == 0 or first.shape[1] % lanes:
+    if lanes == 0 or any(x.shape[1] % lanes for x in inputs):
         return "there is no library, or it takes another number of channels"
-    if not all(x.is_contiguous(memory_format=torch.channels_last) for x in (gates, first, second)):
+    if not all(x.is_contiguous(memory_format=torch.channels_last) for x in inputs):
         return "it needs channels-last tensors"
     return None
+
+
+def prepared_inputs(query: Tensor, read: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The ReLU of ``query`` and that of ``read * scale + shift``, concatenated: ``B D h w`` twice -> ``B 2D h w``.
+
+    ``scale`` and ``shift`` have D elements. See ``why_not_fused``.
+    """
+    b, channels, h, w = query.shape
+    out = torch.empty((b, h, w, 2 * channels)).permute(0, 3, 1, 2)
+    sizes = (ctypes.c_long * 3)(b * h * w, channels, torch.get_num_threads())
+    _call("prepared_inputs", sizes, query, read, scale, shift, out)
+    return out
 
 
 def gated_sum(gates: Tensor, first: Tensor, second: Tensor, shift: Tensor) -> Tensor:
     """The ReLU of ``sigmoid(gates) * (first, second)``, summed, and ``shift``: ``B D h w`` twice -> ``B D h w``.
 
-    Gates are ``B 2D h w``, or ``B D h w`` for both; ``shift`` has D elements. See ``why_not_gated_sum``.
+    Gates are ``B 2D h w``, or ``B D h w`` for both; ``shift`` has D elements. See ``why_not_fused``.
     """
     out = torch.empty_like(first)
     channels = first.shape[1]

@@ -37,6 +37,7 @@ _FUNCTIONS = (
     "local_attention_backward",
     "line_block",
     "line_lanes",
+    "prepared_inputs",
     "gated_sum",
     "average",
     "has_bfloat16",

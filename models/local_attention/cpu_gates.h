@@ -1,4 +1,5 @@
-// The gated sum of a fusion: two features of a pixel, each times the sigmoid of its gate, in one pass.
+// What a fusion computes around its convolutions, each in one pass: its prepared inputs, and the sum of two features of a
+// pixel, each times the sigmoid of its gate.
 
 #pragma once
 
@@ -10,6 +11,25 @@ inline vec sigmoid(vec x) {
     const vec power = -kLog2e * x, most = all(126.f);
     return 1.f / (1.f + exp2_of(power > most ? most : power));
 }
+
+inline vec relu(vec x) { return x < vec{} ? vec{} : x; }
+
+struct PrepareCall {
+    static constexpr long kPixels = 64;  // of a task
+    long pixels, channels;
+    const float *query, *read, *scale, *shift;
+    float* out;
+
+    void task(long index) const {
+        for (long pixel = index * kPixels; pixel < std::min(pixels, (index + 1) * kPixels); pixel++) {
+            float* to = out + 2 * pixel * channels;
+            for (long c = 0; c < channels; c += kLanes) {
+                store(to + c, relu(load(query + pixel * channels + c)));
+                store(to + channels + c, relu(load(read + pixel * channels + c) * load(scale + c) + load(shift + c)));
+            }
+        }
+    }
+};
 
 struct GateCall {
     static constexpr long kPixels = 64;  // of a task
@@ -24,7 +44,7 @@ struct GateCall {
                 const vec gate = sigmoid(load(g + c));
                 const vec other = gates_channels == channels ? gate : sigmoid(load(g + channels + c));
                 const vec sum = load(shift + c) + gate * load(a + c) + other * load(b + c);
-                store(out + pixel * channels + c, sum < vec{} ? vec{} : sum);
+                store(out + pixel * channels + c, relu(sum));
             }
         }
     }

@@ -58,6 +58,15 @@ def test_three_taps_across_too_and_any_number_of_channels(library, made, height,
     assert found.min() < 0
 
 
+@torch.inference_mode()
+def test_a_slice_of_the_channels_is_read_where_it_lies(library):
+    torch.manual_seed(0)
+    x = torch.randn(2, 2 * CHANNELS, 5, 9).to(memory_format=torch.channels_last)
+    fast = LineConvolution(nn.Conv2d(CHANNELS, 128, 3, padding=1))
+    for part in x.chunk(2, dim=1):
+        assert torch.equal(fast(part), fast(part.contiguous()))
+
+
 def test_what_it_does_not_gain_from_stays():
     assert not takes(nn.Conv2d(64, 32, 3, padding=1))  # few channels
     assert not takes(nn.Conv2d(2048, 128, 3, padding=1))  # weights that no cache holds

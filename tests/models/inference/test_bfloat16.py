@@ -140,7 +140,7 @@ def test_the_gated_sum_in_one_pass_is_that_of_its_formula(fusion):
     gates[0, 3, 2, 2], gates[0, 4, 2, 2], gates[0, 5, 2, 2] = torch.nan, 1e30, -1e30
     first, second, shift = torch.randn(1, 128, 5, 7), torch.randn(1, 128, 5, 7), torch.randn(128, 1, 1)
     gates, first, second = (x.to(memory_format=torch.channels_last) for x in (gates, first, second))
-    assert fused._is_one_pass(gates, first, second)
+    assert cpu.why_not_fused(gates, first, second) is None
     found = cpu.gated_sum(gates, first, second, shift)
     both = gates.double().sigmoid()
     both = (both, both) if fused.one_gate else both.chunk(2, dim=1)
