@@ -248,7 +248,8 @@ def _check_window(options: argparse.Namespace, config: LMANetConfig) -> None:
 
 def _check_work_size(options: argparse.Namespace, config: LMANetConfig, dataset: VideoDatasetBase) -> None:
     if options.work_size is None:
-        options.work_size = dataset.work_size(options.data_root) or config.traits.work_size
+        own = dataset.work_size(options.data_root)
+        options.work_size = config.traits.work_size if own is None else config.traits.size_above(own)
     by_flow = "--consistency" if options.consistency else "--smooth flow" if options.smooth == "flow" else None
     if by_flow and max(options.work_size) < FLOW_SIDE:
         raise OptionError(

@@ -257,7 +257,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--work-size",
         type=_size,
         metavar="HxW",
-        help="size that frames are resized to (default: the backbone's; Synthetic: that of the files)",
+        help="size that frames are resized to (default: the backbone's; Synthetic: that of the files, or the "
+        "next that the backbone takes)",
     )
     group.add_argument(
         "--cache", metavar="DIR", help="cache of decoded, resized frames, which makes later epochs faster"

@@ -43,7 +43,7 @@ def _load(file: str, path: Path) -> None:
     if _registered() == before:
         raise OptionError(
             f"--plugin {file}: registers nothing: expected a call of register_dataset, register_backbone, "
-            "register_metric, register_output or register_schedule"
+            "register_network, register_metric, register_output or register_schedule"
         )
 
 

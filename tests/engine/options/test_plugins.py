@@ -213,3 +213,20 @@ def test_an_option_without_dashes(plugin, capsys):
     assert "an option is called 'nothing': expected a name such as '--save-nothing'" in error_of(
         capsys, *plugin(content)
     )
+
+
+ONE_SIZE = """
+from models import BackboneTraits, register_backbone
+
+register_backbone("square", BackboneTraits(features=32, stride=4, work_size=(96, 96), one_size=True), object)
+register_backbone("patches", BackboneTraits(features=32, stride=14, work_size=(140, 280), side_multiple=14), object)
+"""
+
+
+def test_the_size_of_frames_that_a_data_set_asks_for_is_one_that_the_backbone_takes(plugin, capsys):
+    options = [*plugin(ONE_SIZE), "--training", "--weights", "none", "--savedir", "save", "--dataset", "Synthetic"]
+    for backbone, size in (("square", (96, 96)), ("patches", (140, 266)), ("erf", (128, 256))):
+        assert parse_options([*options, "--backbone", backbone]).data.work_size == size
+    with pytest.raises(SystemExit):
+        parse_options([*options, "--backbone", "square", "--work-size", "128x256"])
+    assert "--work-size 128x256 does not fit --backbone square: try 96x96 (all" in capsys.readouterr().err
