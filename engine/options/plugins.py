@@ -15,6 +15,7 @@ from models.backbone import backbone_names
 from utils.errors import OptionError, UserError
 from utils.modules import load_file
 
+PACKAGES = ("datasets", "engine", "models", "utils")
 _loaded: set[Path] = set()
 
 
@@ -34,12 +35,14 @@ def _load(file: str, path: Path) -> None:
     name = f"plugin_{path.stem}"
     if name in sys.modules:
         raise OptionError(f"--plugin {file}: another plugin is called {path.name}: rename one of them")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # a plugin imports the files beside it, behind all that is installed
     try:
         load_file(path, name)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         reason = " ".join(str(error).split())
-        raise OptionError(f"--plugin {file}: {_place(error, path)}{kind}{reason}") from error
+        raise OptionError(f"--plugin {file}: {_place(error, path)}{kind}{reason}{_taken(error)}") from error
     if _registered() == before:
         raise OptionError(
             f"--plugin {file}: registers nothing: expected a call of register_dataset, register_backbone, "
@@ -49,6 +52,14 @@ def _load(file: str, path: Path) -> None:
 
 def _registered() -> tuple[object, ...]:
     return dataset_names(), backbone_names(), tuple(registered_metrics()), tuple(registered_outputs()), schedule_names()
+
+
+def _taken(error: BaseException) -> str:
+    """What to do where a module was looked for in a package of this program; empty for other errors."""
+    package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if package not in PACKAGES:
+        return ""
+    return f"; the package {package} is this program's: expected another name for yours, such as my_{package}"
 
 
 def _place(error: BaseException, path: Path) -> str:

@@ -1,8 +1,11 @@
 """Plugins that cannot be used: one line that names the file, the line in it and what to do, and status 2."""
 
+import sys
+
 import pytest
 
 from engine.options.parser import parse_options
+from models.backbone import backbone_card
 from tests.plugins import registries_restored
 
 DATASET = """
@@ -110,6 +113,11 @@ def test_a_plugin_without_its_file(capsys):
         ("import json\njson.loads('')\n", "line 2: JSONDecodeError: Expecting value"),
         ("raise RuntimeError('one\\ntwo')\n", "line 1: RuntimeError: one two"),
         ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        (
+            "from models.mine import Network\n",
+            "line 1: ModuleNotFoundError: No module named 'models.mine'; the package models is this program's: "
+            "expected another name for yours, such as my_models",
+        ),
         ("import sys\nsys.exit('bye')\n", "line 2: SystemExit: bye"),
         ("a = 1\nif a\n    a = 2\n", "line 2: SyntaxError: expected ':'"),
         ("if True:\na = 2\n", "line 2: IndentationError: expected an indented block"),
@@ -213,6 +221,19 @@ def test_an_option_without_dashes(plugin, capsys):
     assert "an option is called 'nothing': expected a name such as '--save-nothing'" in error_of(
         capsys, *plugin(content)
     )
+
+
+def test_a_plugin_imports_the_files_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "network_of_mine.py").write_text("CHANNELS = 48\n")
+    (tmp_path / "there" / "mine.py").write_text(
+        "from network_of_mine import CHANNELS\n" + BACKBONE.replace("features=32", "features=CHANNELS")
+    )
+    parse_options(["--training", "--weights", "none", "--savedir", "save", "--plugin", "there/mine.py"])
+    assert backbone_card("letters").traits.features == 48
+    assert sys.path[-1] == str(tmp_path / "there")  # the program's own modules come first
+    del sys.modules["network_of_mine"]
 
 
 ONE_SIZE = """
