@@ -16,6 +16,7 @@ The single-frame network alone: --baseline-mode.
 Without any data set: --dataset Synthetic.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = sys.argv[1:] if argv is None else argv
     settings = parse_options(arguments)
+    if settings.stream.is_for_cpu:
+        # Read by OpenMP when torch is imported: its threads would wait for work for milliseconds without sleeping, and
+        # take the processor from the threads of ONNX Runtime or OpenVINO.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         if processes.wants_several(settings.processes):
             return processes.run_several(settings.processes, arguments, settings.savedir if settings.training else None)

@@ -243,7 +243,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Ratios of the times of two variants in the same round: medians over the rounds."""
     pairs = [(LMANET, SINGLE), (LMANET, PLAIN), (LMANET + COMPILED, RUNTIME), (LMANET + COMPILED, SINGLE + COMPILED)]
     pairs += [(SMOOTHING + kind, SINGLE) for kind in SMOOTHINGS]
-    pairs += [(LMANET + INT8, RUNTIME), (LMANET + INT8, LMANET), (SINGLE + INT8, RUNTIME)]
+    pairs += [(LMANET + INT8, under) for under in (SINGLE + INT8, RUNTIME, LMANET)] + [(SINGLE + INT8, RUNTIME)]
     suffixes = [engine_suffix(engine, amp) for engine in ENGINES for amp in (None, "bfloat16")]
     pairs += [(LMANET + suffix, SINGLE + suffix) for suffix in suffixes]
     pairs += [(LMANET + suffix, under) for suffix in suffixes for under in (LMANET, RUNTIME)]
