@@ -3,11 +3,22 @@
 from collections.abc import Iterator, MutableMapping
 from functools import partial
 
+import pytest
+
 import models
 from models import backbone
 from models.backbone import BackboneTraits
+from utils.errors import OptionError
 
 LMANetConfig = partial(models.LMANetConfig, num_classes=20)
+
+
+def refusal_of(name: str) -> str:
+    """The one line that says why there is no backbone of a name."""
+    with pytest.raises(OptionError) as error:
+        backbone.backbone_card(name)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 class _Backbones(MutableMapping):

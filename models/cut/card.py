@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from models.backbone import (
     IMAGENET_MEAN,
@@ -80,6 +81,9 @@ def make_video(
 
     Raises ``OptionError`` where the network cannot be cut there, or has another number of logits.
     """
+    if not isinstance(network, nn.Module):
+        raise OptionError(f"network is a {type(network).__name__}: expected a nn.Module")
+    network = _unwrapped(network)
     name = name or f"{type(network).__name__}-{_digest(network, cut, stride)}"
     card = card_of(name, lambda num_classes: network, cut, stride, work_size, mean, std, given=True)
     keep_card(card)
@@ -267,5 +271,6 @@ def _pairs(half: str, names: list[str], others: list[str]) -> Pairs:
 
 
 def _digest(network: nn.Module, cut: str | None, stride: int | None) -> str:
-    shapes = [(name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
+    state = network.state_dict()
+    shapes = [(name, None if is_lazy(tensor) else tuple(tensor.shape)) for name, tensor in state.items()]
     return hashlib.sha256(repr((shapes, cut, stride)).encode()).hexdigest()[:8]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from models.cut.ending import enlarging_module, last_layer
 from models.cut.frame_numbers import with_frame_numbers
@@ -106,7 +107,7 @@ def _own_copy(network: nn.Module) -> nn.Module:
         network = copy_of(network).eval().cpu()
     except Exception as error:  # whatever the network raises, such as for tensors of its last run that it keeps
         raise OptionError(f"{name} cannot be copied ({line_of(error)}): expected a network of modules") from error
-    lazy = [each for each, tensor in network.named_parameters() if isinstance(tensor, nn.UninitializedParameter)]
+    lazy = [each for each, tensor in network.named_parameters() if is_lazy(tensor)]
     if lazy:
         raise OptionError(
             f"{lazy[0]} of {name} has no shape so far: expected a network that ran once, or no lazy layers"

@@ -190,6 +190,13 @@ def test_the_size_of_frames_is_one_that_the_network_takes():
         model(torch.rand(1, 2, 3, 28, 57))
 
 
+def test_what_is_no_network_of_known_shapes_is_refused():
+    with pytest.raises(OptionError, match="network is a str: expected"):
+        make_video("UNet")
+    with pytest.raises(OptionError, match=r"0\.weight of Sequential has no shape so far"):
+        make_video(torch.nn.Sequential(torch.nn.LazyConv2d(8, 8, 8), torch.nn.Conv2d(8, 5, 1)), "0")
+
+
 def test_wrapped_networks_are_those_inside():
     network = randomized(zoo.UNet())
     frame = torch.rand(1, 3, 64, 64)
