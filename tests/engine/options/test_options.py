@@ -1,5 +1,6 @@
 """The command line: every option is there, honoured or refused, and wrong ones end in one line and status 2."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -225,3 +226,18 @@ def test_a_device_that_is_not_there_is_refused(command, capsys):
         pytest.skip("CUDA is there")
     assert main([*command("--eval-mode"), "--device", "cuda"]) == 2
     assert "--device cuda: PyTorch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "spins"), [(["--int8", "a.mp4"], "1000"), (["--engine", "openvino"], "1000"), ([], None)], ids=str
+)
+def test_threads_of_pytorch_sleep_beside_another_runtime(monkeypatch, tmp_path, options, spins):
+    monkeypatch.setattr("engine.launch.run", lambda settings: None)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "what the test finds is put back")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    for name in ("a.mp4", "a.pth"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    stream = ["--stream", "a.mp4", "--weights", "a.pth", "--savedir", str(tmp_path), "--save-video", "overlay"]
+    assert main([*stream, *options]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
