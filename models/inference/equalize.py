@@ -30,7 +30,10 @@ def equalize(model: ModelProto, inputs: Iterable[Feed]) -> None:
     Channels that reach an input or an output of the graph, or an operation that is unknown here, keep their scale.
     """
     graph = _Graph(model)
-    factors = graph.factors(_channel_ranges(model, graph.convolution_inputs(), inputs))
+    names = graph.convolution_inputs()
+    if not names:  # such as of a decoder of linear layers alone
+        return
+    factors = graph.factors(_channel_ranges(model, names, inputs))
     for node in graph.nodes:
         if node.op_type in (*CONVOLUTIONS, "BatchNormalization"):
             graph.rescale(node, factors)

@@ -103,6 +103,18 @@ class Branches(nn.Module):
         return self.last(self.up((self.beside(x) + x).relu()).relu())
 
 
+def test_a_graph_without_convolutions_is_not_equalised(runtime):
+    import onnx
+
+    from models.inference.equalize import equalize
+
+    x = torch.rand(2, 8)
+    graph = onnx.load_from_string(exported(nn.Linear(8, 4).eval(), (x,), ("x",), ("y",)))
+    before = graph.SerializeToString()
+    equalize(graph, [{"x": x.numpy()}])
+    assert graph.SerializeToString() == before
+
+
 def test_equalised_channels_compute_the_same_with_like_ranges(runtime):
     import onnx
 
