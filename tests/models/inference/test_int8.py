@@ -263,7 +263,8 @@ def test_two_hundred_real_frames_with_a_memory_lose_little_and_not_more_with_tim
         torch.manual_seed(0)
         model = build_lmanet(LMANetConfig(memory_size=4)).eval()
         load_weights(model, real / "weights" / "erfnet_pretrained.pth")
-        clips = [network_input(torch.stack(frames[at : at + 4])[None], model.config.traits, "cpu") for at in (0, 40)]
+        device = torch.device("cpu")
+        clips = [network_input(torch.stack(frames[at : at + 4])[None], model.config.traits, device) for at in (0, 40)]
         warm_start(model, lambda: clips)
         model.origin = None  # not a single-frame network's any more
     exact = VideoSegmenter(model, work_size=size)
