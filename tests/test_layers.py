@@ -64,6 +64,7 @@ SOURCES = (".py", ".cpp", ".h", ".cu", ".j2", ".toml")
 OTHER_MEANINGS = {
     "engine/experiments/plans/networks.toml": r"--val-clips 20 ",
     "engine/experiments/plans/headline.toml": r"--val-clips 20 ",
+    "engine/experiments/plans/length.toml": r"--val-clips 20 ",
     "engine/benchmarks/attention.py": r"_MOST_SECONDS = 20\.0",
     "engine/benchmarks/paper.py": r'Card\("A100 SXM 80 GB", 19\.5,',  # TFLOP/s
     "engine/benchmarks/stream.py": r"\bROUNDS\b.* = 3, 20, 5",

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.experiments.plan import Plan
-from engine.experiments.results import Result, gains, values_of
+from engine.experiments.results import Result, best_control, gains, gains_over, values_of
 from engine.reports.plots import BLUE, GRAY, GREEN, INK, LOOKS, VERMILION
 
+NAME_WIDTH = 44  # characters of an arm's name in a line
 LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (INK, ":"))
 
 
@@ -25,10 +26,10 @@ def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -
             _gains_along(axes, plan, results, at)
         else:
             arms = [arm.name for arm in plan.arms if values_of(results, arm.name, "mIoU")]
-            figure = Figure(figsize=(9, 1.1 + 0.42 * len(arms)), layout="constrained")
+            figure = Figure(figsize=(9, 1.3 + 0.45 * len(arms)), layout="constrained")
             axes = figure.subplots()
             _arms_below_each_other(axes, plan, results, arms)
-        axes.set_title(textwrap.fill(plan.question, 60))
+        figure.suptitle(textwrap.fill(plan.question, 80))
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
     return png.getvalue()
@@ -55,7 +56,7 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
 
 
 def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], arms: Sequence[str]) -> None:
-    """Draws the mIoU of arms from top to bottom, and beside it the mean gain over the reference."""
+    """Draws the mIoU of arms from top to bottom, and beside it the mean gain over the best control."""
     references = {plan.reference_of(arm) for arm in arms}
     for row, arm in enumerate(arms):
         values = [100 * value for value in values_of(results, arm, "mIoU").values()]
@@ -63,7 +64,8 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
         axes.plot(values, [row] * len(values), "o", color=color, markersize=6, alpha=0.8)
         mean = statistics.fmean(values)
         axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color, linewidth=2.5)
-        gained = gains(plan, results, arm, "mIoU")
+        control = best_control(plan, results, arm, "mIoU")
+        gained = gains_over(results, arm, control, "mIoU") if control else gains(plan, results, arm, "mIoU")
         if gained:
             gain = 100 * statistics.fmean(gained.values())
             axes.annotate(
@@ -74,6 +76,6 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
                 color=INK if gain >= 0 else VERMILION,
                 annotation_clip=False,
             )
-    axes.set_yticks(range(len(arms)), arms)
+    axes.set_yticks(range(len(arms)), [textwrap.fill(arm, NAME_WIDTH) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    axes.set_xlabel("mIoU % (dots: seeds, bars: means; right: mean gain over the reference, gray)")
+    axes.set_xlabel("mIoU % (dots: seeds, bars: means)\nright: mean gain over the best control; gray: the reference")
