@@ -126,7 +126,7 @@ def test_the_weight_is_chosen_on_training_clips(command, toytown, tmp_path, caps
     assert main(command(*words)) == 0
     smoothing = json.loads((tmp_path / "run" / "report.json").read_text())["consistency"]["smoothing"]
     by_weight = smoothing["mean_iou_on_training_clips"]
-    assert list(by_weight) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
+    assert list(by_weight) == ["0.1", "0.3", "0.5", "0.7", "0.9", "0.95"]
     assert by_weight[f"{smoothing['weight']:g}"] == max(by_weight.values())
     assert f"smoothing with weight {smoothing['weight']:g}, the best one on training clips" in capsys.readouterr().out
 
