@@ -332,15 +332,29 @@ void pack_tile(const Shape& s, const float* x, long channels, long channel, long
         }
 }
 
+// Sums of values as they lie in acc[row][x][block], for RR rows, DD vectors of channels.
+template <int RR, int DD>
+inline void load_sums(vec (&sum)[RR][DD], const float* acc) {
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
+}
+
+template <int RR, int DD>
+inline void store_sums(float* acc, const vec (&sum)[RR][DD]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
+}
+
 // acc[row][x][block] += sum over j of p[row][j][x] * v[x + j][block], for RR rows, DD vectors of channels.
 template <int RR, int DD>
 inline void read_block(float* acc, const float* p, long row_stride, const float* v, long from, long to) {
     constexpr long width = DD * kLanes;
     vec sum[RR][DD];
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
+    load_sums(sum, acc);
     for (long j = from; j < to; j++) {
         vec value[DD];
 #pragma GCC unroll 8
@@ -352,10 +366,7 @@ inline void read_block(float* acc, const float* p, long row_stride, const float*
             for (int d = 0; d < DD; d++) sum[r][d] += weight * value[d];
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
+    store_sums(acc, sum);
 }
 
 // The same for the queries x0 ... x0 + count of one key row; neighbours outside of the frame have no value to add.

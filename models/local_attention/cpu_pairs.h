@@ -69,10 +69,7 @@ template <int RR, int DD>
 inline void read_pairs_block(float* acc, const float* p, long row_stride, const float* v, KeyRows keys, long from, long to) {
     constexpr long width = DD * kLanes;
     vec sum[RR][DD];
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) sum[r][d] = load(acc + r * kLanes * kBlock + d * kLanes);
+    load_sums(sum, acc);
     for (long key = 0; key < keys.count; key++, p += keys.weights, v += keys.values)
         for (long i = from; i < to; i++) {
             vec value[DD];
@@ -85,10 +82,7 @@ inline void read_pairs_block(float* acc, const float* p, long row_stride, const 
                 for (int d = 0; d < DD; d++) add_product<bfloat16>(sum[r][d], weight, value[d]);
             }
         }
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int d = 0; d < DD; d++) store(acc + r * kLanes * kBlock + d * kLanes, sum[r][d]);
+    store_sums(acc, sum);
 }
 
 struct ReadPairs {
