@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <array>
+
 #include "cpu_common.h"
 
 namespace {
@@ -28,6 +30,10 @@ inline void put(bfloat16* to, vec x) {
     const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
     std::memcpy(to, &rounded, sizeof rounded);
 }
+template <int... I>
+constexpr std::array<int16_t, 2 * kLanes> interleaved(std::integer_sequence<int, I...>) {
+    return {int16_t(I / 2 + I % 2 * kLanes)...};
+}
 // A pair in all lanes: not by arithmetic, to which it may look like a number too small to count.
 inline vec all_of(const bfloat16* x) {
     int32_t pair;
@@ -39,12 +45,15 @@ inline void add_product<bfloat16>(vec& sum, vec x, vec w) {
     sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
 }
 inline vec pair_of(vec first, vec second) {
-    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)first));
-    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)second));
-    return (vec)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);  // all of `first`, then `second`
+    static constexpr auto order = interleaved(std::make_integer_sequence<int, 2 * kLanes>{});
+    return (vec)_mm512_permutexvar_epi16(_mm512_loadu_si512(order.data()), halves);
 }
-inline vec first_of(vec pair) { return (vec)((ivec)pair << 16); }
-inline vec second_of(vec pair) { return (vec)((ivec)pair & int32_t(0xffff0000)); }
+// Adds both numbers of each pair.
+inline void add_both(vec& sum, vec pair) {
+    const bfloat16 one{0x3f80}, ones[] = {one, one};
+    add_product<bfloat16>(sum, pair, all_of(ones));
+}
 #else
 constexpr bool kHasBfloat16 = false;
 #endif

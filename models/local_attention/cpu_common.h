@@ -83,19 +83,36 @@ inline vec held(const float* p) {
 }
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // a NaN in a is dropped: the exponential brings it back
 
-// 2^x to 1e-7: x is rounded by adding 1.5 * 2^23; below 2^-126 it stays there. NaN and +inf - inf come out as NaN.
+// A polynomial of f, highest power first.
+inline vec polynomial(vec, vec sum) { return sum; }
+template <class... Rest>
+inline vec polynomial(vec f, vec sum, float next, Rest... rest) {
+    return polynomial(f, sum * f + next, rest...);
+}
+
+// 2^x to 1e-7, or if kRough to 8e-5, for what is rounded to bfloat16 (2e-3); below 2^-126 it stays there. NaN and
+// +inf - inf come out as NaN. The polynomials are those of the least relative error for -1/2 <= f <= 1/2.
+template <bool kRough = false>
 inline vec exp2_of(vec x) {
-    const vec low = all(-126.f), magic = all(12582912.f);
+#if defined(__AVX512F__)
+    x = (vec)_mm512_max_ps((__m512)all(-126.f), (__m512)x);  // a NaN of the second stays
+    const vec whole = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    const vec low = all(-126.f), magic = all(12582912.f);  // 1.5 * 2^23, whose addition rounds
     x = x < low ? low : x;
-    const vec rounded = x + magic;
-    const vec f = x - (rounded - magic);
-    vec p = all(1.3264727207e-3f);
-    p = p * f + all(9.6715126526e-3f);
-    p = p * f + all(5.5507337433e-2f);
-    p = p * f + all(2.4022242085e-1f);
-    p = p * f + all(6.9314697760e-1f);
-    p = p * f + all(1.f);
+    const vec rounded = x + magic, whole = rounded - magic;
+#endif
+    const vec f = x - whole;
+    vec p;
+    if constexpr (kRough) p = polynomial(f, all(5.517166936e-2f), 0.2426111314f, 0.6932609862f, 0.9999280730f);
+    else
+        p = polynomial(f, all(1.3264727207e-3f), 9.6715126526e-3f, 5.5507337433e-2f, 2.4022242085e-1f, 6.9314697760e-1f,
+                       1.f);
+#if defined(__AVX512F__)
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
     return p * (vec)(((ivec)rounded << 23) + (127 << 23));
+#endif
 }
 
 template <int S, int... I>

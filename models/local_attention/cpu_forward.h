@@ -17,38 +17,31 @@ struct ForwardScratch {
           pairs(in_bfloat16 ? keys * kRows * (s.rx + 1) * kLanes : 0) {}
 };
 
-// Lifts the running maximum where key row i of a chunk has scores far above it, and rescales the weights before.
-void lift(ForwardScratch& f, const Shape& s, long i, Reach reach, const vec* high) {
-    const long stride = s.nx * kLanes, key_stride = kRows * stride;
-    for (long r = reach.from; r < reach.to; r++) {
-        const vec top = high[r] > f.top[r] + kLazy ? high[r] : f.top[r];
-        const vec factor = top > f.top[r] ? exp2_of(f.top[r] - top) : all(1.f);
-        f.sum[r] *= factor, f.scale[r] *= factor, f.top[r] = top;
-        for (long k = 0; k < i; k++)
-            for (long j = 0; j < s.nx; j++) {
-                float* q = f.weights.data + k * key_stride + r * stride + j * kLanes;
-                store(q, load(q) * factor);
-            }
-    }
-}
-
-// Scores of key row i of a chunk -> weights, in place. The maximum follows lazily: only a score far above it has the
-// weights so far rescaled, so that the usual row costs no more than its exponentials.
-void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool add, bool& rescaled) {
-    const long stride = s.nx * kLanes, key_stride = kRows * stride;
+// The running maximum follows the scores of key row i of a chunk lazily: it is lifted only where they are far above it, so
+// that the usual row does not have the sums so far rescaled. Returns whether it was.
+bool follow(ForwardScratch& f, const Shape& s, long i, Reach reach) {
     vec high[kRows];
     ivec passed{};
     for (long r = reach.from; r < reach.to; r++) {
-        const float* p = f.weights.data + i * key_stride + r * stride;
+        const float* p = f.weights.data + (i * kRows + r) * s.nx * kLanes;
         high[r] = all(-1e30f);
         for (long j = 0; j < s.nx; j++) high[r] = maximum(load(p + j * kLanes), high[r]);
         passed |= high[r] > f.top[r] + kLazy;
     }
     bool any = false;
     for (int l = 0; l < kLanes; l++) any |= passed[l] != 0;
-    if (any) lift(f, s, i, reach, high), rescaled = true;
+    for (long r = reach.from; any && r < reach.to; r++) {
+        const vec top = high[r] > f.top[r] + kLazy ? high[r] : f.top[r];
+        const vec factor = top > f.top[r] ? exp2_of(f.top[r] - top) : all(1.f);
+        f.sum[r] *= factor, f.scale[r] *= factor, f.top[r] = top;
+    }
+    return any;
+}
+
+// Scores of key row i of a chunk -> weights, in place.
+void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach) {
     for (long r = reach.from; r < reach.to; r++) {
-        float* p = f.weights.data + i * key_stride + r * stride;
+        float* p = f.weights.data + (i * kRows + r) * s.nx * kLanes;
         const vec top = f.top[r];
         vec sum{};
         for (long j = 0; j < s.nx; j++) {
@@ -56,7 +49,7 @@ void weigh(ForwardScratch& f, const Shape& s, long i, Reach reach, bool add, boo
             store(p + j * kLanes, e);
             sum += e;
         }
-        if (add) f.sum[r] += sum;
+        f.sum[r] += sum;
     }
 }
 
@@ -126,7 +119,7 @@ struct ForwardCall {
 
     void chunk(ForwardScratch& f, long bt, long y0, long x0, long count, long from, long to) const {
         const long stride = s.nx * kLanes, key_stride = kRows * stride, frame = s.h * s.w;
-        bool rescaled = false;
+        bool lifted = false;
         for (long key = from; key < to; key++) {
             const Reach reach(s, y0, key);
             float* p = f.weights.data + (key - from) * key_stride + reach.from * stride;
@@ -136,18 +129,19 @@ struct ForwardCall {
                 scores_rows_for(reach.to - reach.from)(
                     f.q.data + (c * kRows + reach.from) * kLanes, k + c * s.plane, s.plane,
                     std::min<long>(kChannels, s.C - c), p, stride, c > 0, s.nx);
-            weigh(f, s, key - from, reach, !in_bfloat16, rescaled);
+            lifted |= follow(f, s, key - from, reach);
         }
-        if (rescaled) rescale(f, s);
+        if (lifted) rescale(f, s);
 #if defined(__AVX512BF16__)
         if (in_bfloat16) {
             for (long key = from; key < to; key++)
                 pair_weights(s, f.weights.data + (key - from) * key_stride, Reach(s, y0, key),
-                             f.pairs.data + (key - from) * kRows * Pairs(s).count * kLanes, f.sum);
+                             f.pairs.data + (key - from) * kRows * Pairs(s).count * kLanes, f.top, f.sum);
             const float* pairs = values + bt * s.Dp * s.h * Pairs(s).columns;
             return read_pairs(s, f.acc.data, f.pairs.data, pairs, y0, x0, count, from, to);
         }
 #endif
+        for (long key = from; key < to; key++) weigh(f, s, key - from, Reach(s, y0, key));
         read(s, f.acc.data, f.weights.data, stride, values + bt * s.Dp * frame, y0, x0, count, from, to);
     }
 };

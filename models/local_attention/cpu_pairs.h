@@ -35,22 +35,23 @@ bool pack_pairs(const Shape& s, const float* from, float* to, long threads, Gomp
     });
 }
 
-// Weights of key row i of a chunk -> pairs, whose sum is counted: what is rounded is divided by the sum of what is rounded.
-inline void pair_weights(const Shape& s, const float* weights, Reach reach, float* pairs, vec* sums) {
+// Scores of a key row -> pairs of weights, whose sum is counted: what is rounded is divided by the sum of what is rounded.
+inline void pair_weights(const Shape& s, const float* scores, Reach reach, float* pairs, const vec* top, vec* sums) {
     const long stride = s.nx * kLanes, pair_stride = Pairs(s).count * kLanes;
     const ivec one = ivec{} + 1;
     ivec lane;
     for (int l = 0; l < kLanes; l++) lane[l] = l;
     const ivec starts_odd = ((lane ^ int32_t(s.rx)) & one) == one;  // lanes whose window starts in the midst of a pair
     for (long r = reach.from; r < reach.to; r++) {
-        const float* p = weights + r * stride;
+        const float* p = scores + r * stride;
         float* to = pairs + r * pair_stride;
         vec before{}, sum{};
         for (long j = 0; j < s.nx; j += 2, p += 2 * kLanes, to += kLanes) {
-            const vec at = load(p), behind = j + 1 < s.nx ? load(p + kLanes) : vec{};
+            const vec at = exp2_of<true>(load(p) - top[r]);
+            const vec behind = j + 1 < s.nx ? exp2_of<true>(load(p + kLanes) - top[r]) : vec{};
             const vec pair = pair_of(starts_odd ? before : at, starts_odd ? at : behind);
             store(to, pair);
-            sum += first_of(pair) + second_of(pair);
+            add_both(sum, pair);
             before = behind;
         }
         sums[r] += sum;
