@@ -39,10 +39,10 @@ class LineConvolution(nn.Module):
         super().__init__()
         self.conv, self.relu = conv, relu
         self.in_bfloat16 = False
-        self._at_points: dict[torch.dtype, Tensor] = {}  # made at the first call, as the library is
+        self._filters: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # made at the first call, as the library is
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        factors = self._factors(x)
+        factors = self.factors(x)
         if factors is not None:
             return self._fast(x.float(), None if added is None else added.float(), factors)
         y = self.conv(x)
@@ -55,7 +55,7 @@ class LineConvolution(nn.Module):
         block = cpu.line_block()
         return block > 0 and self.conv.in_channels % block == 0
 
-    def _factors(self, x: Tensor) -> torch.dtype | None:
+    def factors(self, x: Tensor) -> torch.dtype | None:
         """What the library multiplies; ``None`` where PyTorch computes."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return None
@@ -71,20 +71,40 @@ class LineConvolution(nn.Module):
         return torch.bfloat16 if self.in_bfloat16 and cpu.why_not_bfloat16() is None else torch.float32
 
     def _fast(self, x: Tensor, added: Tensor | None, factors: torch.dtype) -> Tensor:
-        conv = self.conv
-        along_rows, made = conv.kernel_size[1] == 3, conv.out_channels
-        assert conv.bias is not None
-        padding = -made % cpu.line_lanes()
-        if factors not in self._at_points:
-            along_last = conv.weight if along_rows else conv.weight.transpose(2, 3)
-            padded = F.pad(along_last, (0, 0) * 3 + (0, padding))
-            self._at_points[factors] = at_points(padded, cpu.line_block(), factors)
-            self._bias = F.pad(conv.bias, (0, padding))
-        if added is not None and padding:
-            added = F.pad(added, (0, 0, 0, 0, 0, padding))
-        weight, dilation = self._at_points[factors], conv.dilation[along_rows]
-        found = cpu.line_convolution(x, weight, self._bias, added, dilation, along_rows, self.relu)
+        along_rows, made = self.conv.kernel_size[1] == 3, self.conv.out_channels
+        weight, bias = self.filter(factors)
+        if added is not None and len(bias) > made:
+            added = F.pad(added, (0, 0, 0, 0, 0, len(bias) - made))
+        found = cpu.line_convolution(x, weight, bias, added, self.conv.dilation[along_rows], along_rows, self.relu)
         return found if found.shape[1] == made else found[:, :made]
+
+    def filter(self, factors: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The filter at the points and its bias, with as many channels as the library makes; kept for the next call."""
+        if factors not in self._filters:
+            conv, padding = self.conv, -self.conv.out_channels % cpu.line_lanes()
+            assert conv.bias is not None
+            along_last = conv.weight if conv.kernel_size[1] == 3 else conv.weight.transpose(2, 3)
+            there = at_points(F.pad(along_last, (0, 0) * 3 + (0, padding)), cpu.line_block(), factors)
+            self._filters[factors] = there, F.pad(conv.bias, (0, padding))
+        return self._filters[factors]
+
+
+def gated_fusion(x: Tensor, gates: nn.Module, query: nn.Module, read: nn.Module, shift: Tensor) -> Tensor | None:
+    """The ReLU of ``sigmoid(gates) * (query, read)``, summed, and ``shift``, of three 3x3 convolutions of ``x``:
+    ``B 2D h w`` -> ``B E h w``.
+
+    Gates, 2E for both or E for each of them, are of all channels, the features of the first and the last D. ``None``
+    where the library does not compute all of it.
+    """
+    if not (isinstance(gates, LineConvolution) and isinstance(query, LineConvolution)):
+        return None
+    factors = query.factors(x)
+    if factors is None or not isinstance(read, LineConvolution) or {gates.factors(x), read.factors(x)} != {factors}:
+        return None
+    if query.conv.out_channels % cpu.line_block():
+        return None
+    x = x.float().contiguous(memory_format=torch.channels_last)
+    return cpu.gated_lines(x, [each.filter(factors) for each in (gates, query, read)], shift.flatten())
 
 
 def at_points(weight: Tensor, block: int, factors: torch.dtype = torch.float32) -> Tensor:

@@ -1,4 +1,7 @@
-"""The last part of ``--benchmark stream``: frames per second of a whole stream, MP4 in and out, and of its network."""
+"""The last part of ``--benchmark stream``: frames per second of a whole stream, and of its network alone.
+
+The stream reads an MP4, and writes the overlay as an MP4 and the label maps as PNGs.
+"""
 
 import statistics
 import tempfile
@@ -9,6 +12,7 @@ from tqdm import tqdm
 
 from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
+from engine.streaming.outputs.labels import LabelOutput
 from engine.streaming.outputs.video import VideoOutput
 from engine.streaming.stream import Stream
 from models.inference.segmenter import VideoSegmenter
@@ -16,7 +20,8 @@ from utils.class_set import ClassSet
 
 FRAMES, FPS = 24, 17
 WHAT = (
-    f"a street of {FRAMES} frames, H.264 in, overlay out; medians over rounds, each with the network alone at its end"
+    f"a street of {FRAMES} frames, H.264 in, overlay and label PNGs out; "
+    "medians over rounds, each with the network alone at its end"
 )
 
 
@@ -30,7 +35,7 @@ def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
         street = write_street(folder / "street.mp4", segmenter.work_size)
         for _ in tqdm(range(rounds), "pipeline", disable=None, leave=False):
             segmenter.reset()
-            outputs = [VideoOutput(folder, "overlay", 0.5, FPS, classes)]
+            outputs = [VideoOutput(folder, "overlay", 0.5, FPS, classes), LabelOutput(folder, "trainIds", classes)]
             stream = Stream(segmenter, VideoFile(street), outputs, classes)
             stream.run()
             pace = stream.record.pace()

@@ -262,7 +262,7 @@ def summary(report: dict) -> list[str]:
     found = report["pipeline"]
     if found is not None:
         lines.append(
-            f"pipeline, H.264 in and overlay out: {found['frames_per_second']:.2f} frames a second, "
+            f"pipeline, H.264 in, overlay and label PNGs out: {found['frames_per_second']:.2f} frames a second, "
             f"{found['share_of_network_alone']:.3f} of the network alone"
         )
     return lines
@@ -283,5 +283,10 @@ def caption(report: dict, device: torch.device) -> str:
     """What was measured, and on which machine, in two sentences."""
     network, found = report["network"], report["pipeline"]
     sizes = f"{format_size(report['frame_size'])}, T = {network['memory_size']}, n = {network['corr_size']}"
-    whole = f"; a whole stream {found['frames_per_second']:.2f} frames/s" if found is not None else ""
+    whole = ""
+    if found is not None:
+        whole = (
+            f"; a whole stream with overlay and label PNGs {found['frames_per_second']:.2f} frames/s, "
+            f"{found['share_of_network_alone']:.3f} of the network alone"
+        )
     return f"`{network['backbone']}`, {sizes}, {report['rounds']} rounds{whole}. {machine_caption(device)}"

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.cut.halves import Decoder, Encoder
 from models.fusion import GatedFusion, PreparedInput
-from models.line_convolution import LineConvolution, takes
+from models.line_convolution import LineConvolution, gated_fusion, takes
 from models.lmanet import LMANet
 from models.local_attention import cpu
 from models.memory import KeyValueHead, PushInPlace
@@ -203,6 +203,10 @@ class JoinedGatedFusion(nn.Module):
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
         both = self._prepared(query, read)
+        if self.activate_gates is Tensor.sigmoid_:
+            fused = gated_fusion(both, self.gates, self.features_query, self.features_read, self.shift)
+            if fused is not None:
+                return fused
         gates = self.gates(both)
         query, read = both.chunk(2, dim=1)
         query, read = self.features_query(query), self.features_read(read)

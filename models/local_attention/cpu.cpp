@@ -76,13 +76,33 @@ bool backward(const Size& z, GompParallel gomp, const float* grad, const float* 
     return !dq || parallel(s.B * s.h, z.threads, gomp, no_scratch, [&](long i, None&) { call.gather(dq, i); });
 }
 
-template <class Factor>
-bool line_convolution_of(const Lines& l, long threads, GompParallel gomp, const float* x, const void* weights,
-                         const float* bias, const float* added, float* y) {
-    const LineCall<Factor> call{l, x, static_cast<const Factor*>(weights), bias, added, y};
+template <class Call>
+bool all_tiles(const Call& call, long threads, GompParallel gomp) {
+    using Scratch = typename Call::Scratch;
     return parallel(
-        l.frames * l.tiles() * l.groups(), threads, gomp, [&] { return std::make_unique<LineScratch<Factor>>(l); },
-        [&](long i, LineScratch<Factor>& f) { call.tile(i, f); });
+        call.l.tasks(), threads, gomp, [&] { return std::make_unique<Scratch>(call.l); },
+        [&](long i, Scratch& f) { call.task(i, f); });
+}
+
+template <class Factor>
+Filter<Factor> filter_of(const void* weights, const float* bias, long first, long read, long made) {
+    return {static_cast<const Factor*>(weights), bias, first, read, made};
+}
+
+template <class Factor>
+bool line_convolution_of(const Lines& l, long made, bool relu, long threads, GompParallel gomp, const float* x,
+                         const void* weights, const float* bias, const float* added, float* y) {
+    return all_tiles(LineCall<Factor>{l, x, filter_of<Factor>(weights, bias, 0, l.read, made), added, relu, y}, threads, gomp);
+}
+
+template <class Factor>
+bool gated_lines_of(const Lines& l, long made, bool one_gate, long threads, GompParallel gomp, const float* x,
+                    const void* const* weights, const float* const* biases, const float* shift, float* y) {
+    const long half = l.read / 2;
+    return all_tiles(GatedCall<Factor>{l, x, filter_of<Factor>(weights[0], biases[0], 0, l.read, one_gate ? made : 2 * made),
+                                       filter_of<Factor>(weights[1], biases[1], 0, half, made),
+                                       filter_of<Factor>(weights[2], biases[2], half, half, made), shift, y},
+                     threads, gomp);
 }
 
 }  // namespace
@@ -117,11 +137,27 @@ extern "C" int has_bfloat16() { return kHasBfloat16; }
 // pixel of x to the next. added may be null.
 extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x, const void* weights, const float* bias,
                                 const float* added, float* y) try {
-    const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[12], z[7], z[8], z[9] != 0};
+    const Lines l{z[0], z[1], z[2], z[3], z[4], z[5], z[12], z[7], z[8]};
 #if defined(__AVX512BF16__)
-    if (z[11]) return !line_convolution_of<bfloat16>(l, z[10], gomp, x, weights, bias, added, y);
+    if (z[11]) return !line_convolution_of<bfloat16>(l, z[6], z[9], z[10], gomp, x, weights, bias, added, y);
 #endif
-    return !line_convolution_of<float>(l, z[10], gomp, x, weights, bias, added, y);
+    return !line_convolution_of<float>(l, z[6], z[9], z[10], gomp, x, weights, bias, added, y);
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+// y = a gated fusion of x, whose channels are those of the query and behind them as many of what was read; see cpu_lines.h.
+// sizes: B h w read made one_gate threads bfloat16 (which weights are of).
+extern "C" int gated_lines(const long* z, GompParallel gomp, const float* x, const void* gates, const float* gates_bias,
+                           const void* query, const float* query_bias, const void* read, const float* read_bias,
+                           const float* shift, float* y) try {
+    const Lines l{z[0], z[2], z[1], 1, z[2], z[3], z[3], 3, 1};
+    const void* const weights[] = {gates, query, read};
+    const float* const biases[] = {gates_bias, query_bias, read_bias};
+#if defined(__AVX512BF16__)
+    if (z[7]) return !gated_lines_of<bfloat16>(l, z[4], z[5], z[6], gomp, x, weights, biases, shift, y);
+#endif
+    return !gated_lines_of<float>(l, z[4], z[5], z[6], gomp, x, weights, biases, shift, y);
 } catch (const std::bad_alloc&) {
     return 1;
 }

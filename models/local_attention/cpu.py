@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -128,6 +129,23 @@ def line_convolution(
     taps, is_short = 1 if len(weight) == 6 else 3, weight.dtype == torch.bfloat16
     sizes = (ctypes.c_long * 13)(b, *lines, c, d, taps, dilation, relu, torch.get_num_threads(), is_short, pixel)
     _call("line_convolution", sizes, x, weight, bias, added, out)
+    return out
+
+
+def gated_lines(x: Tensor, filters: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> Tensor:
+    """A gated fusion with its convolutions: channels-last float32 ``B 2D h w`` -> ``B E h w``, channels-last.
+
+    ``filters`` are those of the gates of both halves of ``x``, or of one for both, and of the features of each half: E
+    outputs of 3x3 taps, at Winograd's points as for ``line_convolution``, with biases. ``shift``, of E elements, is
+    added before the ReLU.
+    """
+    (b, read, h, w), made = x.shape, len(shift)
+    gates, bias = filters[0]
+    out = torch.empty((b, h, w, made)).permute(0, 3, 1, 2)
+    sizes = (ctypes.c_long * 8)(
+        b, h, w, read, made, len(bias) == made, torch.get_num_threads(), gates.dtype == torch.bfloat16
+    )
+    _call("gated_lines", sizes, x, *(each for pair in filters for each in pair), shift, out)
     return out
 
 

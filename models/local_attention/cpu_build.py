@@ -42,6 +42,7 @@ _FUNCTIONS = (
     "average",
     "has_bfloat16",
     "line_convolution",
+    "gated_lines",
     "labels_of_logits",
 )
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")

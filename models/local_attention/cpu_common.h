@@ -82,6 +82,7 @@ inline vec held(const float* p) {
     return x;
 }
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // a NaN in a is dropped: the exponential brings it back
+inline vec relu(vec x) { return x < vec{} ? vec{} : x; }
 
 // A polynomial of f, highest power first.
 inline vec polynomial(vec, vec sum) { return sum; }

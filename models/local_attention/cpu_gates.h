@@ -1,9 +1,9 @@
-// What a fusion computes around its convolutions, each in one pass: its prepared inputs, and the sum of two features of a
-// pixel, each times the sigmoid of its gate.
+// A gated fusion: its prepared inputs; the sum of two features of a pixel, each times the sigmoid of its gate; and that sum
+// in one pass with the convolutions that make gates and features.
 
 #pragma once
 
-#include "cpu_common.h"
+#include "cpu_lines.h"
 
 namespace {
 
@@ -11,8 +11,6 @@ inline vec sigmoid(vec x) {
     const vec power = -kLog2e * x, most = all(126.f);
     return 1.f / (1.f + exp2_of(power > most ? most : power));
 }
-
-inline vec relu(vec x) { return x < vec{} ? vec{} : x; }
 
 struct PrepareCall {
     static constexpr long kPixels = 64;  // of a task
@@ -46,6 +44,49 @@ struct GateCall {
                 const vec sum = load(shift + c) + gate * load(a + c) + other * load(b + c);
                 store(out + pixel * channels + c, relu(sum));
             }
+        }
+    }
+};
+
+template <class Factor>
+struct GatedScratch : LineScratch<Factor> {
+    static constexpr long kPlaces = kOut * kColumns;
+    Floats query, read;  // [place in the tile][channel of the block]: gates, the first then times its features
+    explicit GatedScratch(const Lines& l) : LineScratch<Factor>(l), query(kPlaces * kBlock), read(kPlaces * kBlock) {}
+};
+
+// y = ReLU(sigmoid(gates) * features of the query + sigmoid(gates behind) * features of what was read + shift), where the gates
+// are a convolution of all channels, and the features of one half of them each. No gate leaves the cache.
+template <class Factor>
+struct GatedCall {
+    using Scratch = GatedScratch<Factor>;
+    Lines l;
+    const float* x;
+    Filter<Factor> gates, query, read;  // twice as many gates as features, or as many: then both have the same
+    const float* shift;
+    float* y;
+
+    void task(long index, Scratch& f) const {
+        const Tile tile(l, index);
+        if (tile.first >= l.length) return;
+        read_inputs(l, tile, x, f);
+        for (long block = 0; block < query.made; block += kBlock) {
+            const auto first = [&](long place, long c) { return f.query.data + place * kBlock + c; };
+            const auto second = [&](long place, long c) { return f.read.data + place * kBlock + c; };
+            convolve(l, tile, gates, block, f, [&](long place, long, long c, vec sum) {
+                const vec gate = sigmoid(sum);
+                store(first(place, c), gate), store(second(place, c), gate);
+            });
+            if (gates.made > query.made)
+                convolve(l, tile, gates, query.made + block, f,
+                         [&](long place, long, long c, vec sum) { store(second(place, c), sigmoid(sum)); });
+            convolve(l, tile, query, block, f, [&](long place, long, long c, vec sum) {
+                store(first(place, c), load(first(place, c)) * sum);
+            });
+            convolve(l, tile, read, block, f, [&](long place, long pixel, long c, vec sum) {
+                const vec all = load(first(place, c)) + load(second(place, c)) * sum + load(shift + block + c);
+                store(y + pixel * query.made + block + c, relu(all));
+            });
         }
     }
 };

@@ -1,12 +1,14 @@
 """Convolutions along a line by the compiled library are those of PyTorch, at every size, dilation and direction."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from models.inference.fast_copy import fast_copy
-from models.line_convolution import LineConvolution, takes
+from models.line_convolution import LineConvolution, gated_fusion, takes
 from models.lmanet import build_lmanet
 from models.local_attention import cpu
 from tests.networks import LMANetConfig
@@ -37,7 +39,7 @@ def test_it_is_the_convolution_the_sum_and_the_relu(library, rows, height, width
     conv = conv_along(rows, dilation)
     x, added = torch.randn(2, CHANNELS, height, width), torch.randn(2, CHANNELS, height, width)
     fast = LineConvolution(conv, relu=True)
-    assert fast._factors(x) == torch.float32
+    assert fast.factors(x) == torch.float32
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 1, conv.padding, conv.dilation)
     for found, expected in ((fast(x), exact), (fast(x, added), exact + added)):
         assert (found - expected.relu()).abs().max() < 3e-5
@@ -88,16 +90,16 @@ def test_bits_do_not_depend_on_the_threads_and_nan_stays(library, monkeypatch):
 
 def test_elsewhere_pytorch_computes_it(library):
     fast, x = LineConvolution(conv_along(True, 1)), torch.randn(1, CHANNELS, 4, 8)
-    assert fast._factors(x) is None  # gradients are wanted
+    assert fast.factors(x) is None  # gradients are wanted
     fast(x).sum().backward()
     assert fast.conv.weight.grad is not None
     with torch.no_grad():
-        assert fast._factors(x.double()) is None
-        assert LineConvolution(nn.Conv2d(5, 5, (1, 3), padding=(0, 1)))._factors(x[:, :5]) is None
+        assert fast.factors(x.double()) is None
+        assert LineConvolution(nn.Conv2d(5, 5, (1, 3), padding=(0, 1))).factors(x[:, :5]) is None
         with torch.autocast("cpu", torch.float16):
-            assert fast._factors(x) is None
+            assert fast.factors(x) is None
         with torch.autocast("cpu", torch.bfloat16):
-            assert fast._factors(x) == (None if cpu.why_not_bfloat16() else torch.bfloat16)
+            assert fast.factors(x) == (None if cpu.why_not_bfloat16() else torch.bfloat16)
 
 
 @pytest.fixture
@@ -120,6 +122,47 @@ def test_factors_of_bfloat16_cost_less_than_a_hundredth(bfloat16, made, rows, di
         assert found.dtype == torch.float32
         assert 1e-4 < (found - exact).std() / (exact - added).std() < 0.01
     assert torch.equal(under_autocast(fast, x, added), fast(x, added))
+
+
+@pytest.mark.parametrize(("one_gate", "height", "width"), [(False, 5, 9), (True, 34, 3), (False, 13, 35)])
+@torch.inference_mode()
+def test_a_gated_fusion_in_one_pass_is_that_of_its_formula(library, one_gate, height, width):
+    torch.manual_seed(0)
+    wide = 2 * CHANNELS
+    gates = nn.Conv2d(wide, wide if one_gate else 2 * wide, 3, padding=1)
+    query, read = (nn.Conv2d(CHANNELS, wide, 3, padding=1) for _ in range(2))
+    x, shift = torch.randn(2, wide, height, width), torch.randn(wide, 1, 1)
+    lines = [LineConvolution(each) for each in (gates, query, read)]
+    found = gated_fusion(x, *lines, shift)
+    assert found is not None and found.is_contiguous(memory_format=torch.channels_last)
+    expected = by_formula(x, gates, query, read, shift)
+    assert expected.min() == 0 < expected.std()
+    assert (found - expected).abs().max() < 3e-5
+    if cpu.why_not_bfloat16() is None:
+        for each in lines:
+            each.in_bfloat16 = True
+        assert 1e-4 < (gated_fusion(x, *lines, shift) - expected).std() / expected.std() < 0.01
+
+
+def by_formula(x, gates, query, read, shift) -> torch.Tensor:
+    gates, query, read = (copy.deepcopy(each).double() for each in (gates, query, read))
+    first, second = x.double().chunk(2, dim=1)
+    gate_query, gate_read = gates(x.double()).sigmoid().repeat(1, 2, 1, 1)[:, : 2 * len(shift)].chunk(2, dim=1)
+    return (gate_query * query(first) + gate_read * read(second) + shift).relu()
+
+
+@torch.inference_mode()
+def test_what_the_library_does_not_take_is_not_fused_in_one_pass(library):
+    convolutions = [nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, padding=1)]
+    convolutions += [nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1) for _ in range(2)]
+    lines = [LineConvolution(each) for each in convolutions]
+    x, shift = torch.randn(1, 2 * CHANNELS, 4, 4), torch.zeros(2 * CHANNELS, 1, 1)
+    assert gated_fusion(x, *lines, shift) is not None
+    assert gated_fusion(x, convolutions[0], *lines[1:], shift) is None
+    assert gated_fusion(x.double(), *lines, shift) is None
+    lines[0].in_bfloat16 = True  # but the others not
+    if cpu.why_not_bfloat16() is None:
+        assert gated_fusion(x, *lines, shift) is None
 
 
 def under_autocast(conv: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
