@@ -89,22 +89,17 @@ class LineConvolution(nn.Module):
         return self._filters[factors]
 
 
-def gated_fusion(x: Tensor, gates: nn.Module, query: nn.Module, read: nn.Module, shift: Tensor) -> Tensor | None:
-    """The ReLU of ``sigmoid(gates) * (query, read)``, summed, and ``shift``, of three 3x3 convolutions of ``x``:
-    ``B 2D h w`` -> ``B E h w``.
-
-    Gates, 2E for both or E for each of them, are of all channels, the features of the first and the last D. ``None``
-    where the library does not compute all of it.
-    """
-    if not (isinstance(gates, LineConvolution) and isinstance(query, LineConvolution)):
+def filters_of(x: Tensor, *convolutions: nn.Module) -> list[cpu.Filter] | None:
+    """The filters of convolutions of 3x3 taps, if the library computes all of them, of blocks of channels alone, where
+    ``x`` is what they read; otherwise ``None``."""
+    lines = [each for each in convolutions if isinstance(each, LineConvolution)]
+    factors = {each.factors(x) for each in lines}
+    if len(lines) < len(convolutions) or len(factors) > 1:
         return None
-    factors = query.factors(x)
-    if factors is None or not isinstance(read, LineConvolution) or {gates.factors(x), read.factors(x)} != {factors}:
+    (factor,) = factors
+    if factor is None or any(each.conv.out_channels % cpu.line_block() for each in lines):
         return None
-    if query.conv.out_channels % cpu.line_block():
-        return None
-    x = x.float().contiguous(memory_format=torch.channels_last)
-    return cpu.gated_lines(x, [each.filter(factors) for each in (gates, query, read)], shift.flatten())
+    return [each.filter(factor) for each in lines]
 
 
 def at_points(weight: Tensor, block: int, factors: torch.dtype = torch.float32) -> Tensor:

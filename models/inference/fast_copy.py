@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.cut.halves import Decoder, Encoder
-from models.fusion import GatedFusion, PreparedInput
-from models.line_convolution import LineConvolution, gated_fusion, takes
+from models.fusion import GatedFusion, PreparedInput, ResidualFusion
+from models.line_convolution import LineConvolution, filters_of, takes
 from models.lmanet import LMANet
 from models.local_attention import cpu
 from models.memory import KeyValueHead, PushInPlace
@@ -49,6 +49,8 @@ def fast_copy(model: LMANet, compiled: bool = False, for_clips: bool = False) ->
         _join_heads(fast, for_clips)
         if isinstance(fast.fusion, GatedFusion):
             fast.fusion = JoinedGatedFusion(fast.fusion)
+        elif isinstance(fast.fusion, ResidualFusion):
+            fast.fusion = FastResidualFusion(fast.fusion)
         for part in (fast.fusion, fast.query_head, fast.memory_head):
             _use_lines(part)
     fast.to(memory_format=torch.channels_last)
@@ -179,7 +181,8 @@ class SharedHead(nn.Module):
 
 
 class JoinedGatedFusion(nn.Module):
-    """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features."""
+    """``GatedFusion`` with both gates as one convolution and its last batch norm in the weights of the features; in one
+    pass of the compiled library, where that computes all of its convolutions."""
 
     shift: Tensor
     read_scale: Tensor | None
@@ -202,17 +205,18 @@ class JoinedGatedFusion(nn.Module):
         self.gates = fusion.gate_query if self.one_gate else joined_convolution([fusion.gate_query, fusion.gate_read])
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B D h w twice -> B 2D h w
-        both = self._prepared(query, read)
-        if self.activate_gates is Tensor.sigmoid_:
-            fused = gated_fusion(both, self.gates, self.features_query, self.features_read, self.shift)
-            if fused is not None:
-                return fused
-        gates = self.gates(both)
-        query, read = both.chunk(2, dim=1)
+        query, read = _channels_last(query), _channels_last(read)
+        convolutions = self.gates, self.features_query, self.features_read
+        filters = filters_of(query, *convolutions) if self.activate_gates is Tensor.sigmoid_ else None
+        prepared = None
+        if filters is not None and self.read_scale is not None and self.read_shift is not None:
+            prepared = self.read_scale, self.read_shift
+        else:
+            query, read = self.prepare_query(query), self.prepare_read(read)
+        if filters is not None:
+            return cpu.gated_fusion(query.float(), read.float(), prepared, filters, self.shift)
+        gates = self.activate_gates(self.gates(torch.cat([query, read], dim=1)))
         query, read = self.features_query(query), self.features_read(read)
-        if self.activate_gates is Tensor.sigmoid_ and _is_fused(gates, query, read):
-            return cpu.gated_sum(gates, query, read, self.shift)
-        gates = self.activate_gates(gates)
         gate_query, gate_read = (gates, gates) if self.one_gate else gates.chunk(2, dim=1)
         return query.mul_(gate_query).add_(self.shift).addcmul_(gate_read, read).relu_()
 
@@ -225,13 +229,25 @@ class JoinedGatedFusion(nn.Module):
                 return _affine(norm)
         return None, None
 
-    def _prepared(self, query: Tensor, read: Tensor) -> Tensor:
-        """Both inputs after their preparation, concatenated: ``B 2D h w``."""
-        # The attention reads planes; its few channels are put in order before they are joined with others.
-        query, read = (x.contiguous(memory_format=torch.channels_last) for x in (query, read))
-        if self.read_scale is not None and self.read_shift is not None and _is_fused(query, read):
-            return cpu.prepared_inputs(query, read, self.read_scale, self.read_shift)
-        return torch.cat([self.prepare_query(query), self.prepare_read(read)], dim=1)
+
+class FastResidualFusion(ResidualFusion):
+    """``ResidualFusion`` in two passes of the compiled library, where that computes both of its convolutions."""
+
+    def __init__(self, fusion: ResidualFusion):
+        nn.Module.__init__(self)
+        self.reduce, self.gate = fusion.reduce, fusion.gate
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:  # B F h w twice -> B F h w
+        query, read = _channels_last(query), _channels_last(read)
+        filters = filters_of(query, self.reduce, self.gate)
+        if filters is None:
+            return super().forward(query, read)
+        return cpu.residual_fusion(query.float(), read.float(), *filters)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    # The attention reads planes; its few channels are put in order before they are joined with others.
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -239,13 +255,6 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return scale, norm.bias - norm.running_mean * scale
-
-
-def _is_fused(*inputs: Tensor) -> bool:
-    """Whether the compiled library computes what a fusion does around its convolutions."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
-        return False
-    return cpu.why_not_fused(*inputs) is None
 
 
 def joined_convolution(convolutions: list[nn.Conv2d]) -> nn.Conv2d:

@@ -1,10 +1,10 @@
-// Windowed cross-frame attention, convolutions along a line, and labels of logits on a CPU, float32: the C interface. One
-// translation unit, compiled at first use.
+// Windowed cross-frame attention, convolutions of three taps, fusions, averages of probabilities and labels of logits on a
+// CPU, float32: the C interface. One translation unit, compiled at first use.
 
 #include "cpu_average.h"
 #include "cpu_backward.h"
 #include "cpu_forward.h"
-#include "cpu_gates.h"
+#include "cpu_fusion.h"
 #include "cpu_labels.h"
 #include "cpu_lines.h"
 
@@ -96,14 +96,31 @@ bool line_convolution_of(const Lines& l, long made, bool relu, long threads, Gom
 }
 
 template <class Factor>
-bool gated_lines_of(const Lines& l, long made, bool one_gate, long threads, GompParallel gomp, const float* x,
-                    const void* const* weights, const float* const* biases, const float* shift, float* y) {
+bool gated_fusion_of(const Lines& l, long made, bool one_gate, long threads, GompParallel gomp, const float* query,
+                     const float* read, const float* read_scale, const float* read_shift, const void* const* weights,
+                     const float* const* biases, const float* shift, float* y) {
     const long half = l.read / 2;
-    return all_tiles(GatedCall<Factor>{l, x, filter_of<Factor>(weights[0], biases[0], 0, l.read, one_gate ? made : 2 * made),
-                                       filter_of<Factor>(weights[1], biases[1], 0, half, made),
-                                       filter_of<Factor>(weights[2], biases[2], half, half, made), shift, y},
-                     threads, gomp);
+    const auto gates = filter_of<Factor>(weights[0], biases[0], 0, l.read, one_gate ? made : 2 * made);
+    const auto query_features = filter_of<Factor>(weights[1], biases[1], 0, half, made);
+    const auto read_features = filter_of<Factor>(weights[2], biases[2], half, half, made);
+    return all_tiles(
+        GatedCall<Factor>{l, query, read, read_scale, read_shift, gates, query_features, read_features, shift, y}, threads, gomp);
 }
+
+template <class Factor>
+bool residual_fusion_of(const Lines& reduced, const Lines& changed, long threads, GompParallel gomp, const float* query,
+                        const float* read, const void* reduce, const float* reduce_bias, const void* gate,
+                        const float* gate_bias, float* y) {
+    const long channels = reduced.pixel, hidden = changed.read;
+    const Floats between(reduced.frames * reduced.length * reduced.count * hidden);
+    const auto first = filter_of<Factor>(reduce, reduce_bias, 0, reduced.read, hidden);
+    const auto second = filter_of<Factor>(gate, gate_bias, 0, hidden, channels);
+    return all_tiles(ReduceCall<Factor>{reduced, query, read, first, between.data}, threads, gomp) &&
+           all_tiles(ChangeCall<Factor>{changed, between.data, query, read, second, y}, threads, gomp);
+}
+
+// Of a 3x3 convolution of frames B h w with so many channels read, and as many or fewer from one pixel to the next.
+Lines rows_of(long B, long h, long w, long read, long pixel) { return {B, w, h, 1, w, read, pixel, 3, 1}; }
 
 }  // namespace
 
@@ -146,40 +163,38 @@ extern "C" int line_convolution(const long* z, GompParallel gomp, const float* x
     return 1;
 }
 
-// y = a gated fusion of x, whose channels are those of the query and behind them as many of what was read; see cpu_lines.h.
-// sizes: B h w read made one_gate threads bfloat16 (which weights are of).
-extern "C" int gated_lines(const long* z, GompParallel gomp, const float* x, const void* gates, const float* gates_bias,
-                           const void* query, const float* query_bias, const void* read, const float* read_bias,
-                           const float* shift, float* y) try {
-    const Lines l{z[0], z[2], z[1], 1, z[2], z[3], z[3], 3, 1};
-    const void* const weights[] = {gates, query, read};
+// y = a gated fusion, B h w (made), of a query and what was read, B h w (channels) each; see cpu_fusion.h. read_scale and
+// read_shift may be null. sizes: B h w channels made one_gate threads bfloat16 (which weights are of).
+extern "C" int gated_fusion(const long* z, GompParallel gomp, const float* query, const float* read, const float* read_scale,
+                            const float* read_shift, const void* gates, const float* gates_bias, const void* query_features,
+                            const float* query_bias, const void* read_features, const float* read_bias, const float* shift,
+                            float* y) try {
+    const Lines l = rows_of(z[0], z[1], z[2], 2 * z[3], z[3]);
+    const void* const weights[] = {gates, query_features, read_features};
     const float* const biases[] = {gates_bias, query_bias, read_bias};
+    const auto call = [&](auto of) {
+        return !of(l, z[4], z[5], z[6], gomp, query, read, read_scale, read_shift, weights, biases, shift, y);
+    };
 #if defined(__AVX512BF16__)
-    if (z[7]) return !gated_lines_of<bfloat16>(l, z[4], z[5], z[6], gomp, x, weights, biases, shift, y);
+    if (z[7]) return call(gated_fusion_of<bfloat16>);
 #endif
-    return !gated_lines_of<float>(l, z[4], z[5], z[6], gomp, x, weights, biases, shift, y);
+    return call(gated_fusion_of<float>);
 } catch (const std::bad_alloc&) {
     return 1;
 }
 
-// out = ReLU of query and of read * scale + shift, side by side: (pixels) (2 channels).
-// sizes: pixels, channels, threads; channels come in multiples of line_lanes().
-extern "C" int prepared_inputs(const long* z, GompParallel gomp, const float* query, const float* read, const float* scale,
-                               const float* shift, float* out) try {
-    const PrepareCall call{z[0], z[1], query, read, scale, shift, out};
-    return !parallel((call.pixels + PrepareCall::kPixels - 1) / PrepareCall::kPixels, z[2], gomp, no_scratch,
-                     [&](long i, None&) { call.task(i); });
-} catch (const std::bad_alloc&) {
-    return 1;
-}
-
-// out = ReLU(sigmoid(gates) * first + sigmoid(gates behind) * second + shift), all (pixels) (channels).
-// sizes: pixels, channels, channels of the gates, threads; channels come in multiples of line_lanes().
-extern "C" int gated_sum(const long* z, GompParallel gomp, const float* gates, const float* first, const float* second,
-                         const float* shift, float* out) try {
-    const GateCall call{z[0], z[1], z[2], gates, first, second, shift, out};
-    return !parallel((call.pixels + GateCall::kPixels - 1) / GateCall::kPixels, z[3], gomp, no_scratch,
-                     [&](long i, None&) { call.task(i); });
+// y = a residual fusion of a query and what was read, B h w (channels) each; see cpu_fusion.h.
+// sizes: B h w channels hidden threads bfloat16 (which weights are of).
+extern "C" int residual_fusion(const long* z, GompParallel gomp, const float* query, const float* read, const void* reduce,
+                               const float* reduce_bias, const void* gate, const float* gate_bias, float* y) try {
+    const Lines reduced = rows_of(z[0], z[1], z[2], 3 * z[3], z[3]), changed = rows_of(z[0], z[1], z[2], z[4], z[4]);
+    const auto call = [&](auto of) {
+        return !of(reduced, changed, z[5], gomp, query, read, reduce, reduce_bias, gate, gate_bias, y);
+    };
+#if defined(__AVX512BF16__)
+    if (z[6]) return call(residual_fusion_of<bfloat16>);
+#endif
+    return call(residual_fusion_of<float>);
 } catch (const std::bad_alloc&) {
     return 1;
 }

@@ -1,6 +1,7 @@
 """The ``cpu`` backend: calls of the fused C++ kernels, float32. Results do not depend on the number of threads."""
 
 import ctypes
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -132,56 +133,37 @@ def line_convolution(
     return out
 
 
-def gated_lines(x: Tensor, filters: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> Tensor:
-    """A gated fusion with its convolutions: channels-last float32 ``B 2D h w`` -> ``B E h w``, channels-last.
+Filter = tuple[Tensor, Tensor]  # of 3x3 taps, at Winograd's points as for ``line_convolution``, and its bias
 
-    ``filters`` are those of the gates of both halves of ``x``, or of one for both, and of the features of each half: E
-    outputs of 3x3 taps, at Winograd's points as for ``line_convolution``, with biases. ``shift``, of E elements, is
-    added before the ReLU.
+
+def gated_fusion(
+    query: Tensor, read: Tensor, prepared: tuple[Tensor, Tensor] | None, filters: Sequence[Filter], shift: Tensor
+) -> Tensor:
+    """A gated fusion with its convolutions: channels-last float32 ``B D h w`` twice -> ``B E h w``, channels-last.
+
+    With ``prepared``, a scale and a shift of D elements, it begins with the ReLU of ``query``, and that of ``read``
+    times the scale plus the shift. ``filters`` make the gates, 2E of both inputs or E for both, and the features, E of
+    each input. ``shift``, of E elements, is added to their sum, before a last ReLU.
     """
-    (b, read, h, w), made = x.shape, len(shift)
-    gates, bias = filters[0]
+    (b, channels, h, w), made = query.shape, len(shift)
     out = torch.empty((b, h, w, made)).permute(0, 3, 1, 2)
-    sizes = (ctypes.c_long * 8)(
-        b, h, w, read, made, len(bias) == made, torch.get_num_threads(), gates.dtype == torch.bfloat16
-    )
-    _call("gated_lines", sizes, x, *(each for pair in filters for each in pair), shift, out)
+    gates, bias = filters[0]
+    one_gate, is_short = len(bias) == made, gates.dtype == torch.bfloat16
+    sizes = (ctypes.c_long * 8)(b, h, w, channels, made, one_gate, torch.get_num_threads(), is_short)
+    _call("gated_fusion", sizes, query, read, *(prepared or (None, None)), *itertools.chain(*filters), shift, out)
     return out
 
 
-def why_not_fused(*inputs: Tensor) -> str | None:
-    """Why ``prepared_inputs`` and ``gated_sum`` cannot take these, as a phrase; None if they can."""
-    if any(x.device.type != "cpu" or x.dtype != torch.float32 for x in inputs):
-        return "it needs float32 on the CPU"
-    lanes = line_lanes()
-    if lanes == 0 or any(x.shape[1] % lanes for x in inputs):
-        return "there is no library, or it takes another number of channels"
-    if not all(x.is_contiguous(memory_format=torch.channels_last) for x in inputs):
-        return "it needs channels-last tensors"
-    return None
+def residual_fusion(query: Tensor, read: Tensor, reduce: Filter, gate: Filter) -> Tensor:
+    """The difference of ``read`` to ``query`` times a gate: channels-last float32 ``B F h w`` twice -> ``B F h w``.
 
-
-def prepared_inputs(query: Tensor, read: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The ReLU of ``query`` and that of ``read * scale + shift``, concatenated: ``B D h w`` twice -> ``B 2D h w``.
-
-    ``scale`` and ``shift`` have D elements. See ``why_not_fused``.
+    ``reduce`` makes what the gate is made of, through a ReLU, of both inputs and their absolute difference.
     """
     b, channels, h, w = query.shape
-    out = torch.empty((b, h, w, 2 * channels)).permute(0, 3, 1, 2)
-    sizes = (ctypes.c_long * 3)(b * h * w, channels, torch.get_num_threads())
-    _call("prepared_inputs", sizes, query, read, scale, shift, out)
-    return out
-
-
-def gated_sum(gates: Tensor, first: Tensor, second: Tensor, shift: Tensor) -> Tensor:
-    """The ReLU of ``sigmoid(gates) * (first, second)``, summed, and ``shift``: ``B D h w`` twice -> ``B D h w``.
-
-    Gates are ``B 2D h w``, or ``B D h w`` for both; ``shift`` has D elements. See ``why_not_fused``.
-    """
-    out = torch.empty_like(first)
-    channels = first.shape[1]
-    sizes = (ctypes.c_long * 4)(first.numel() // channels, channels, gates.shape[1], torch.get_num_threads())
-    _call("gated_sum", sizes, gates, first, second, shift, out)
+    out = torch.empty((b, h, w, channels)).permute(0, 3, 1, 2)
+    is_short = gate[0].dtype == torch.bfloat16
+    sizes = (ctypes.c_long * 7)(b, h, w, channels, len(reduce[1]), torch.get_num_threads(), is_short)
+    _call("residual_fusion", sizes, query, read, *reduce, *gate, out)
     return out
 
 

@@ -27,7 +27,7 @@ _SOURCES = (
     "cpu_bfloat16.h",
     "cpu_common.h",
     "cpu_forward.h",
-    "cpu_gates.h",
+    "cpu_fusion.h",
     "cpu_labels.h",
     "cpu_lines.h",
     "cpu_pairs.h",
@@ -37,12 +37,11 @@ _FUNCTIONS = (
     "local_attention_backward",
     "line_block",
     "line_lanes",
-    "prepared_inputs",
-    "gated_sum",
     "average",
     "has_bfloat16",
     "line_convolution",
-    "gated_lines",
+    "gated_fusion",
+    "residual_fusion",
     "labels_of_logits",
 )
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread")

@@ -18,7 +18,7 @@ constexpr float kPoint = 0.75f;   // models/line_convolution.py has it, too
 struct Lines {
     long frames, length, count;  // positions along the axis, and lines across it
     long along, across;          // distances of neighbors, in pixels
-    long read, pixel;            // channels, and those from one pixel to the next of what is read: it may be a part
+    long read, pixel;            // channels of a tile's inputs, and those from one pixel to the next where they lie
     long taps, dilation;         // taps across the axis, 1 or 3; distance of those along it
     long tiles() const { return dilation * ((length + dilation * kOut - 1) / (dilation * kOut)); }
     long groups() const { return (count + kColumns - 1) / kColumns; }
@@ -28,7 +28,7 @@ struct Lines {
     long tasks() const { return frames * tiles() * groups(); }
 };
 
-// A filter at the points; which of the channels that are read it reads, and how many it makes.
+// A filter at the points; the first of a tile's channels that it reads, how many it reads, and how many it makes.
 template <class Factor>
 struct Filter {
     const Factor* weights;  // [place along][place across][block][channel read][channel of the block], channels read in pairs
@@ -106,26 +106,26 @@ inline void transform_outputs(const vec (&m)[kIn], vec (&y)[kOut]) {
     y[0] = m[0] + a + e, y[1] = p * (b + 2 * g), y[2] = p2 * (a + 4 * e), y[3] = p * p2 * (b + 8 * g) + m[5];
 }
 
-// A tile's inputs at the points.
-template <int Inputs, class Factor>
-void read_inputs_of(const Lines& l, const Tile& tile, const float* x, LineScratch<Factor>& f) {
+// Channels first to first + count of a tile's inputs, at the points. value(at, c) are kLanes of them from c on, of a pixel whose
+// channel c lies at `at`, counted from the frames' beginning.
+template <int Inputs, class Factor, class Value>
+void read_inputs_of(const Lines& l, const Tile& tile, LineScratch<Factor>& f, long first, long count, const Value& value) {
     constexpr long outputs = Inputs == 4 ? 2 : 1, reach = Inputs / 4;
     const long plane = l.units() * l.read;
-    x += tile.frame * l.pixel;
     for (long unit = 0; unit < tile.units; unit++) {
-        const float* at[Inputs][kIn];
+        long at[Inputs][kIn];  // -1: outside
         for (int j = 0; j < Inputs; j++)
             for (int i = 0; i < kIn; i++) {
                 const long position = tile.first + (i - 1) * l.dilation, line = tile.from + unit * outputs + j - reach;
                 const bool inside = position >= 0 && position < l.length && line >= 0 && line < l.count;
-                at[j][i] = inside ? x + (position * l.along + line * l.across) * l.pixel : nullptr;
+                at[j][i] = inside ? (tile.frame + position * l.along + line * l.across) * l.pixel : -1;
             }
-        Factor* to = f.factors() + unit * l.read;
-        for (long c = 0; c < l.read; c += kLanes, to += kLanes) {
+        Factor* to = f.factors() + unit * l.read + first;
+        for (long c = 0; c < count; c += kLanes, to += kLanes) {
             vec t[Inputs][kIn];
             for (int j = 0; j < Inputs; j++) {
                 vec d[kIn];
-                for (int i = 0; i < kIn; i++) d[i] = at[j][i] ? load(at[j][i] + c) : vec{};
+                for (int i = 0; i < kIn; i++) d[i] = at[j][i] >= 0 ? value(at[j][i] + c, c) : vec{};
                 transform_inputs(d, t[j]);
             }
             for (int i = 0; i < kIn; i++) {
@@ -142,10 +142,10 @@ void read_inputs_of(const Lines& l, const Tile& tile, const float* x, LineScratc
     }
 }
 
-template <class Factor>
-void read_inputs(const Lines& l, const Tile& tile, const float* x, LineScratch<Factor>& f) {
-    if (l.taps == 3) read_inputs_of<4>(l, tile, x, f);
-    else read_inputs_of<1>(l, tile, x, f);
+template <class Factor, class Value>
+void read_inputs(const Lines& l, const Tile& tile, LineScratch<Factor>& f, long first, long count, const Value& value) {
+    if (l.taps == 3) read_inputs_of<4>(l, tile, f, first, count, value);
+    else read_inputs_of<1>(l, tile, f, first, count, value);
 }
 
 // Of what `products` made at the points, the convolution with its bias: take(place, pixel, c, sum) gets kLanes channels c of
@@ -209,7 +209,7 @@ struct LineCall {
     void task(long index, Scratch& f) const {
         const Tile tile(l, index);
         if (tile.first >= l.length) return;
-        read_inputs(l, tile, x, f);
+        read_inputs(l, tile, f, 0, l.read, [&](long at, long) { return load(x + at); });
         for (long block = 0; block < filter.made; block += kBlock)
             convolve(l, tile, filter, block, f, [&](long, long pixel, long c, vec sum) {
                 const long at = pixel * filter.made + block + c;

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.fusion import ResidualFusion
 from models.inference.fast_copy import fast_copy
-from models.line_convolution import LineConvolution, gated_fusion, takes
+from models.line_convolution import LineConvolution, filters_of, takes
 from models.lmanet import build_lmanet
 from models.local_attention import cpu
 from tests.networks import LMANetConfig
@@ -124,45 +125,91 @@ def test_factors_of_bfloat16_cost_less_than_a_hundredth(bfloat16, made, rows, di
     assert torch.equal(under_autocast(fast, x, added), fast(x, added))
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize(("one_gate", "height", "width"), [(False, 5, 9), (True, 34, 3), (False, 13, 35)])
 @torch.inference_mode()
-def test_a_gated_fusion_in_one_pass_is_that_of_its_formula(library, one_gate, height, width):
+def test_a_gated_fusion_in_one_pass_is_that_of_its_formula(library, prepared, one_gate, height, width):
     torch.manual_seed(0)
-    wide = 2 * CHANNELS
-    gates = nn.Conv2d(wide, wide if one_gate else 2 * wide, 3, padding=1)
-    query, read = (nn.Conv2d(CHANNELS, wide, 3, padding=1) for _ in range(2))
-    x, shift = torch.randn(2, wide, height, width), torch.randn(wide, 1, 1)
-    lines = [LineConvolution(each) for each in (gates, query, read)]
-    found = gated_fusion(x, *lines, shift)
-    assert found is not None and found.is_contiguous(memory_format=torch.channels_last)
-    expected = by_formula(x, gates, query, read, shift)
-    assert expected.min() == 0 < expected.std()
-    assert (found - expected).abs().max() < 3e-5
-    if cpu.why_not_bfloat16() is None:
-        for each in lines:
-            each.in_bfloat16 = True
-        assert 1e-4 < (gated_fusion(x, *lines, shift) - expected).std() / expected.std() < 0.01
+    convolutions = gates, *features = convolutions_of_gates(one_gate)
+    gates.bias[:2] = torch.tensor([1e4, -1e4])  # far into both ends of the sigmoid
+    query, read = two_inputs(CHANNELS, height, width)
+    shift = torch.randn(2 * CHANNELS, 1, 1)
+    scale, read_shift = torch.randn(CHANNELS), torch.randn(CHANNELS)
+    filters = filters_of(query, *(LineConvolution(each) for each in convolutions))
+    found = cpu.gated_fusion(query, read, (scale, read_shift) if prepared else None, filters, shift.flatten())
+
+    both = query.double(), read.double()
+    if prepared:
+        both = both[0].relu(), (both[1] * scale[:, None, None] + read_shift[:, None, None]).relu()
+    gate = exactly(gates, torch.cat(both, dim=1)).sigmoid()
+    gate = (gate, gate) if one_gate else gate.chunk(2, dim=1)
+    expected = sum(g * exactly(conv, x) for g, conv, x in zip(gate, features, both, strict=True)) + shift
+    assert (found - expected.relu()).abs().max() < 5e-5 and expected.std() > 0.1
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def by_formula(x, gates, query, read, shift) -> torch.Tensor:
-    gates, query, read = (copy.deepcopy(each).double() for each in (gates, query, read))
-    first, second = x.double().chunk(2, dim=1)
-    gate_query, gate_read = gates(x.double()).sigmoid().repeat(1, 2, 1, 1)[:, : 2 * len(shift)].chunk(2, dim=1)
-    return (gate_query * query(first) + gate_read * read(second) + shift).relu()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (13, 35)])
+@torch.inference_mode()
+def test_a_residual_fusion_in_two_passes_is_that_of_its_formula(library, height, width):
+    torch.manual_seed(0)
+    fusion = ResidualFusion(2 * CHANNELS)
+    nn.init.normal_(fusion.gate.weight, std=0.05)
+    query, read = two_inputs(2 * CHANNELS, height, width)
+    filters = filters_of(query, LineConvolution(fusion.reduce), LineConvolution(fusion.gate))
+    found = cpu.residual_fusion(query, read, *filters)
+    expected = copy.deepcopy(fusion).double()(query.double(), read.double())
+    assert (found - expected).abs().max() < 1e-4 and expected.std() > 0.05
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def test_what_the_library_does_not_take_is_not_fused_in_one_pass(library):
-    convolutions = [nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, padding=1)]
-    convolutions += [nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1) for _ in range(2)]
-    lines = [LineConvolution(each) for each in convolutions]
-    x, shift = torch.randn(1, 2 * CHANNELS, 4, 4), torch.zeros(2 * CHANNELS, 1, 1)
-    assert gated_fusion(x, *lines, shift) is not None
-    assert gated_fusion(x, convolutions[0], *lines[1:], shift) is None
-    assert gated_fusion(x.double(), *lines, shift) is None
+def test_fusions_of_bfloat16_cost_less_than_a_hundredth(bfloat16):
+    torch.manual_seed(0)
+    residual = ResidualFusion(2 * CHANNELS)
+    nn.init.normal_(residual.gate.weight, std=0.05)
+    for inputs, convolutions, fusion in (
+        (two_inputs(CHANNELS, 13, 35), convolutions_of_gates(False), gated_without_shift),
+        (two_inputs(2 * CHANNELS, 13, 35), [residual.reduce, residual.gate], cpu.residual_fusion),
+    ):
+        lines = [LineConvolution(each) for each in convolutions]
+        exact = fusion(*inputs, *filters_of(inputs[0], *lines))
+        for each in lines:
+            each.in_bfloat16 = True
+        found = fusion(*inputs, *filters_of(inputs[0], *lines))
+        assert 1e-4 < (found - exact).std() / exact.std() < 0.01
+
+
+def gated_without_shift(query, read, *filters):
+    return cpu.gated_fusion(query, read, None, filters, torch.zeros(2 * CHANNELS))
+
+
+@torch.inference_mode()
+def test_filters_are_there_where_the_library_computes_all_of_them(library):
+    lines = [LineConvolution(each) for each in convolutions_of_gates(False)]
+    x = torch.randn(1, CHANNELS, 4, 4)
+    assert len(filters_of(x, *lines)) == 3
+    assert filters_of(x.double(), *lines) is None
+    assert filters_of(x, lines[0].conv, *lines[1:]) is None
+    assert filters_of(x, LineConvolution(nn.Conv2d(CHANNELS, 100, 3, padding=1))) is None  # no whole blocks
+    with torch.enable_grad():
+        assert filters_of(x, *lines) is None
     lines[0].in_bfloat16 = True  # but the others not
-    if cpu.why_not_bfloat16() is None:
-        assert gated_fusion(x, *lines, shift) is None
+    assert (filters_of(x, *lines) is None) == (cpu.why_not_bfloat16() is None)
+
+
+def convolutions_of_gates(one_gate: bool) -> list[nn.Conv2d]:
+    wide = 2 * CHANNELS
+    shapes = [(wide, wide if one_gate else 2 * wide), (CHANNELS, wide), (CHANNELS, wide)]
+    return [nn.Conv2d(read, made, 3, padding=1) for read, made in shapes]
+
+
+def two_inputs(channels: int, height: int, width: int) -> list[torch.Tensor]:
+    shape = 2, channels, height, width
+    return [torch.randn(shape).to(memory_format=torch.channels_last) for _ in range(2)]
+
+
+def exactly(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
 
 
 def under_autocast(conv: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:

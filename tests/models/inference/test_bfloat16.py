@@ -7,7 +7,7 @@ import torch
 
 from models import VideoSegmenter, build_lmanet
 from models.inference.bfloat16 import Bfloat16Read, use_bfloat16
-from models.inference.fast_copy import JoinedGatedFusion, fast_copy
+from models.inference.fast_copy import fast_copy
 from models.line_convolution import LineConvolution
 from models.local_attention import cpu
 from models.local_attention.cpu_build import Built
@@ -125,26 +125,3 @@ def test_amp_on_a_cpu_multiplies_bfloat16_in_the_library(bfloat16, baseline):
         image = torch.randint(256, (1, 3, 32, 64), dtype=torch.uint8)
         expected, found = exact.step(image).logits, fast.step(image).logits.float()
         assert 1e-6 < relative_error(found, expected) < 0.05
-
-
-@pytest.mark.parametrize("fusion", ["sigmoid-do2", "simple-sigmoid"])
-@torch.inference_mode()
-def test_the_gated_sum_in_one_pass_is_that_of_its_formula(fusion):
-    if not cpu.line_lanes():
-        pytest.skip("needs a C++ compiler")
-    torch.manual_seed(0)
-    with torch.inference_mode(False):
-        fused = fast_copy(build_lmanet(LMANetConfig(fusion=fusion)).eval()).fusion
-    assert isinstance(fused, JoinedGatedFusion)
-    gates = torch.randn(1, 128 if fused.one_gate else 256, 5, 7) * 50  # far into both ends of the sigmoid
-    gates[0, 3, 2, 2], gates[0, 4, 2, 2], gates[0, 5, 2, 2] = torch.nan, 1e30, -1e30
-    first, second, shift = torch.randn(1, 128, 5, 7), torch.randn(1, 128, 5, 7), torch.randn(128, 1, 1)
-    gates, first, second = (x.to(memory_format=torch.channels_last) for x in (gates, first, second))
-    assert cpu.why_not_fused(gates, first, second) is None
-    found = cpu.gated_sum(gates, first, second, shift)
-    both = gates.double().sigmoid()
-    both = (both, both) if fused.one_gate else both.chunk(2, dim=1)
-    expected = (both[0] * first + both[1] * second + shift).relu()
-    assert found[0, 3, 2, 2].isnan()
-    assert (found - expected).nan_to_num().abs().max() < 2e-6
-    assert found.isnan().sum() == 1
