@@ -36,13 +36,13 @@ def figure_png(plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -
 
 
 def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[str, float]) -> None:
-    """Draws gains over the references along the axis; a line per ``Arm.line``."""
+    """Draws gains over the best controls along the axis; a line per ``Arm.line``."""
     names = list(dict.fromkeys(arm.line for arm in plan.arms if arm.name in at))
     for index, name in enumerate(names):
         color, dashes = LINES[index % len(LINES)]
         points: dict[float, list[float]] = {}
         for arm in plan.arms:
-            gained = gains(plan, results, arm.name, "mIoU")
+            gained = _gains_over_best(plan, results, arm.name)
             if arm.line == name and arm.name in at and gained:
                 points.setdefault(at[arm.name], []).extend(100 * gain for gain in gained.values())
         xs = sorted(points)
@@ -50,9 +50,15 @@ def _gains_along(axes: Axes, plan: Plan, results: Sequence[Result], at: Mapping[
         axes.plot(xs, [statistics.fmean(points[x]) for x in xs], dashes, color=color, linewidth=2, label=name)
     axes.axhline(0, color=GRAY, linewidth=1.5)
     axes.set_xlabel(plan.axis or "")
-    axes.set_ylabel("gain in mIoU, points")
+    axes.set_ylabel("gain in mIoU over the best control, points")
     if names != [""]:
         axes.legend()
+
+
+def _gains_over_best(plan: Plan, results: Sequence[Result], arm: str) -> dict[int, float]:
+    """Gains in mIoU by seed, over the reference where that has no simple controls."""
+    control = best_control(plan, results, arm, "mIoU")
+    return gains_over(results, arm, control, "mIoU") if control else gains(plan, results, arm, "mIoU")
 
 
 def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], arms: Sequence[str]) -> None:
@@ -64,8 +70,7 @@ def _arms_below_each_other(axes: Axes, plan: Plan, results: Sequence[Result], ar
         axes.plot(values, [row] * len(values), "o", color=color, markersize=6, alpha=0.8)
         mean = statistics.fmean(values)
         axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color, linewidth=2.5)
-        control = best_control(plan, results, arm, "mIoU")
-        gained = gains_over(results, arm, control, "mIoU") if control else gains(plan, results, arm, "mIoU")
+        gained = _gains_over_best(plan, results, arm)
         if gained:
             gain = 100 * statistics.fmean(gained.values())
             axes.annotate(
