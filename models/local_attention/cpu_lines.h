@@ -106,8 +106,8 @@ inline void transform_outputs(const vec (&m)[kIn], vec (&y)[kOut]) {
     y[0] = m[0] + a + e, y[1] = p * (b + 2 * g), y[2] = p2 * (a + 4 * e), y[3] = p * p2 * (b + 8 * g) + m[5];
 }
 
-// Channels first to first + count of a tile's inputs, at the points. value(at, c) are kLanes of them from c on, of a pixel whose
-// channel c lies at `at`, counted from the frames' beginning.
+// Channels first to first + count of a tile's inputs, at the points. value(at, c) are kLanes of them from c on, of a pixel
+// whose channel c lies at `at`, counted from the frames' beginning.
 template <int Inputs, class Factor, class Value>
 void read_inputs_of(const Lines& l, const Tile& tile, LineScratch<Factor>& f, long first, long count, const Value& value) {
     constexpr long outputs = Inputs == 4 ? 2 : 1, reach = Inputs / 4;
@@ -151,7 +151,8 @@ void read_inputs(const Lines& l, const Tile& tile, LineScratch<Factor>& f, long 
 // Of what `products` made at the points, the convolution with its bias: take(place, pixel, c, sum) gets kLanes channels c of
 // the block at a pixel, whose place in the tile is below kOut * kColumns.
 template <int Inputs, class Factor, class Take>
-void take_outputs(const Lines& l, const Tile& tile, const float* bias, long width, const LineScratch<Factor>& f, const Take& take) {
+void take_outputs(const Lines& l, const Tile& tile, const float* bias, long width, const LineScratch<Factor>& f,
+                  const Take& take) {
     constexpr long outputs = Inputs == 4 ? 2 : 1;
     const long plane = l.units() * kBlock;
     for (long column = 0; column < tile.columns; column += outputs) {
