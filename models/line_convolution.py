@@ -39,7 +39,7 @@ class LineConvolution(nn.Module):
         super().__init__()
         self.conv, self.relu = conv, relu
         self.in_bfloat16 = False
-        self._filters: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # made at the first call, as the library is
+        self._filters: dict[torch.dtype, cpu.Filter] = {}  # made at the first call, as the library is
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         factors = self.factors(x)
@@ -78,7 +78,7 @@ class LineConvolution(nn.Module):
         found = cpu.line_convolution(x, weight, bias, added, self.conv.dilation[along_rows], along_rows, self.relu)
         return found if found.shape[1] == made else found[:, :made]
 
-    def filter(self, factors: torch.dtype) -> tuple[Tensor, Tensor]:
+    def filter(self, factors: torch.dtype) -> cpu.Filter:
         """The filter at the points and its bias, with as many channels as the library makes; kept for the next call."""
         if factors not in self._filters:
             conv, padding = self.conv, -self.conv.out_channels % cpu.line_lanes()

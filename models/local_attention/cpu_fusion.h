@@ -90,10 +90,7 @@ struct ReduceCall {
             const vec change = load(read + at) - load(query + at);
             return change < vec{} ? -change : change;
         });
-        for (long block = 0; block < filter.made; block += kBlock)
-            convolve(l, tile, filter, block, f, [&](long, long pixel, long c, vec sum) {
-                store(hidden + pixel * filter.made + block + c, relu(sum));
-            });
+        convolve_all(l, tile, filter, f, [&](long at, vec sum) { store(hidden + at, relu(sum)); });
     }
 };
 
@@ -110,11 +107,8 @@ struct ChangeCall {
         const Tile tile(l, index);
         if (tile.first >= l.length) return;
         read_inputs(l, tile, f, 0, l.read, [&](long at, long) { return load(hidden + at); });
-        for (long block = 0; block < filter.made; block += kBlock)
-            convolve(l, tile, filter, block, f, [&](long, long pixel, long c, vec sum) {
-                const long at = pixel * filter.made + block + c;
-                store(y + at, sum * (load(read + at) - load(query + at)));
-            });
+        convolve_all(l, tile, filter, f,
+                     [&](long at, vec sum) { store(y + at, sum * (load(read + at) - load(query + at))); });
     }
 };
 

@@ -197,6 +197,15 @@ void convolve(const Lines& l, const Tile& tile, const Filter<Factor>& filter, lo
     else take_outputs<1>(l, tile, filter.bias + block, width, f, take);
 }
 
+// All channels that a filter makes of a tile's inputs: take(at, sum) gets kLanes of them, of a result B h w (made) that lie at
+// `at` there.
+template <class Factor, class Take>
+void convolve_all(const Lines& l, const Tile& tile, const Filter<Factor>& filter, LineScratch<Factor>& f, const Take& take) {
+    for (long block = 0; block < filter.made; block += kBlock)
+        convolve(l, tile, filter, block, f,
+                 [&](long, long pixel, long c, vec sum) { take(pixel * filter.made + block + c, sum); });
+}
+
 template <class Factor>
 struct LineCall {
     using Scratch = LineScratch<Factor>;
@@ -211,12 +220,10 @@ struct LineCall {
         const Tile tile(l, index);
         if (tile.first >= l.length) return;
         read_inputs(l, tile, f, 0, l.read, [&](long at, long) { return load(x + at); });
-        for (long block = 0; block < filter.made; block += kBlock)
-            convolve(l, tile, filter, block, f, [&](long, long pixel, long c, vec sum) {
-                const long at = pixel * filter.made + block + c;
-                if (added) sum += load(added + at);
-                store(y + at, with_relu ? relu(sum) : sum);
-            });
+        convolve_all(l, tile, filter, f, [&](long at, vec sum) {
+            if (added) sum += load(added + at);
+            store(y + at, with_relu ? relu(sum) : sum);
+        });
     }
 };
 

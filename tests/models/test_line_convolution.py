@@ -179,6 +179,20 @@ def test_fusions_of_bfloat16_cost_less_than_a_hundredth(bfloat16):
         assert 1e-4 < (found - exact).std() / exact.std() < 0.01
 
 
+@torch.inference_mode()
+def test_a_nan_stays_in_a_fusion(library):
+    residual = ResidualFusion(2 * CHANNELS)
+    nn.init.normal_(residual.gate.weight, std=0.05)
+    for inputs, convolutions, fusion in (
+        (two_inputs(CHANNELS, 13, 35), convolutions_of_gates(False), gated_without_shift),
+        (two_inputs(2 * CHANNELS, 13, 35), [residual.reduce, residual.gate], cpu.residual_fusion),
+    ):
+        filters = filters_of(inputs[0], *(LineConvolution(each) for each in convolutions))
+        inputs[0][0, 3, 2, 2] = torch.nan
+        found = fusion(*inputs, *filters)
+        assert found[0, :, 2, 2].isnan().all() and not found[1].isnan().any()
+
+
 def gated_without_shift(query, read, *filters):
     return cpu.gated_fusion(query, read, None, filters, torch.zeros(2 * CHANNELS))
 
