@@ -155,11 +155,11 @@ class LMANet(nn.Module):
                     fused = features + fused
                 if isinstance(memory, PaddedMemory):  # whether it holds a frame is known when the graph runs
                     fused = torch.where(memory.filled > 0, fused, features)
+        if remember and not config.memorize_first:  # before decoding, while what is remembered is in the cache
+            memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
         logits = aux_logits = None
         if decode:
             logits, aux_logits = self._decoded(fused, read, skip, size)
-        if remember and not config.memorize_first:
-            memory = self._remembered(fused if config.structure == "original_kv_fusion" else features, memory)
         return logits, aux_logits, memory
 
     def _encoded(self, frame: Tensor | EncodedFrame) -> Skip:

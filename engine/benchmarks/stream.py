@@ -38,7 +38,7 @@ from utils.timing import Moment
 
 log = logging.getLogger(__name__)
 
-WARM_UP, ROUNDS, PIPELINE_ROUNDS = 3, 20, 5
+WARM_UP, ROUNDS, PIPELINE_ROUNDS = 3, 20, 9
 REPORT = "benchmark_stream.json"
 LMANET, SINGLE, PLAIN, RUNTIME = (
     "LMANet",

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from engine.streaming.threads import REMEMBERED
@@ -63,7 +64,7 @@ class StreamRecord:
         if latency_ms is not None:
             self.latency_ms.append(latency_ms)
             self._highest_latency_ms = max(self._highest_latency_ms, latency_ms)
-        self._pixels += np.bincount(labels.ravel(), minlength=len(self._pixels))
+        self._pixels += _counts(labels, len(self._pixels))
         if self.frames % self._sample_every == 0:
             self._sample(network_ms, latency_ms)
         self._last_at = time.perf_counter()
@@ -115,3 +116,8 @@ class StreamRecord:
         self.samples.append(Sample(self.frames, shown, round(network_ms, 3), latency))
         if len(self.samples) == MOST_SAMPLES:
             self.samples, self._sample_every = self.samples[::2], 2 * self._sample_every
+
+
+def _counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """How many pixels ``H W`` have each class index; NumPy's ``bincount`` takes twice as long, and 8 bytes a pixel."""
+    return cv2.calcHist([labels], [0], None, [classes], [0, classes]).ravel().astype(np.int64)

@@ -30,7 +30,7 @@ def use_bfloat16(fast: LMANet) -> str | None:
 
 
 class Bfloat16Read(MemoryRead):
-    """Reads a memory with weights and values rounded to bfloat16, where the ``cpu`` backend would read it."""
+    """Reads a memory with products of bfloat16 numbers, where the ``cpu`` backend would read it."""
 
     def attend(self, key: Tensor, memory: FrameMemory, sink: Tensor | None) -> Tensor:
         values = memory.values

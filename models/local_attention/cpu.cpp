@@ -14,34 +14,32 @@ struct Size {
     Shape s;
     long threads;
     bool nhwc;         // values and output of the forward are channels-last: B T h w D and B h w D
-    bool in_bfloat16;  // products of weights and values, of the forward
+    bool in_bfloat16;  // products of the forward
     explicit Size(const long* z)
-        : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]), nhwc(z[8]), in_bfloat16(z[9]) {}
+        : s(z[0], z[1], z[2], z[3], z[4], z[5], z[6]), threads(z[7]), nhwc(z[8]), in_bfloat16(z[9] && kHasBfloat16) {}
 };
 
 bool forward(const Size& z, GompParallel gomp, const float* query, const float* keys, const float* values,
              const float* sink, float* out, float* lse) {
     const Shape& s = z.s;
     const bool ready = z.nhwc && s.one_block();
-    const Floats planes(s.planes_floats(s.C)), blocked(ready ? 0 : s.blocked_floats());
-    const float* in_blocks = ready ? values : blocked.data;
+    const Floats planes(s.planes_floats(places_of(s.C, z.in_bfloat16))), blocked(ready ? 0 : s.blocked_floats());
+    const auto pack_keys = z.in_bfloat16 ? pack_planes<bfloat16> : pack_planes<float>;
+    const auto pack_values = z.nhwc ? pack_blocked_from_last : pack_blocked;
+    if (!pack_keys(s, s.C, keys, planes.data, z.threads, gomp)) return false;
+    if (!ready && !pack_values(s, values, blocked.data, z.threads, gomp)) return false;
+    const float* packed = ready ? values : blocked.data;
 #if defined(__AVX512BF16__)
     const Floats pairs(z.in_bfloat16 ? Pairs(s).floats(s) : 0);
-    const auto pack_rest = [&] { return !z.in_bfloat16 || pack_pairs(s, in_blocks, pairs.data, z.threads, gomp); };
-    const ForwardCall call{s,    query,  planes.data,   z.in_bfloat16 ? pairs.data : in_blocks,
-                           sink, z.nhwc, z.in_bfloat16, out,
-                           lse};
-#else
-    const auto pack_rest = [] { return true; };
-    const ForwardCall call{s, query, planes.data, in_blocks, sink, z.nhwc, false, out, lse};
+    if (z.in_bfloat16) {
+        if (!pack_pairs(s, packed, pairs.data, z.threads, gomp)) return false;
+        packed = pairs.data;
+    }
 #endif
-    const auto pack_values = z.nhwc ? pack_blocked_from_last : pack_blocked;
-    return pack_planes(s, s.C, keys, planes.data, z.threads, gomp) &&
-           (ready || pack_values(s, values, blocked.data, z.threads, gomp)) && pack_rest() &&
-           parallel(
-               s.B * s.rows * s.cols, z.threads, gomp,
-               [&] { return std::make_unique<ForwardScratch>(s, call.in_bfloat16); },
-               [&](long i, ForwardScratch& f) { call.tile(i, f); });
+    const ForwardCall call{s, query, planes.data, packed, sink, z.nhwc, z.in_bfloat16, out, lse};
+    return parallel(
+        s.B * s.rows * s.cols, z.threads, gomp, [&] { return std::make_unique<ForwardScratch>(s, z.in_bfloat16); },
+        [&](long i, ForwardScratch& f) { call.tile(i, f); });
 }
 
 bool backward(const Size& z, GompParallel gomp, const float* grad, const float* query, const float* keys,
@@ -58,10 +56,10 @@ bool backward(const Size& z, GompParallel gomp, const float* grad, const float* 
     const Floats query_planes(queries.planes_floats(s.C)), grad_planes(scores ? queries.planes_floats(s.D) : 0);
     const Floats lse_planes(queries.planes_floats(1)), delta_planes(queries.planes_floats(1));
     const Floats query_blocks(dk ? queries.blocked_floats() : 0), grad_blocks(dv ? grads.blocked_floats() : 0);
-    if (!pack_planes(queries, s.C, query, query_planes.data, z.threads, gomp) ||
-        !pack_planes(queries, 1, lse, lse_planes.data, z.threads, gomp) ||
-        !pack_planes(queries, 1, delta.data, delta_planes.data, z.threads, gomp) ||
-        (scores && !pack_planes(queries, s.D, grad, grad_planes.data, z.threads, gomp)) ||
+    if (!pack_planes<float>(queries, s.C, query, query_planes.data, z.threads, gomp) ||
+        !pack_planes<float>(queries, 1, lse, lse_planes.data, z.threads, gomp) ||
+        !pack_planes<float>(queries, 1, delta.data, delta_planes.data, z.threads, gomp) ||
+        (scores && !pack_planes<float>(queries, s.D, grad, grad_planes.data, z.threads, gomp)) ||
         (dk && !pack_blocked(queries, query, query_blocks.data, z.threads, gomp)) ||
         (dv && !pack_blocked(grads, grad, grad_blocks.data, z.threads, gomp)))
         return false;

@@ -39,8 +39,8 @@ def forward(
     """query ``B C h w``, keys ``B C T h w``, values ``B D T h w``, contiguous -> ``B D h w``, log-sum-exp ``B h w``.
 
     Values may be channels-last (``torch.channels_last_3d``), as a ``fast_copy`` makes them: then the output is too.
-    With ``in_bfloat16`` weights and values are rounded to it before they are multiplied (see ``why_not_bfloat16``); NaN
-    in a value may then reach the queries one column beside those whose window holds it.
+    With ``in_bfloat16`` all factors, those of scores too, are rounded to it before they are multiplied (see
+    ``why_not_bfloat16``); NaN in a value may then reach the queries one column beside those whose window holds it.
     """
     assert not masked  # fused_in_float masks by another channel
     b, _, h, w = query.shape
@@ -51,7 +51,7 @@ def forward(
 
 
 def read_in_bfloat16(query: Tensor, keys: Tensor, values: Tensor, sink: Tensor | None, window: int) -> Tensor:
-    """The forward's output for float32 tensors in any order, with weights and values rounded to bfloat16."""
+    """The forward's output for float32 tensors in any order, with the factors of all products rounded to bfloat16."""
     values = values if is_channels_last(values) else values.contiguous()
     sink = None if sink is None else sink.reshape(1).float()
     return forward(query.contiguous(), keys.contiguous(), values, sink, window, in_bfloat16=True)[0]

@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "cpu_common.h"
+#include "cpu_scores.h"
 
 namespace {
 
@@ -136,8 +136,8 @@ struct BackwardCall {
     void tile(BackwardScratch& f, long bt, long y0, long x0, long row0, float* strip_q) const {
         const long b = bt / s.T, frame = s.h * s.w, channel = s.T * frame, stride = f.row_floats(s);
         const long k_at = (b * s.C * s.T + bt % s.T) * frame, v_at = (b * s.D * s.T + bt % s.T) * frame;
-        pack_tile(s, keys + k_at, s.C, channel, y0, x0, kLog2e, f.k.data);
-        if (dq || dk) pack_tile(s, values + v_at, s.D, channel, y0, x0, 1.f, f.v.data);
+        pack_tile<float>(s, keys + k_at, s.C, channel, y0, x0, kLog2e, f.k.data);
+        if (dq || dk) pack_tile<float>(s, values + v_at, s.D, channel, y0, x0, 1.f, f.v.data);
         if (dq) pack_tile_last(queries, keys + k_at, channel, y0, x0, f.k_last.data);
         if (dk) std::memset(f.acc_k.data, 0, f.sums(queries) * 4);
         if (dv) std::memset(f.acc_v.data, 0, f.sums(grads) * 4);
@@ -188,7 +188,7 @@ struct BackwardCall {
                 const float* plane = planes + ((b * s.h + row) * C + c0) * s.plane + x0;
                 if (row + 1 < until) fetch_planes(plane + C * s.plane, channels, s);
                 float* at = to + ((row - from) * kRows + reach.from) * stride + kPad * kLanes;
-                scores_rows_for(reach.to - reach.from)(tile + (c0 * kRows + reach.from) * kLanes, plane, s.plane,
+                scores_rows_for<float>(reach.to - reach.from)(tile + (c0 * kRows + reach.from) * kLanes, plane, s.plane,
                                                        channels, at, stride, c0 > 0, s.nx);
             }
     }

@@ -31,6 +31,7 @@ _SOURCES = (
     "cpu_labels.h",
     "cpu_lines.h",
     "cpu_pairs.h",
+    "cpu_scores.h",
 )
 _FUNCTIONS = (
     "local_attention_forward",

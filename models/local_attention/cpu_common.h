@@ -59,7 +59,8 @@ inline vec load_part(const float* p, long count) {
     return (vec)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
 #else
     vec x{};
-    std::memcpy(&x, p, count * 4);
+    if (count == kLanes) x = load(p);
+    else std::memcpy(&x, p, count * 4);
     return x;
 #endif
 }
@@ -67,7 +68,8 @@ inline void store_part(float* p, vec x, long count) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)x);
 #else
-    std::memcpy(p, &x, count * 4);
+    if (count == kLanes) store(p, x);
+    else std::memcpy(p, &x, count * 4);
 #endif
 }
 inline vec all(float x) { return x - vec{}; }
@@ -91,9 +93,8 @@ inline vec polynomial(vec f, vec sum, float next, Rest... rest) {
     return polynomial(f, sum * f + next, rest...);
 }
 
-// 2^x to 1e-7, or if kRough to 8e-5, for what is rounded to bfloat16 (2e-3); below 2^-126 it stays there. NaN and
-// +inf - inf come out as NaN. The polynomials are those of the least relative error for -1/2 <= f <= 1/2.
-template <bool kRough = false>
+// 2^x to 1e-7; below 2^-126 it stays there. NaN and +inf - inf come out as NaN. The polynomial is that of the least relative
+// error for -1/2 <= f <= 1/2.
 inline vec exp2_of(vec x) {
 #if defined(__AVX512F__)
     x = (vec)_mm512_max_ps((__m512)all(-126.f), (__m512)x);  // a NaN of the second stays
@@ -103,12 +104,8 @@ inline vec exp2_of(vec x) {
     x = x < low ? low : x;
     const vec rounded = x + magic, whole = rounded - magic;
 #endif
-    const vec f = x - whole;
-    vec p;
-    if constexpr (kRough) p = polynomial(f, all(5.517166936e-2f), 0.2426111314f, 0.6932609862f, 0.9999280730f);
-    else
-        p = polynomial(f, all(1.3264727207e-3f), 9.6715126526e-3f, 5.5507337433e-2f, 2.4022242085e-1f, 6.9314697760e-1f,
-                       1.f);
+    const vec p = polynomial(x - whole, all(1.3264727207e-3f), 9.6715126526e-3f, 5.5507337433e-2f, 2.4022242085e-1f,
+                             6.9314697760e-1f, 1.f);
 #if defined(__AVX512F__)
     return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
@@ -218,19 +215,6 @@ bool parallel(long count, long threads, GompParallel gomp, const MakeScratch& ma
 struct None {};
 std::unique_ptr<None> no_scratch() { return std::make_unique<None>(); }
 
-// B C T h w -> B T h C plane, with rx zeros on the left and zeros up to the end.
-bool pack_planes(const Shape& s, long C, const float* from, float* to, long threads, GompParallel gomp) {
-    return parallel(s.B * s.T * s.h, threads, gomp, no_scratch, [&](long i, None&) {
-        const long y = i % s.h, t = i / s.h % s.T, b = i / s.h / s.T;
-        for (long c = 0; c < C; c++) {
-            float* row = to + (i * C + c) * s.plane;
-            std::memset(row, 0, s.rx * 4);
-            std::memcpy(row + s.rx, from + (((b * C + c) * s.T + t) * s.h + y) * s.w, s.w * 4);
-            std::memset(row + s.rx + s.w, 0, (s.plane - s.rx - s.w) * 4);
-        }
-    });
-}
-
 // Transposes kLanes channels of a row: `channels` rows of `x` floats, `stride` apart -> x rows of kLanes, `width` apart.
 inline void channels_last(const float* from, long stride, long channels, long x, float* to, long width) {
     vec m[kLanes];
@@ -276,79 +260,12 @@ bool pack_blocked(const Shape& s, const float* from, float* to, long threads, Go
     });
 }
 
-// s[row][j][lane] (+)= sum over c of q[c][row][lane] * k[c][j + lane], for RR rows and J offsets.
-template <int RR, int J>
-inline void scores_block(const float* q, const float* k, long plane, long C, float* s, long row_stride, bool add) {
-    vec sum[RR][J];
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int j = 0; j < J; j++) sum[r][j] = add ? load(s + r * row_stride + j * kLanes) : vec{};
-    for (long c = 0; c < C; c++, q += kRows * kLanes, k += plane) {
-        vec key[J];
-#pragma GCC unroll 8
-        for (int j = 0; j < J; j++) key[j] = held(k + j);
-#pragma GCC unroll 8
-        for (int r = 0; r < RR; r++) {
-            const vec query = held(q + r * kLanes);
-#pragma GCC unroll 8
-            for (int j = 0; j < J; j++) sum[r][j] += query * key[j];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < RR; r++)
-#pragma GCC unroll 8
-        for (int j = 0; j < J; j++) store(s + r * row_stride + j * kLanes, sum[r][j]);
-}
-
-template <int RR, int J>
-inline void scores_rest(const float* q, const float* k, long plane, long C, float* s, long stride, bool add, long nx) {
-    if constexpr (J > 0) {
-        if (nx == J) scores_block<RR, J>(q, k, plane, C, s, stride, add);
-        else scores_rest<RR, J - 1>(q, k, plane, C, s, stride, add, nx);
-    }
-}
-
-template <int RR>
-void scores_rows(const float* q, const float* k, long plane, long C, float* s, long stride, bool add, long nx) {
-    for (; nx >= kOffsets; nx -= kOffsets, k += kOffsets, s += kOffsets * kLanes)
-        scores_block<RR, kOffsets>(q, k, plane, C, s, stride, add);
-    scores_rest<RR, kOffsets - 1>(q, k, plane, C, s, stride, add, nx);
-}
-
-using ScoresRows = void (*)(const float*, const float*, long, long, float*, long, bool, long);
-template <int... R>
-ScoresRows scores_rows_for(long rows, std::integer_sequence<int, R...>) {
-    static constexpr ScoresRows functions[] = {scores_rows<R + 1>...};
-    return functions[rows - 1];
-}
-inline ScoresRows scores_rows_for(long rows) { return scores_rows_for(rows, std::make_integer_sequence<int, kRows>{}); }
-
-// The next row of many channels: pieces of a few cache lines each, too short for the processor to foresee.
-inline void fetch_planes(const float* plane, long channels, const Shape& s) {
-    for (long c = 0; c < channels; c++, plane += s.plane)
-        for (long x = 0; x < s.nx + kLanes; x += 16) __builtin_prefetch(plane + x);
-}
-
 // Which rows of a tile starting at y0 have key row `key` in their window: [from, to).
 struct Reach {
     long from, to;
     Reach(const Shape& s, long y0, long key)
         : from(std::max(0L, key - s.ry - y0)), to(std::min({long(kRows), s.h - y0, key + s.ry - y0 + 1})) {}
 };
-
-// A tile of planes `channel` floats apart as [channel][row][lane]; zeros where the tile leaves the frame.
-void pack_tile(const Shape& s, const float* x, long channels, long channel, long y0, long x0, float scale, float* to) {
-    const long rows = std::min<long>(kRows, s.h - y0), valid = std::min<long>(kLanes, s.w - x0);
-    for (long c = 0; c < channels; c++)
-        for (long r = 0; r < kRows; r++) {
-            vec v{};
-            const float* from = x + c * channel + (y0 + r) * s.w + x0;
-            if (r < rows && valid == kLanes) v = load(from);
-            else if (r < rows) std::memcpy(&v, from, valid * 4);
-            store(to + (c * kRows + r) * kLanes, v * scale);
-        }
-}
 
 // Sums of values as they lie in acc[row][x][block], for RR rows, DD vectors of channels.
 template <int RR, int DD>

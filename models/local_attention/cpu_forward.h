@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include "cpu_common.h"
 #include "cpu_pairs.h"
+#include "cpu_scores.h"
 
 namespace {
 
@@ -101,13 +101,14 @@ struct ForwardCall {
     Shape s;
     const float *query, *keys, *values, *sink;  // keys as planes, values in blocks
     bool nhwc;                                  // the output is B h w D, otherwise B D h w
-    bool in_bfloat16;                           // values are pairs
+    bool in_bfloat16;                           // keys, queries and values are pairs
     float *out, *lse;
 
     void tile(long index, ForwardScratch& f) const {
         const long x0 = index % s.cols * kLanes, y0 = index / s.cols % s.rows * kRows, b = index / s.cols / s.rows;
         const long frame = s.h * s.w, count = std::min<long>(kLanes, s.w - x0);
-        pack_tile(s, query + b * s.C * frame, s.C, frame, y0, x0, kLog2e, f.q.data);
+        const auto pack = in_bfloat16 ? pack_tile<bfloat16> : pack_tile<float>;
+        pack(s, query + b * s.C * frame, s.C, frame, y0, x0, kLog2e, f.q.data);
         std::memset(f.acc.data, 0, s.blocks * kRows * kLanes * kBlock * 4);
         for (long r = 0; r < kRows; r++) f.top[r] = all(-1e30f), f.sum[r] = vec{}, f.scale[r] = all(1.f);
         const long first = std::max(0L, y0 - s.ry), last = std::min(s.h, y0 + kRows + s.ry);
@@ -119,16 +120,17 @@ struct ForwardCall {
 
     void chunk(ForwardScratch& f, long bt, long y0, long x0, long count, long from, long to) const {
         const long stride = s.nx * kLanes, key_stride = kRows * stride, frame = s.h * s.w;
+        const long places = places_of(s.C, in_bfloat16);
         bool lifted = false;
         for (long key = from; key < to; key++) {
             const Reach reach(s, y0, key);
             float* p = f.weights.data + (key - from) * key_stride + reach.from * stride;
-            const float* k = keys + (bt * s.h + key) * s.C * s.plane + x0;
-            if (key + 1 < to) fetch_planes(k + s.C * s.plane, s.C, s);
-            for (long c = 0; c < s.C; c += kChannels)
-                scores_rows_for(reach.to - reach.from)(
+            const float* k = keys + (bt * s.h + key) * places * s.plane + x0;
+            if (key + 1 < to) fetch_planes(k + places * s.plane, places, s);
+            for (long c = 0; c < places; c += kChannels)
+                scores_rows_for(reach.to - reach.from, in_bfloat16)(
                     f.q.data + (c * kRows + reach.from) * kLanes, k + c * s.plane, s.plane,
-                    std::min<long>(kChannels, s.C - c), p, stride, c > 0, s.nx);
+                    std::min<long>(kChannels, places - c), p, stride, c > 0, s.nx);
             lifted |= follow(f, s, key - from, reach);
         }
         if (lifted) rescale(f, s);

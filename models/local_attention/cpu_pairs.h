@@ -38,21 +38,28 @@ bool pack_pairs(const Shape& s, const float* from, float* to, long threads, Gomp
 // Scores of a key row -> pairs of weights, whose sum is counted: what is rounded is divided by the sum of what is rounded.
 inline void pair_weights(const Shape& s, const float* scores, Reach reach, float* pairs, const vec* top, vec* sums) {
     const long stride = s.nx * kLanes, pair_stride = Pairs(s).count * kLanes;
-    const ivec one = ivec{} + 1;
-    ivec lane;
-    for (int l = 0; l < kLanes; l++) lane[l] = l;
-    const ivec starts_odd = ((lane ^ int32_t(s.rx)) & one) == one;  // lanes whose window starts in the midst of a pair
+    // Of the halves of the two weights before (from 0 on) and of the two here (from 2 kLanes on), for each lane: the two
+    // here, or where a window starts in the midst of a pair, the later one before and the first here.
+    std::array<int16_t, 2 * kLanes> order;
+    for (int l = 0; l < kLanes; l++) {
+        const bool starts_odd = (l ^ s.rx) & 1;
+        order[2 * l] = int16_t(l + (starts_odd ? kLanes : 2 * kLanes));
+        order[2 * l + 1] = int16_t(l + (starts_odd ? 2 * kLanes : 3 * kLanes));
+    }
+    const __m512i chosen = _mm512_loadu_si512(order.data());
     for (long r = reach.from; r < reach.to; r++) {
         const float* p = scores + r * stride;
         float* to = pairs + r * pair_stride;
-        vec before{}, sum{};
+        __m512i before{};
+        vec sum{};
         for (long j = 0; j < s.nx; j += 2, p += 2 * kLanes, to += kLanes) {
-            const vec at = exp2_of<true>(load(p) - top[r]);
-            const vec behind = j + 1 < s.nx ? exp2_of<true>(load(p + kLanes) - top[r]) : vec{};
-            const vec pair = pair_of(starts_odd ? before : at, starts_odd ? at : behind);
+            const vec first = exp2_to_round(load(p) - top[r]);
+            const vec second = j + 1 < s.nx ? exp2_to_round(load(p + kLanes) - top[r]) : vec{};
+            const __m512i here = halves_of(first, second);
+            const vec pair = (vec)_mm512_permutex2var_epi16(before, chosen, here);
             store(to, pair);
             add_both(sum, pair);
-            before = behind;
+            before = here;
         }
         sums[r] += sum;
     }

@@ -1,5 +1,6 @@
 """Heads, attention and fusion in bfloat16: what float32 returns but for the rounding, at any size and at any time."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from tests.networks import LMANetConfig
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROUNDING = 2**-9  # of a factor, at most
+LOG2E = math.log2(math.e)
 FRAMES = 200
 
 
@@ -48,9 +50,13 @@ def test_a_read_is_that_of_float32_but_for_the_rounding(
     for order in (torch.contiguous_format, torch.channels_last_3d):
         stored = torch.rand(2, values, frames, height, width).to(memory_format=order)
         memory = Memory(torch.randn(2, channels, frames, height, width), stored)
-        expected, found = MemoryRead(config)(key, memory, sink), Bfloat16Read(config)(key, memory, sink)
+        found = Bfloat16Read(config)(key, memory, sink)
+        # Keys are rounded, too, those of the query in units of log2(e); the rest is the error of weights and values.
+        rounded = Memory(memory.keys.bfloat16().float(), stored)
+        expected = MemoryRead(config)((key * LOG2E).bfloat16().float() / LOG2E, rounded, sink)
         assert 0 < relative_error(found, expected) < ROUNDING
         assert (found - expected).abs().max() < 2 * ROUNDING  # of values from 0 to 1
+        assert relative_error(found, MemoryRead(config)(key, memory, sink)) < 2 * ROUNDING
 
 
 @torch.inference_mode()
