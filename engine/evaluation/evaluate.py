@@ -16,7 +16,8 @@ from engine.evaluation.dense import ClipStream, DenseFigures, last_logits
 from engine.evaluation.metric import Metric, MetricCounts
 from engine.features import StoredFeatures
 from engine.loading import ClipLoader, Timed, clip_indices
-from models.inference.segmenter import NOT_FINITE, all_finite
+from models.inference.labels import all_finite
+from models.inference.segmenter import NOT_FINITE
 from models.lmanet import EncodedFrame, LMANet
 from models.normalize import network_input
 from utils import distributed

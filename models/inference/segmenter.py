@@ -21,7 +21,7 @@ from models.inference.bfloat16 import use_bfloat16
 from models.inference.engines import check_engine, use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
-from models.inference.labels import labels_of
+from models.inference.labels import all_finite, checked_labels, labels_of
 from models.inference.smoothing import Motion, Smoother
 from models.lmanet import LMANet, build_lmanet
 from models.memory import FrameMemory
@@ -36,13 +36,6 @@ from utils.transfer import fetched, pinned
 log = logging.getLogger(__name__)
 
 NOT_FINITE = "the network's scores are not finite (NaN or infinity)"
-
-
-def all_finite(scores: Tensor) -> Tensor:
-    """Whether all numbers of a tensor are finite, one element; in one pass and without memory of its size."""
-    # As they lie in memory: along strides it takes 40 times as long.
-    in_memory = scores.detach().permute(sorted(range(scores.ndim), key=scores.stride, reverse=True))
-    return torch.stack(torch.aminmax(in_memory)).isfinite().all()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +65,17 @@ class Prediction:
         """Class indices, uint8 ``H W``, on the network's device."""
         if self.smoothed is not None:
             return labels_of(self.smoothed[None], height_width(self.smoothed.shape))
-        return labels_of(self.decoded, self.size or height_width(self.decoded.shape), self.align_corners)
+        return self._checked_labels[0]
 
     @cached_property
     def is_finite(self) -> Tensor:
         """Whether all logits are finite: one element, on the network's device."""
-        return all_finite(self.decoded)
+        return all_finite(self.decoded) if self.smoothed is not None else self._checked_labels[1]
+
+    @cached_property
+    def _checked_labels(self) -> tuple[Tensor, Tensor]:
+        """Labels of what the network alone predicts, and whether all logits are finite."""
+        return checked_labels(self.decoded, self.size or height_width(self.decoded.shape), self.align_corners)
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -209,16 +209,20 @@ extern "C" int average(const long* z, GompParallel gomp, const float* logits, co
     return 1;
 }
 
-// sizes: K h w H W, strides of class, row and column, threads. out: H W. Returns 0, or 1 if memory ran out.
+// sizes: K h w H W, strides of class, row and column, threads. out: H W; finite: whether all logits that were read are.
+// Returns 0, or 1 if memory ran out.
 extern "C" int labels_of_logits(const long* z, GompParallel gomp, const float* logits, const int32_t* first_row,
                                 const float* row_weight, const int32_t* first_column, const float* column_weight,
-                                uint8_t* out) try {
+                                uint8_t* out, bool* is_finite) try {
+    std::atomic<bool> finite{true};
     const LabelCall call{z[0], z[1], z[2], z[3], z[4], z[5], z[6], z[7], logits,
-                         first_row, first_column, row_weight, column_weight, out};
-    return !parallel(
+                         first_row, first_column, row_weight, column_weight, out, &finite};
+    const bool done = parallel(
         (call.H + LabelCall::kBand - 1) / LabelCall::kBand, z[8], gomp,
         [&] { return std::make_unique<LabelCall::Scratch>(call); },
         [&](long band, LabelCall::Scratch& s) { call.task(band, s); });
+    *is_finite = finite;
+    return !done;
 } catch (const std::bad_alloc&) {
     return 1;
 }

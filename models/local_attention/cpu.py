@@ -200,15 +200,18 @@ def average(
 Between = tuple[Tensor, Tensor]  # positions, int32, and weights of the ones behind them
 
 
-def labels_of_logits(logits: Tensor, size: tuple[int, int], rows: Between, columns: Between) -> Tensor:
-    """The index of the largest of ``1 K h w`` logits, enlarged to ``size`` on the way -> uint8 ``H W``.
+def labels_of_logits(
+    logits: Tensor, size: tuple[int, int], rows: Between, columns: Between
+) -> tuple[Tensor, Tensor]:
+    """The index of the largest of ``1 K h w`` logits, enlarged to ``size`` on the way -> uint8 ``H W``, and whether all
+    logits are finite, one element.
 
     ``rows`` and ``columns`` say which two each of the output lies between.
     """
-    out = torch.empty(size, dtype=torch.uint8)
+    out, is_finite = torch.empty(size, dtype=torch.uint8), torch.empty((), dtype=torch.bool)
     sizes = (ctypes.c_long * 9)(*logits.shape[1:], *size, *logits.stride()[1:], torch.get_num_threads())
-    _call("labels_of_logits", sizes, logits, *rows, *columns, out)
-    return out
+    _call("labels_of_logits", sizes, logits, *rows, *columns, out, is_finite)
+    return out, is_finite
 
 
 def _sizes(query: Tensor, values: Tensor, window: int, nhwc: bool = False, in_bfloat16: bool = False) -> ctypes.Array:

@@ -92,7 +92,7 @@ void pack_tile_last(const Shape& s, const float* x, long channel, long y0, long 
         const long block = d / kBlock, width = s.width(block);
         float* at = to + block * kBlock * kRows * kLanes + d % kBlock;
         for (long r = 0; r < std::min<long>(kRows, s.h - y0); r++)
-            channels_last(x + d * channel + (y0 + r) * s.w + x0, channel, std::min<long>(kLanes, s.D - d), valid,
+            transposed(x + d * channel + (y0 + r) * s.w + x0, channel, std::min<long>(kLanes, s.D - d), valid,
                           at + r * kLanes * width, width);
     }
 }

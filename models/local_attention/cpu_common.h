@@ -215,17 +215,13 @@ bool parallel(long count, long threads, GompParallel gomp, const MakeScratch& ma
 struct None {};
 std::unique_ptr<None> no_scratch() { return std::make_unique<None>(); }
 
-// Transposes kLanes channels of a row: `channels` rows of `x` floats, `stride` apart -> x rows of kLanes, `width` apart.
-inline void channels_last(const float* from, long stride, long channels, long x, float* to, long width) {
+// Up to kLanes rows of `x` floats, `stride` apart -> x rows of kLanes, `width` apart: channels of a row of the frame become the
+// last dimension, or the other way around.
+inline void transposed(const float* from, long stride, long rows, long x, float* to, long width) {
     vec m[kLanes];
     for (long x0 = 0; x0 < x; x0 += kLanes) {
         const long valid = std::min<long>(kLanes, x - x0);
-        for (int i = 0; i < kLanes; i++) {
-            m[i] = vec{};
-            if (i >= channels) continue;
-            if (valid == kLanes) m[i] = load(from + i * stride + x0);
-            else std::memcpy(&m[i], from + i * stride + x0, valid * 4);
-        }
+        for (int i = 0; i < kLanes; i++) m[i] = i < rows ? load_part(from + i * stride + x0, valid) : vec{};
         transpose(m);
         for (long i = 0; i < valid; i++) store(to + (x0 + i) * width, m[i]);
     }
@@ -255,7 +251,7 @@ bool pack_blocked(const Shape& s, const float* from, float* to, long threads, Go
             const long block = d / kBlock, width = s.width(block);
             float* at = to + ((b * s.T + t) * s.Dp + block * kBlock) * frame + y * s.w * width + d % kBlock;
             const float* source = from + ((b * s.D + d) * s.T + t) * frame + y * s.w;
-            channels_last(source, s.T * frame, std::min<long>(kLanes, s.D - d), s.w, at, width);
+            transposed(source, s.T * frame, std::min<long>(kLanes, s.D - d), s.w, at, width);
         }
     });
 }

@@ -1,4 +1,5 @@
-// The labels of logits that are enlarged bilinearly on the way: no logits of the frame's size are written to memory.
+// The labels of logits that are enlarged bilinearly on the way, and whether all logits are finite: no logits of the frame's
+// size are written to memory, and each is read once.
 
 #pragma once
 
@@ -19,6 +20,7 @@ struct LabelCall {
     const int32_t *first_row, *first_column;       // of the two that an output row or column lies between
     const float *row_weight, *column_weight;       // of the second one
     uint8_t* out;
+    std::atomic<bool>* finite;
 
     long width() const { return Shape::up(W, kLanes * kUnroll); }
     bool as_they_lie() const { return w == W && column_stride == 1 && W == width(); }
@@ -37,6 +39,12 @@ struct LabelCall {
         float* wide = s.rows.data + (row & 1) * K * width();
         if (s.held[row & 1] == row) return wide;
         s.held[row & 1] = row;
+        if (w == W && class_stride == 1) {
+            const float* pixel = logits + row * row_stride;
+            for (long x = 0; x < W; x += kLanes, pixel += kLanes * column_stride)
+                transposed(pixel, column_stride, std::min<long>(kLanes, W - x), K, wide + x, width());
+            return wide;
+        }
         for (long k = 0; k < K; k++) {
             const float* from = logits + k * class_stride + row * row_stride;
             float* to = wide + k * width();
@@ -55,6 +63,7 @@ struct LabelCall {
 
     void task(long band, Scratch& s) const {
         const long between = as_they_lie() ? class_stride : width();
+        vec zeros[kUnroll] = {};  // products of all logits and zero: NaN from one on that is not finite
         for (long y = band * kBand; y < std::min(H, (band + 1) * kBand); y++) {
             const long above = first_row[y], below = std::min(above + 1, h - 1);
             const float *a = wide_row(above, s), *b = wide_row(below, s);
@@ -69,6 +78,7 @@ struct LabelCall {
                     for (int i = 0; i < kUnroll; i++) {
                         vec v = load(p + i * kLanes);
                         if (blends) v = weight_a * v + weight_b * load(q + i * kLanes);
+                        zeros[i] += 0.f * v;
                         if (k == 0) {
                             best[i] = v, label[i] = ivec{};
                         } else {
@@ -86,6 +96,9 @@ struct LabelCall {
                 }
             }
         }
+        for (int i = 1; i < kUnroll; i++) zeros[0] += zeros[i];
+        for (int l = 0; l < kLanes; l++)
+            if (zeros[0][l] != 0.f) *finite = false;
     }
 };
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from models import LMANetConfig, build_lmanet
 from models.enlarging import stop_enlarging
 from models.inference import labels
-from models.inference.labels import labels_of
+from models.inference.labels import checked_labels, labels_of
 from models.inference.segmenter import VideoSegmenter
 
 SIZES = [  # K, h, w, H, W
@@ -52,8 +52,22 @@ def test_the_first_of_equal_logits_is_the_label():
 def test_without_the_kernel_labels_are_the_same(monkeypatch):
     logits = torch.randn(1, 6, 5, 7)
     expected = labels_of(logits, (20, 28))
-    monkeypatch.setattr(labels, "_why_not", lambda logits: "there is no compiler")
+    monkeypatch.setattr(labels, "_why_not", lambda logits, size: "there is no compiler")
     assert torch.equal(labels_of(logits, (20, 28)), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_one_logit_that_is_not_finite_is_noticed_wherever_it_is(sizes, layout, value):
+    count, height, width, *size = sizes
+    logits = torch.randn(1, count, height, width).to(memory_format=layout)
+    assert checked_labels(logits, tuple(size))[1]
+    for row, column in {(0, 0), (0, width - 1), (height // 2, width // 2), (height - 1, 0), (height - 1, width - 1)}:
+        for channel in (0, count - 1):
+            broken = logits.clone(memory_format=torch.preserve_format)
+            broken[0, channel, row, column] = value
+            assert not checked_labels(broken, tuple(size))[1]
 
 
 def test_a_part_of_a_larger_tensor_is_read_where_it_lies():
