@@ -200,9 +200,7 @@ def average(
 Between = tuple[Tensor, Tensor]  # positions, int32, and weights of the ones behind them
 
 
-def labels_of_logits(
-    logits: Tensor, size: tuple[int, int], rows: Between, columns: Between
-) -> tuple[Tensor, Tensor]:
+def labels_of_logits(logits: Tensor, size: tuple[int, int], rows: Between, columns: Between) -> tuple[Tensor, Tensor]:
     """The index of the largest of ``1 K h w`` logits, enlarged to ``size`` on the way -> uint8 ``H W``, and whether all
     logits are finite, one element.
 
