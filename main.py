@@ -16,11 +16,11 @@ The single-frame network alone: --baseline-mode.
 Without any data set: --dataset Synthetic.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from utils.command import EXPECTED_ERRORS, exit_status, last_line, run_program
+from utils.waiting_threads import let_threads_sleep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     settings = parse_options(arguments)
     if settings.stream.is_for_cpu:
-        # Read by OpenMP when torch is imported: its threads would wait for work for milliseconds without sleeping, and
-        # take the processor from the threads of ONNX Runtime or OpenVINO.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        let_threads_sleep()  # before torch is imported
     try:
         if processes.wants_several(settings.processes):
             return processes.run_several(settings.processes, arguments, settings.savedir if settings.training else None)

@@ -133,7 +133,7 @@ def run_modes(settings: Settings, device: torch.device, folder: RunFolder) -> No
 
         attention.run(folder.path, device)
     if settings.benchmark == "stream":
-        benchmark_stream.run(settings.network, settings.stream, device, folder.path)
+        benchmark_stream.run(settings.network, settings.stream, device, folder.path, settings.plugins)
     if settings.benchmark == "backbones":
         from engine.benchmarks import backbones  # here, as no other mode needs it
 

@@ -67,7 +67,7 @@ OTHER_MEANINGS = {
     "engine/experiments/plans/length.toml": r"--val-clips 20 ",
     "engine/benchmarks/attention.py": r"_MOST_SECONDS = 20\.0",
     "engine/benchmarks/paper.py": r'Card\("A100 SXM 80 GB", 19\.5,',  # TFLOP/s
-    "engine/benchmarks/stream.py": r"\bROUNDS\b.* = 3, 20, 5",
+    "engine/benchmarks/stream.py": r"\bROUNDS\b.* = 3, 20",
     "engine/dashboard/windows.py": r'"margin": ',  # pixels around a plot
     "engine/reports/plots.py": r"set_xticks\(range\(0, 101, 20\)\)",  # percent
     "engine/streaming/video_writer.py": r'"crf": "20"',  # quality of H.264

@@ -9,9 +9,7 @@ import io
 import logging
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +17,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from engine.benchmarks import pipeline as benchmark_pipeline
 from engine.benchmarks import tables
-from engine.benchmarks.stream import onnx_runtime, pipeline
+from engine.benchmarks.own_process import in_own_process
+from engine.benchmarks.stream import onnx_runtime
 from engine.options.plugins import load_plugins
 from engine.options.settings import NetworkSettings
 from engine.version import machine_caption, machine_lines
@@ -87,8 +87,7 @@ def run(
                 torch.get_num_threads(),
                 rounds,
             )
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                rows.append(pool.submit(measured, task).result())
+            rows.append(in_own_process(measured, task))
         except OptionError as error:
             log.warning("%s is left out: %s", name, error)
     if not rows:
@@ -132,7 +131,7 @@ def measured(task: _Task) -> Row:
             calls[TIMES[3]] = runtime
         row |= {name: round(1000 * seconds, 1) for name, seconds in _medians(calls, task.rounds).items()}
     if quantized is not None:
-        found = pipeline(quantized, task.classes)
+        found = benchmark_pipeline.run(quantized, task.classes)
         row["pipeline"] = None if found is None else round(found["frames_per_second"], 2)
     return row
 

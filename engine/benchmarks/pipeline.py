@@ -3,22 +3,33 @@
 The stream reads an MP4, and writes the overlay as an MP4 and the label maps as PNGs.
 """
 
+import logging
 import statistics
 import tempfile
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from datasets.synthetic.clip import render_clip
 from datasets.synthetic.options import StreetOptions
+from engine.options.plugins import load_plugins
 from engine.streaming.outputs.labels import LabelOutput
 from engine.streaming.outputs.video import VideoOutput
 from engine.streaming.stream import Stream
+from models.config import LMANetConfig
 from models.inference.segmenter import VideoSegmenter
+from models.lmanet import build_lmanet
+from utils.allocator import keep_freed_memory
 from utils.class_set import ClassSet
+from utils.errors import OptionError
+from utils.modules import check_importable
 
-FRAMES, FPS = 24, 17
+log = logging.getLogger(__name__)
+
+FRAMES, FPS, ROUNDS = 24, 17, 9
 QUALITY = {"crf": "28"}  # of the street's video
 WHAT = (
     f"a clean street of {FRAMES} frames, H.264 in, overlay and label PNGs out; "
@@ -26,8 +37,32 @@ WHAT = (
 )
 
 
-def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
-    """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``."""
+def run_of_network(
+    config: LMANetConfig,
+    classes: ClassSet,
+    size: tuple[int, int],
+    device: torch.device,
+    threads: int,
+    plugins: Sequence[str],
+) -> dict | None:
+    """``run`` of a network with random weights, with all that ``--stream`` sets up; for a process of its own."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    load_plugins(plugins)
+    torch.manual_seed(0)
+    return run(VideoSegmenter(build_lmanet(config).eval(), device=device, work_size=size), classes)
+
+
+def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int = ROUNDS) -> dict | None:
+    """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``.
+
+    ``None`` where PyAV is not installed, which writes and reads its video.
+    """
+    try:
+        check_importable("av", "the pipeline reads and writes videos by PyAV", "pip install av")
+    except OptionError as error:
+        log.info("not measured: %s", error)
+        return None
     from engine.streaming.sources.video import VideoFile  # here, as no other part of the benchmark needs PyAV
 
     paces = []
@@ -50,8 +85,8 @@ def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int) -> dict:
 def write_street(path: Path, size: tuple[int, int]) -> Path:
     """Writes an MP4 of a synthetic street; of odd sides in ``size = (H, W)`` one pixel is left out.
 
-    It takes 16 KB a frame of 512x1024, near the 11 KB of Cityscapes' frames by the encoder's defaults: what is decoded is
-    as much as of a camera. Streets that are damaged, by noise that is new in each frame, take ten times as much.
+    It takes 16 KB a frame of 512x1024, near the 11 KB of Cityscapes' frames by the encoder's defaults, so that as much
+    is decoded as of a camera. Damaged streets, with noise that is new in each frame, take ten times as much.
     """
     import av
 

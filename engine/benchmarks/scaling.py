@@ -10,12 +10,10 @@ import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from engine.benchmarks.growth import REPORT, plot, scaling_csv, scaling_text
+from engine.benchmarks.own_process import in_own_process
 from engine.benchmarks.stream import STAGES, StageTimes, seconds_between, spread, stages_of
 from engine.options.plugins import load_plugins
 from engine.options.settings import NetworkSettings
@@ -41,9 +40,6 @@ ROUNDS, WARM_UP = 5, 1
 FRAMES, WINDOWS, BATCHES = (1, 2, 4, 6, 8), (5, 11, 21, 31, 41), (1, 2, 3, 4)
 SCALES = (0.5, 0.75, 1, 1.5, 2)  # of height and width
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def run(
     for axis in tqdm(axes, "axes", disable=None, leave=False):
         points = points_of(axis, base, config, device)
         if len(points) > 1:
-            report["axes"][axis] = _in_own_process(measured, points, config, plugins, device, rounds or ROUNDS)
+            report["axes"][axis] = in_own_process(measured, points, config, plugins, device, rounds or ROUNDS)
             write_text(folder / f"{REPORT}.json", to_json(report))
     if not report["axes"]:
         raise OptionError(f"--axes {' '.join(axes)}: has no effect on {device}: expected another, such as --axes T")
@@ -127,11 +123,6 @@ def points_of(axis: str, base: Point, config: LMANetConfig, device: torch.device
         return {str(count): replace(base, threads=count) for count in sorted(counts) if device.type == "cpu"}
     sizes = {config.traits.size_above((round(scale * base.height), round(scale * base.width))) for scale in SCALES}
     return {f"{height}x{width}": replace(base, height=height, width=width) for height, width in sorted(sizes)}
-
-
-def _in_own_process(function: Callable[..., Found], *arguments: object) -> Found:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def measured(

@@ -7,7 +7,7 @@ the time does not depend on them. On CUDA the marks between stages are events: n
 import itertools
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from engine.benchmarks import pipeline as benchmark_pipeline
+from engine.benchmarks.own_process import in_own_process
 from engine.benchmarks.tables import markdown_table
 from engine.options.settings import NetworkSettings, StreamSettings
 from engine.version import machine_caption, machine_lines, machine_rows, timed_versions
@@ -25,20 +26,17 @@ from models.choices import ENGINES, SMOOTHINGS, TORCH
 from models.inference.engines import use_engine
 from models.inference.fast_copy import fast_copy
 from models.inference.int8 import quantize
-from models.inference.segmenter import VideoSegmenter
 from models.inference.smoothing import Smoother
 from models.lmanet import LMANet, build_lmanet
-from utils.class_set import ClassSet
-from utils.errors import OptionError
 from utils.files import write_text
 from utils.json_text import to_json
-from utils.modules import check_importable
 from utils.sizes import format_size, height_width
 from utils.timing import Moment
+from utils.waiting_threads import as_without_other_runtimes
 
 log = logging.getLogger(__name__)
 
-WARM_UP, ROUNDS, PIPELINE_ROUNDS = 3, 20, 9
+WARM_UP, ROUNDS = 3, 20
 REPORT = "benchmark_stream.json"
 LMANET, SINGLE, PLAIN, RUNTIME = (
     "LMANet",
@@ -66,6 +64,7 @@ def run(
     settings: StreamSettings,
     device: torch.device,
     folder: Path,
+    plugins: Sequence[str] = (),
     rounds: int | None = None,
 ) -> dict:
     """Measures, prints the machine and a table as in ``docs/speed.md``, writes ``benchmark_stream.json``, whose content
@@ -113,6 +112,11 @@ def run(
                 call()
                 moments.setdefault(name, []).append((start, Moment(device)))
     del calls  # frees their networks, which the pipeline does not need
+    with as_without_other_runtimes():  # of a stream in float32, whatever else was measured here
+        pipeline = in_own_process(
+            benchmark_pipeline.run_of_network,
+            *(config, network.classes, size, device, torch.get_num_threads(), plugins),
+        )
     seconds = {name: seconds_between(pairs) for name, pairs in moments.items()}
     report = {
         "frame_size": list(size),
@@ -127,21 +131,11 @@ def run(
             **{name: spread(seconds[name]) for name in smoothing},
         },
         "ratios": ratios(seconds),
-        "pipeline": pipeline(VideoSegmenter(model, device=device, work_size=size), network.classes),
+        "pipeline": pipeline,
     }
     write_text(folder / REPORT, to_json(report))
     print("\n".join([*machine_lines(device), "", *summary(report), "", table(report), "", caption(report, device)]))
     return report
-
-
-def pipeline(segmenter: VideoSegmenter, classes: ClassSet) -> dict | None:
-    """The pace of a whole stream; ``None`` where PyAV is not installed, which writes and reads its video."""
-    try:
-        check_importable("av", "the pipeline reads and writes videos by PyAV", "pip install av")
-    except OptionError as error:
-        log.info("not measured: %s", error)
-        return None
-    return benchmark_pipeline.run(segmenter, classes, PIPELINE_ROUNDS)
 
 
 def streaming(model: LMANet, frame: torch.Tensor, memory_size: int = 0, stages: "StageTimes | None" = None) -> Call:

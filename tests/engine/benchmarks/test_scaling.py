@@ -97,7 +97,7 @@ def test_axes_of_two_calls_stand_in_one_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(scaling, "FRAMES", (1,))
     monkeypatch.setattr(scaling, "WINDOWS", (3,))
     monkeypatch.setattr(scaling, "ROUNDS", 2)
-    monkeypatch.setattr(scaling, "_in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(scaling, "in_own_process", lambda function, *arguments: function(*arguments))
     folder = RunFolder(tmp_path / "out", shallow=False)
     words = (
         f"--benchmark scaling --work-size 32x64 --corr-size 5 --stm-queue-size 2 --device cpu --savedir {folder.path}"

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from engine.benchmarks import pipeline as benchmark_pipeline
 from engine.benchmarks import stream as benchmark_stream
 from engine.version import machine_caption
 from main import main
@@ -32,7 +33,7 @@ def test_every_part_is_measured_in_one_run(tmp_path, monkeypatch, capsys):
         0 < report["ratios"]["smoothing, average / single frame"] < report["ratios"]["smoothing, flow / single frame"]
     )
     pipeline = report["pipeline"]
-    assert len(pipeline["shares"]) == pipeline["rounds"] == benchmark_stream.PIPELINE_ROUNDS
+    assert len(pipeline["shares"]) == pipeline["rounds"] == benchmark_pipeline.ROUNDS
     assert pipeline["frames_per_second"] > 0 and 0 < pipeline["share_of_network_alone"] < 3
     printed = capsys.readouterr().out
     assert printed.startswith("processor: ") and report["machine"]["instructions"] in printed
