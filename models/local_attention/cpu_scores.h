@@ -22,7 +22,7 @@ inline long places_of(long channels, bool in_bfloat16) {
 
 // What lies at a place, of kLanes pixels: at(c) are those of a channel.
 template <class Factor, class At>
-inline vec factors_at(long place, long channels, const At& at) {
+inline vec factors_at(long place, [[maybe_unused]] long channels, const At& at) {
     const long c = place * kTogetherChannels<Factor>;
 #if defined(__AVX512BF16__)
     if constexpr (kTogetherChannels<Factor> == 2) return pair_of(at(c), c + 1 < channels ? at(c + 1) : vec{});
@@ -112,7 +112,7 @@ template <class Factor>
 ScoresRows scores_rows_for(long rows) {
     return scores_rows_for<Factor>(rows, std::make_integer_sequence<int, kRows>{});
 }
-inline ScoresRows scores_rows_for(long rows, bool in_bfloat16) {
+inline ScoresRows scores_rows_for(long rows, [[maybe_unused]] bool in_bfloat16) {
 #if defined(__AVX512BF16__)
     if (in_bfloat16) return scores_rows_for<bfloat16>(rows);
 #endif
