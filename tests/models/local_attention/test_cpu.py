@@ -189,7 +189,7 @@ def test_narrower_vectors_agree(monkeypatch, tmp_path, flags):
     if platform.machine() != "x86_64":
         pytest.skip("the flags are those of x86")
     library = tmp_path / "library.so"
-    cpu_build._compile([cpu_build._compiler(), *cpu_build._FLAGS, *flags], library)
+    cpu_build._compile([*cpu_build._compiler(), *cpu_build._FLAGS, *flags], library)
     built = cpu_build.Built(ctypes.CDLL(str(library)), None)
     monkeypatch.setattr(cpu, "built", lambda: built)
     for case in GRID:
