@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import io
 import logging
-import multiprocessing
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.benchmarks.own_process import in_own_process
 from engine.benchmarks.tables import markdown_table
 from engine.version import machine_caption, machine_lines, machine_rows, timed_versions
 from models.local_attention import BACKENDS, local_attention, why_not
@@ -202,8 +202,7 @@ def _extra_memory(shape: Shape, backend: str, with_backward: bool) -> dict[str, 
     """Extra memory as a multiple of inputs and output; ``None`` where the system does not report it."""
     if not sys.platform.startswith("linux"):
         return None
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_extra_memory_here, (shape, backend, with_backward))
+    return in_own_process(_extra_memory_here, shape, backend, with_backward)
 
 
 def _extra_memory_here(shape: Shape, backend: str, with_backward: bool) -> dict[str, float]:

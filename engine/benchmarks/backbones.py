@@ -130,9 +130,8 @@ def measured(task: _Task) -> Row:
         if runtime is not None:
             calls[TIMES[3]] = runtime
         row |= {name: round(1000 * seconds, 1) for name, seconds in _medians(calls, task.rounds).items()}
-    if quantized is not None:
-        found = benchmark_pipeline.run(quantized, task.classes)
-        row["pipeline"] = None if found is None else round(found["frames_per_second"], 2)
+    if quantized is not None and benchmark_pipeline.is_possible():
+        row["pipeline"] = round(benchmark_pipeline.run(quantized, task.classes)["frames_per_second"], 2)
     return row
 
 

@@ -37,6 +37,16 @@ WHAT = (
 )
 
 
+def is_possible() -> bool:
+    """Whether PyAV is installed, which writes and reads the stream's video; if not, the log says so."""
+    try:
+        check_importable("av", "the pipeline reads and writes videos by PyAV", "pip install av")
+    except OptionError as error:
+        log.info("not measured: %s", error)
+        return False
+    return True
+
+
 def run_of_network(
     config: LMANetConfig,
     classes: ClassSet,
@@ -44,25 +54,18 @@ def run_of_network(
     device: torch.device,
     threads: int,
     plugins: Sequence[str],
-) -> dict | None:
+) -> dict:
     """``run`` of a network with random weights, with all that ``--stream`` sets up; for a process of its own."""
     torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
     keep_freed_memory()
     load_plugins(plugins)
     torch.manual_seed(0)
     return run(VideoSegmenter(build_lmanet(config).eval(), device=device, work_size=size), classes)
 
 
-def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int = ROUNDS) -> dict | None:
-    """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``.
-
-    ``None`` where PyAV is not installed, which writes and reads its video.
-    """
-    try:
-        check_importable("av", "the pipeline reads and writes videos by PyAV", "pip install av")
-    except OptionError as error:
-        log.info("not measured: %s", error)
-        return None
+def run(segmenter: VideoSegmenter, classes: ClassSet, rounds: int = ROUNDS) -> dict:
+    """Streams a synthetic street at the working size ``rounds`` times; returns medians, as in ``stream.json``."""
     from engine.streaming.sources.video import VideoFile  # here, as no other part of the benchmark needs PyAV
 
     paces = []

@@ -112,11 +112,13 @@ def run(
                 call()
                 moments.setdefault(name, []).append((start, Moment(device)))
     del calls  # frees their networks, which the pipeline does not need
-    with as_without_other_runtimes():  # of a stream in float32, whatever else was measured here
-        pipeline = in_own_process(
-            benchmark_pipeline.run_of_network,
-            *(config, network.classes, size, device, torch.get_num_threads(), plugins),
-        )
+    pipeline = None
+    if benchmark_pipeline.is_possible():
+        with as_without_other_runtimes():  # of a stream in float32, whatever else was measured here
+            pipeline = in_own_process(
+                benchmark_pipeline.run_of_network,
+                *(config, network.classes, size, device, torch.get_num_threads(), plugins),
+            )
     seconds = {name: seconds_between(pairs) for name, pairs in moments.items()}
     report = {
         "frame_size": list(size),

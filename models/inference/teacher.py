@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.choices import DEFAULT_SMOOTHING_WEIGHT, SMOOTHINGS
+from models.inference.labels import all_finite
 from models.inference.segmenter import NOT_FINITE, Prediction, VideoSegmenter
 from models.inference.smoothing import RunningAverage, Smoother
 from utils.errors import ScoresError
@@ -81,7 +82,7 @@ class Teacher:
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
     def _resized(self, prediction: Prediction, is_mirrored: bool) -> Tensor:
-        if not prediction.is_finite:
+        if not all_finite(prediction.decoded):  # no labels are wanted here
             raise ScoresError(f"{NOT_FINITE}: expected finite numbers; try other weights")
         found = prediction.probabilities
         found = found.flip(-1) if is_mirrored else found

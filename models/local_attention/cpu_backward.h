@@ -93,7 +93,7 @@ void pack_tile_last(const Shape& s, const float* x, long channel, long y0, long 
         float* at = to + block * kBlock * kRows * kLanes + d % kBlock;
         for (long r = 0; r < std::min<long>(kRows, s.h - y0); r++)
             transposed(x + d * channel + (y0 + r) * s.w + x0, channel, std::min<long>(kLanes, s.D - d), valid,
-                          at + r * kLanes * width, width);
+                       at + r * kLanes * width, width);
     }
 }
 
@@ -189,7 +189,7 @@ struct BackwardCall {
                 if (row + 1 < until) fetch_planes(plane + C * s.plane, channels, s);
                 float* at = to + ((row - from) * kRows + reach.from) * stride + kPad * kLanes;
                 scores_rows_for<float>(reach.to - reach.from)(tile + (c0 * kRows + reach.from) * kLanes, plane, s.plane,
-                                                       channels, at, stride, c0 > 0, s.nx);
+                                                              channels, at, stride, c0 > 0, s.nx);
             }
     }
 
